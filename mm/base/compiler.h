@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT */
+/* The GNU extensions Vellum uses, each under a name; nowhere else. */
+#ifndef MM_BASE_COMPILER_H
+#define MM_BASE_COMPILER_H
+
+/* The caller must look at the result. */
+#define MM_MUST_CHECK __attribute__((warn_unused_result))
+/* printf-like: parameter numbers of the format and of the first argument. */
+#define MM_PRINTF(text, first) __attribute__((format(printf, text, first)))
+#define MM_NORETURN            _Noreturn
+#define MM_ALIGNED(bytes)      __attribute__((aligned(bytes)))
+#define MM_PACKED              __attribute__((packed))
+#define MM_SECTION(name)       __attribute__((section(name), used))
+#define MM_NOINLINE            __attribute__((noinline))
+#define MM_LIKELY(x)           __builtin_expect(!!(x), 1)
+#define MM_UNLIKELY(x)         __builtin_expect(!!(x), 0)
+/* The address this function returns to: the call site of an allocation. */
+#define MM_CALLER() ((uintptr_t)__builtin_return_address(0))
+
+/* Lock contracts; documentation for gcc, checked by clang -Wthread-safety. */
+#if defined(__clang__)
+#define MM_CAPABILITY(name) __attribute__((capability(name)))
+#define MM_ACQUIRES(lock)   __attribute__((acquire_capability(lock)))
+#define MM_RELEASES(lock)   __attribute__((release_capability(lock)))
+#define MM_REQUIRES(lock)   __attribute__((requires_capability(lock)))
+#define MM_NO_ANALYSIS      __attribute__((no_thread_safety_analysis))
+#else
+#define MM_CAPABILITY(name)
+#define MM_ACQUIRES(lock)
+#define MM_RELEASES(lock)
+#define MM_REQUIRES(lock)
+#define MM_NO_ANALYSIS
+#endif
+
+#endif

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: MIT */
+/* attr: what a mapping allows, in words no processor manual is needed for. */
+#ifndef MM_ATTR_H
+#define MM_ATTR_H
+
+#include <mm/types.h>
+
+enum pt_flags {
+    PT_READ = 0, /* every mapping can be read */
+    PT_WRITE = 1 << 0,
+    PT_EXEC = 1 << 1, /* never together with PT_WRITE */
+    PT_USER = 1 << 2,
+    PT_GLOBAL = 1 << 3, /* same in every space: survives a CR3 load */
+    PT_OWNED = 1 << 4,  /* the mapping holds a reference on each frame */
+    PT_COW = 1 << 5     /* write means copy first; never with PT_WRITE */
+};
+
+/* Memory types; the value is the index into the PAT (see PTE_PAT_LAYOUT). */
+enum pt_memory {
+    PT_WB = 0, /* write back: RAM */
+    PT_WC = 1, /* write combining: framebuffers */
+    PT_UC = 3, /* uncacheable: device registers */
+    PT_WP = 5,
+    PT_WT = 7
+};
+
+/* Passed by value; equal bytes mean equal rights. */
+struct pt_attr {
+    uint8_t flags;  /* enum pt_flags */
+    uint8_t memory; /* enum pt_memory */
+    uint8_t tag;    /* the owner's own 8 bits; survive in every state */
+};
+
+static inline struct pt_attr pt_attr(unsigned flags)
+{
+    return (struct pt_attr){(uint8_t)flags, PT_WB, 0};
+}
+
+static inline bool pt_attr_equal(struct pt_attr a, struct pt_attr b)
+{
+    return a.flags == b.flags && a.memory == b.memory && a.tag == b.tag;
+}
+
+/* What a non-present entry will become when it is touched. */
+enum pt_promise {
+    PT_ZERO,      /* a zeroed frame of its own */
+    PT_OBJECT,    /* a page of an object; payload: the owner's number */
+    PT_GUARD,     /* nothing, ever: a touch is an error with a name */
+    PT_GUARD_GROW /* a guard that may move down: stack growth */
+};
+
+#endif

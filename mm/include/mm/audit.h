@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT */
+/* audit: whole tables read through: merged ranges, and what must never be. */
+#ifndef MM_AUDIT_H
+#define MM_AUDIT_H
+
+#include <mm/pt.h>
+
+/* A maximal run of neighbouring entries that say the same. */
+struct audit_run {
+    vaddr_t start;
+    uint64_t bytes; /* 0 = 2^64, never reached in practice */
+    enum pte_state state;
+    enum pt_promise promise;
+    unsigned level;      /* size of the leaves */
+    struct pt_attr attr; /* effective: rights of all levels together */
+    pfn_t pfn;           /* PRESENT: frame at start */
+    bool is_contiguous;  /* PRESENT: frames follow each other */
+};
+
+/* Return false to stop. */
+typedef bool (*audit_fn)(void *context, const struct audit_run *run);
+
+/*
+ * Report everything in [start, end) that is not a gap, merged.
+ * Cost: O(entries of the tables in the range). Takes no lock.
+ */
+void audit_runs(const struct pt *pt, vaddr_t start, vaddr_t end,
+                audit_fn report, void *context);
+
+struct audit_verdict {
+    uint64_t tables;    /* reachable table pages */
+    uint64_t leaves[3]; /* by level */
+    uint64_t promises;
+    uint64_t writable_exec; /* entries that break W^X */
+    uint64_t reserved_bits; /* entries the CPU would refuse */
+    uint64_t freed_frames;  /* present owned entries of free frames */
+    uint64_t wrong_counts;  /* tables whose record counts wrongly */
+    uint64_t empty_tables;  /* tables that should have been given back */
+    uint64_t lost_tables; /* reachable tables that were not counted, or back */
+};
+
+/* Walk all of @pt and count; true if every count of a fault is zero. */
+bool pt_audit(const struct pt *pt, struct audit_verdict *out);
+
+/* An address that must work the moment new tables are loaded. */
+struct audit_need {
+    const char *name; /* "stack", "IDT" */
+    vaddr_t address;
+    unsigned flags; /* PT_WRITE, PT_EXEC: rights it needs at least */
+    pfn_t pfn;      /* frame it must lead to; PFN_NONE: any */
+};
+
+/* Why tables must not be loaded: "IDT at 0x... is not mapped". */
+struct audit_refusal {
+    const char *name;
+    vaddr_t address;
+    const char *text;
+};
+
+/*
+ * Would loading @root leave the CPU on its feet? No entry may have a reserved
+ * bit or a frame beyond MAXPHYADDR, and each need must be met.
+ * Return: true; false with the first thing that is wrong in @out.
+ */
+MM_MUST_CHECK bool audit_before_load(pfn_t root, const struct audit_need *need,
+                                     size_t count, struct audit_refusal *out);
+
+#endif

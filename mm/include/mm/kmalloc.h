@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT */
+/* kmalloc: memory of any size, from size classes or runs of frames. */
+#ifndef MM_KMALLOC_H
+#define MM_KMALLOC_H
+
+#include <mm/types.h>
+
+/* Largest size that comes from a size class. */
+#define KMALLOC_SLAB_MAX (8 * KiB)
+/* Largest size at all: 2^MM_MAX_ORDER frames. */
+#define KMALLOC_MAX (PAGE_BYTES << MM_MAX_ORDER)
+
+MM_MUST_CHECK enum mm_status kmalloc_init(void);
+
+/*
+ * At least @bytes, aligned to 16 (to its size if that is a power of two).
+ * Return: NULL for 0, for more than KMALLOC_MAX, or if memory is short.
+ * Context: any, also interrupts. On the direct map: never faults.
+ */
+MM_MUST_CHECK void *kmalloc(uint64_t bytes);
+/* The same, zeroed. */
+MM_MUST_CHECK void *kzalloc(uint64_t bytes);
+/* @count * @bytes, zeroed; NULL if the product overflows. */
+MM_MUST_CHECK void *kmalloc_array(uint64_t count, uint64_t bytes);
+/* @alignment: a power of two up to KMALLOC_MAX. */
+MM_MUST_CHECK void *kmalloc_aligned(uint64_t bytes, uint64_t alignment);
+/*
+ * Resize; contents move if they must. NULL and the old block stays if memory
+ * is short. krealloc(NULL, n) allocates, krealloc(p, 0) frees.
+ */
+MM_MUST_CHECK void *krealloc(void *block, uint64_t bytes);
+/* Free. NULL is allowed; anything else that is no live block is reported. */
+void kfree(void *block);
+/*
+ * Usable bytes of a live block; 0 and a bug report for anything else. Debug
+ * builds: the bytes asked for, since the red zone begins behind them.
+ */
+uint64_t ksize(const void *block);
+
+/* The size class that serves @bytes (1 .. KMALLOC_SLAB_MAX): its size. */
+uint64_t kmalloc_class_bytes(uint64_t bytes);
+
+bool kmalloc_check(void);
+
+#endif

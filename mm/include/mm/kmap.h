@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT */
+/* kmap: kernel memory that is contiguous in addresses, not in frames. */
+#ifndef MM_KMAP_H
+#define MM_KMAP_H
+
+#include <mm/attr.h>
+#include <mm/types.h>
+
+/*
+ * Every block stands between guards: the page before and the page after it
+ * are PT_GUARD promises, so that an overrun is a report with a name.
+ */
+enum kmap_flags {
+    KMAP_EAGER = 0,     /* all frames now */
+    KMAP_LAZY = 1 << 0, /* a zeroed frame at the first touch of each page */
+    KMAP_ZERO = 1 << 1  /* eager, and zeroed */
+};
+
+struct kmap_stats {
+    uint64_t blocks;
+    uint64_t bytes;       /* of the blocks, without guards */
+    uint64_t arena_bytes; /* size of the arena */
+    uint64_t arena_free;  /* bytes of addresses */
+};
+
+/* What a block at an address is, for `explain` and fault reports. */
+struct kmap_info {
+    vaddr_t start;
+    uint64_t bytes;
+    const char *name;
+    bool is_guard; /* the address is in a guard of the block */
+};
+
+/*
+ * Manage [start, end) of kernel addresses, which pt_open() must accept as one
+ * range. After kmalloc_init() and pt_adopt().
+ * Return: MM_OK; what pt_open() says of the range; MM_ENOMEM.
+ */
+MM_MUST_CHECK enum mm_status kmap_init(vaddr_t start, vaddr_t end);
+
+/*
+ * @bytes is rounded up to pages. @name is kept by pointer.
+ * Return: NULL if out of memory or addresses; nothing is left behind.
+ * Context: not from interrupts; may wait for other CPUs.
+ */
+MM_MUST_CHECK void *kmap_alloc(uint64_t bytes, unsigned flags,
+                               const char *name);
+
+/*
+ * A window onto device memory. @start and @bytes need not be aligned.
+ * Return: pointer to the byte @start; NULL for an empty or overflowing range,
+ *         one that reaches RAM the allocator manages, or lack of memory.
+ */
+MM_MUST_CHECK void *kmap_mmio(paddr_t start, uint64_t bytes,
+                              enum pt_memory memory, const char *name);
+
+/* A stack; returns its lowest byte (the top is at + bytes). */
+MM_MUST_CHECK void *kmap_stack(uint64_t bytes, const char *name);
+
+/*
+ * Free what any of the above returned (NULL too). Any other pointer, and one
+ * that was freed before, is a bug report that changes nothing.
+ * Context: as kmap_alloc().
+ */
+void kmap_free(void *block);
+
+/*
+ * Which block (guards included) holds @address? For reports, also of faults:
+ * false before kmap_init() and while this CPU is at work in the arena.
+ * Cost: O(blocks).
+ */
+bool kmap_find(vaddr_t address, struct kmap_info *out);
+
+void kmap_stats(struct kmap_stats *out);
+/* The arena and the tables agree. Nobody else may change either meanwhile. */
+bool kmap_check(void);
+
+#endif

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: MIT */
+/* The port: everything the library asks of the kernel that hosts it. */
+#ifndef MM_PORT_H
+#define MM_PORT_H
+
+#include <mm/types.h>
+
+/*
+ * Hot hooks. The host names a header with -DMM_PORT_HEADER='"my_port.h"' that
+ * defines these as static inline functions:
+ *
+ *   unsigned port_cpu(void)
+ *       Number of the processor that executes this, 0 .. port_cpu_count()-1.
+ *       Called with interrupts off.
+ *   uint64_t port_irq_save(void)           void port_irq_restore(uint64_t)
+ *       Turn interrupts off and return what they were; put that back. Nests.
+ *   void *phys_to_virt(paddr_t)            paddr_t virt_to_phys(const void *)
+ *       The direct map: all RAM at a constant distance.
+ *   void port_relax(void)
+ *       PAUSE: one turn of a loop that waits for another processor.
+ *
+ * It may define MM_PORT_MMU and bring its own mmu_*() functions in place of
+ * those of x86_64/mmu.h; the host tests do, to watch every invalidation.
+ */
+#ifndef MM_PORT_HEADER
+#error "define MM_PORT_HEADER: the header with the host's hot hooks"
+#endif
+#include MM_PORT_HEADER
+
+/*
+ * Cold hooks: ordinary functions of the host.
+ */
+
+/* Processors that may call the library, at least 1, constant after start. */
+unsigned port_cpu_count(void);
+
+/* Print one line of information. @format is printf's: %d %u %x %lx %s %p. */
+void port_log(const char *format, ...) MM_PRINTF(1, 2);
+
+/*
+ * A caller broke a contract (double free, foreign pointer). The text has the
+ * values; the library has changed nothing and will go on if this returns.
+ */
+void port_bug(const char *format, ...) MM_PRINTF(1, 2);
+
+/* The library cannot go on: its own structures contradict each other. */
+MM_NORETURN void port_panic(const char *format, ...) MM_PRINTF(1, 2);
+
+#endif

@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: MIT */
+/* pt: page tables as address space, through a cursor over a locked range. */
+#ifndef MM_PT_H
+#define MM_PT_H
+
+#include <mm/attr.h>
+#include <mm/tlb.h>
+#include <mm/types.h>
+#include <mm/walk.h>
+#include "base/lock.h"
+#include "x86_64/pte.h"
+
+/* One set of tables: the translation of one address space. */
+struct pt {
+    struct lock lock;        /* held by the open cursor */
+    pfn_t root;              /* (C) top table */
+    bool is_kernel;          /* (C) no PT_USER here, else no kernel rights */
+    struct tlb_space tlb;    /* who caches it */
+    _Atomic uint64_t tables; /* (A) table pages, the root included */
+};
+
+/* (C) after mm_init(): upper half of every space. */
+extern struct pt pt_kernel;
+
+/* One mapping, promise or gap, as large as the entry that says it. */
+struct pt_entry {
+    enum pte_state state; /* never PTE_TABLE */
+    unsigned level;
+    vaddr_t start; /* of the entry's span, which may exceed the query */
+    uint64_t bytes;
+    struct pt_attr attr;
+    pfn_t pfn;               /* PRESENT, PARKED: the frame at @start */
+    enum pt_promise promise; /* PROMISE */
+    uint64_t payload;        /* PROMISE, SWAPPED */
+    bool accessed;           /* PRESENT: A and D as the CPU left them */
+    bool dirty;
+};
+
+/* An open range; nobody else changes it until pt_close(). */
+struct pt_cursor {
+    struct pt *pt;
+    struct tlb_batch *batch;
+    vaddr_t start;
+    vaddr_t end;
+    uint64_t irq;           /* interrupt state to go back to */
+    vaddr_t at;             /* address the path below was walked for */
+    unsigned bottom;        /* lowest level of the path that is filled in */
+    pfn_t path[PTE_LEVELS]; /* tables from the root (highest) down */
+};
+
+/*
+ * Lock [start, end) of @pt for the caller. @batch is initialised and
+ * collects what the operations leave to invalidate and release; after
+ * pt_close() the caller hands it to tlb_commit().
+ * @start, @end  page-aligned, start < end; the kernel's tables translate the
+ *               upper canonical half, all others the lower one, page 0 left out
+ * Return: MM_OK; MM_EINVAL for a bad range; MM_ERANGE for kernel addresses
+ *         under a top-level entry that start-up left empty. Nothing is locked
+ *         then.
+ * Context: interrupts are off until pt_close().
+ */
+MM_MUST_CHECK enum mm_status pt_open(struct pt *pt, vaddr_t start, vaddr_t end,
+                                     struct tlb_batch *batch,
+                                     struct pt_cursor *out);
+void pt_close(struct pt_cursor *cursor);
+
+/* What stands at @address (inside the cursor's range). */
+void pt_query(struct pt_cursor *cursor, vaddr_t address, struct pt_entry *out);
+
+/*
+ * Map @bytes from @address to the frames from @pfn up, with the largest
+ * leaves that alignment, the CPU and the range allow (owned frames: 4 KiB,
+ * or 2 MiB where the block at that frame is of order 9).
+ * With PT_OWNED the caller's reference on each block goes to the mapping.
+ * Return: MM_OK; MM_EEXIST if a present, parked or swapped entry is in the
+ *         way (promises and gaps are replaced);
+ *         MM_EINVAL: PT_WRITE with PT_EXEC, page 0, unaligned or out of the
+ *         range, frame beyond MAXPHYADDR, user flag in the wrong half;
+ *         MM_ENOMEM for tables. On failure nothing has changed.
+ */
+MM_MUST_CHECK enum mm_status pt_map(struct pt_cursor *cursor, vaddr_t address,
+                                    pfn_t pfn, uint64_t bytes,
+                                    struct pt_attr attr);
+
+/*
+ * Say what [start, start + bytes) will become when touched: as few entries
+ * as alignment allows. The payload of PT_OBJECT counts up by pages.
+ * Return: as pt_map().
+ */
+MM_MUST_CHECK enum mm_status pt_promise(struct pt_cursor *cursor, vaddr_t start,
+                                        uint64_t bytes, enum pt_promise promise,
+                                        struct pt_attr attr, uint64_t payload);
+
+/*
+ * Set the rights and memory type of everything that is not a gap; PT_OWNED,
+ * PT_GLOBAL and the tag of each entry stay as they are.
+ * Return: MM_OK; MM_EINVAL: as pt_map(); MM_ENOMEM for a split: unchanged.
+ */
+MM_MUST_CHECK enum mm_status pt_protect(struct pt_cursor *cursor, vaddr_t start,
+                                        uint64_t bytes, struct pt_attr attr);
+
+/*
+ * Make [start, start + bytes) a gap; owned frames and emptied tables go to
+ * the batch.
+ * @out_end: the address reached. Below the end only if the batch was full:
+ *           close, commit, open again and go on from there.
+ * Return: MM_OK; MM_ENOMEM for a split: nothing has changed.
+ */
+MM_MUST_CHECK enum mm_status pt_unmap(struct pt_cursor *cursor, vaddr_t start,
+                                      uint64_t bytes, vaddr_t *out_end);
+
+/*
+ * Replace the large leaf or promise at @address by a table of 512 smaller
+ * ones that mean the same. MM_ENOENT if a level-0 entry stands there.
+ */
+MM_MUST_CHECK enum mm_status pt_split(struct pt_cursor *cursor,
+                                      vaddr_t address);
+
+/*
+ * The opposite: the table of @level - 1 over @address becomes one entry of
+ * @level, if all its entries are alike and their frames contiguous.
+ * Return: MM_OK; MM_EINVAL if they are not; MM_ENOENT if there is no table.
+ */
+MM_MUST_CHECK enum mm_status pt_merge(struct pt_cursor *cursor, vaddr_t address,
+                                      unsigned level);
+
+/*
+ * Translate without a lock: for fault paths, interrupts off.
+ * Return: false if nothing present is there; @out_pfn and @out_attr else.
+ */
+bool pt_lookup(const struct pt *pt, vaddr_t address, pfn_t *out_pfn,
+               struct pt_attr *out_attr);
+
+/* New tables whose upper half is the kernel's. MM_ENOMEM. */
+MM_MUST_CHECK enum mm_status pt_init(struct pt *pt);
+/* Unmap everything below the upper half and free all tables. Not loaded. */
+void pt_fini(struct pt *pt);
+
+/*
+ * Where tables come from before the frame allocator stands, and for the
+ * tables under the frame records at any time: one zeroed frame, or PFN_NONE.
+ * Calls that build the same tables take turns.
+ */
+typedef pfn_t (*pt_table_fn)(void *context);
+
+/*
+ * Build [start, start + bytes) into tables that carry no records, with the
+ * largest leaves; no locks, no invalidation: only gaps are filled. Tables are
+ * never freed. For start-up and for the record array.
+ * Return: MM_OK; MM_ENOMEM; MM_EEXIST. What was built stays.
+ */
+MM_MUST_CHECK enum mm_status pt_install(pfn_t root, vaddr_t start, pfn_t pfn,
+                                        uint64_t bytes, struct pt_attr attr,
+                                        pt_table_fn table, void *context);
+
+/*
+ * The same for the tables on the way to @address alone, down to @level.
+ */
+MM_MUST_CHECK enum mm_status pt_install_table(pfn_t root, vaddr_t address,
+                                              unsigned level, pt_table_fn table,
+                                              void *context);
+
+/*
+ * Make @pt the tables under @root, which pt_install() built: each gets a
+ * record, so that cursors can work on it, and stays even when it is empty.
+ * Those under the record array get none: no cursor ever works on them.
+ * Return: MM_OK; MM_ENOMEM for records.
+ */
+MM_MUST_CHECK enum mm_status pt_adopt(struct pt *pt, pfn_t root,
+                                      bool is_kernel);
+
+#endif

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: MIT */
+/* record: what is known of a frame beside whether it is free. */
+#ifndef MM_RECORD_H
+#define MM_RECORD_H
+
+#include <stdatomic.h>
+
+#include <mm/types.h>
+
+/*
+ * What a frame is used for. A record of type FRAME_NONE belongs to a frame
+ * that is free, or inside a larger block, or the allocator's own.
+ */
+enum frame_type {
+    FRAME_NONE,
+    FRAME_KERNEL, /* anything without a closer word */
+    FRAME_TABLE,  /* page table; entries and lock in use */
+    FRAME_SLAB,   /* owner: struct slab */
+    FRAME_LARGE,  /* kmalloc block larger than the largest size class */
+    FRAME_KMAP,   /* behind a kmap block */
+    FRAME_USER,   /* behind a user page */
+    FRAME_TYPES
+};
+
+/* order of a record that is not the first of its block. */
+#define RECORD_TAIL 0xffu
+
+/*
+ * 16 bytes a frame, in a virtual array that is backed block by block when the
+ * first frame of a block is handed out. So: the record of an allocated frame
+ * is always there; that of a free frame must be asked for.
+ */
+struct frame_record {
+    _Atomic uint32_t refs;    /* (A) holders of the frame; 0 = free */
+    uint8_t type;             /* enum frame_type; set by who owns the frame */
+    uint8_t order;            /* log2 frames of the block, or RECORD_TAIL */
+    _Atomic uint16_t entries; /* table pages: entries that are not absent */
+    uint64_t owner;           /* by type: pointer, or next frame in a batch */
+};
+_Static_assert(sizeof(struct frame_record) == 16, "16 bytes a frame");
+
+/* (C) The virtual array, indexed by frame number. */
+extern struct frame_record *record_base;
+
+/* The record of a frame that is allocated; one addition. */
+static inline struct frame_record *record_of(pfn_t pfn)
+{
+    return &record_base[pfn.v];
+}
+
+/*
+ * Make [start, end) of the record array memory that reads as zero; the pages
+ * are those of the array, 4 KiB-aligned. Idempotent: parts may be backed, and
+ * may be in use; two CPUs may ask for the same pages at the same moment. Takes
+ * its frames from frame_alloc_metadata() and no lock that is held by anybody
+ * who calls frame_alloc().
+ * Return: MM_OK; MM_ENOMEM: some pages may be backed, none is lost.
+ */
+typedef enum mm_status (*record_back_fn)(vaddr_t start, vaddr_t end);
+
+/* @base: 4 KiB-aligned virtual address with room for 16 bytes a frame. */
+void record_init(void *base, record_back_fn back);
+
+/*
+ * Have the records of the 512-frame block that holds @pfn backed.
+ * Context: called by blocks.c before a frame leaves the shared structure.
+ */
+MM_MUST_CHECK enum mm_status record_back_block(pfn_t pfn);
+
+/* "table", "slab", ...: the word `page` prints. */
+const char *frame_type_name(enum frame_type type);
+
+#endif

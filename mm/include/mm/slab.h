@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: MIT */
+/* slab: caches of equal objects. Never reads or writes a free object. */
+#ifndef MM_SLAB_H
+#define MM_SLAB_H
+
+#include <mm/types.h>
+
+struct slab_cache;
+
+struct slab_stats {
+    const char *name;
+    uint64_t object_bytes; /* asked for */
+    uint64_t stride_bytes; /* taken, with alignment and red zones */
+    uint64_t slab_objects; /* objects in a slab */
+    uint64_t slab_frames;  /* frames in a slab, a power of two */
+    uint64_t slabs;
+    uint64_t live;   /* objects in callers' hands */
+    uint64_t cached; /* free objects in magazines and central store */
+    uint64_t allocs;
+    uint64_t frees;
+    uint64_t failures;
+};
+
+/* Where an address lies in the heap; for `slab contains` and reports. */
+struct slab_place {
+    const struct slab_cache *cache;
+    const char *cache_name;
+    vaddr_t slab_start;
+    vaddr_t object; /* first byte of the object around the address */
+    uint64_t object_bytes;
+    unsigned index;       /* which object of the slab */
+    bool is_live;         /* in a caller's hands */
+    uintptr_t alloc_site; /* debug builds: who allocated and freed it, or 0 */
+    uintptr_t free_site;
+};
+
+/* Before everything else in the heap; after frame_init(). */
+MM_MUST_CHECK enum mm_status slab_init(void);
+
+/*
+ * Make a cache of objects of @bytes (1 .. 8192), each aligned to @alignment
+ * (a power of two up to 4096; 0 = 16 or the object's own power of two).
+ * @constructor is run once on each object when its slab is made, not at each
+ * allocation: callers free objects in the constructed state. May be NULL.
+ * @name is kept by pointer.
+ * Return: NULL if the arguments are out of range or memory is short.
+ */
+MM_MUST_CHECK struct slab_cache *slab_create(const char *name, uint64_t bytes,
+                                             uint64_t alignment,
+                                             void (*constructor)(void *));
+
+/*
+ * Take down an empty cache. With live objects: a bug report naming them, and
+ * MM_EBUSY; the cache stays.
+ */
+MM_MUST_CHECK enum mm_status slab_destroy(struct slab_cache *cache);
+
+/*
+ * Return: an object, NULL if out of memory.
+ * Context: any, also interrupts. Never faults, never enters page tables.
+ * Cost: a decrement and a load; every magazine's worth an exchange.
+ */
+MM_MUST_CHECK void *slab_alloc(struct slab_cache *cache);
+
+/*
+ * Foreign and interior pointers, a pointer of another cache and a double
+ * free are bug reports that change nothing. NULL is allowed.
+ */
+void slab_free(struct slab_cache *cache, void *object);
+
+/*
+ * Give what this CPU's magazines and the central stores hold back to the
+ * slabs, and empty slabs to the frames.
+ */
+void slab_drain(void);
+
+void slab_stats(const struct slab_cache *cache, struct slab_stats *out);
+/* Walk all caches: start with NULL; returns NULL after the last. */
+const struct slab_cache *slab_next(const struct slab_cache *cache);
+/* Is @address in a slab, and where? */
+bool slab_find(const void *address, struct slab_place *out);
+
+/* Bitmaps, counts and lists agree in every slab; debug: poison intact. */
+bool slab_check(void);
+
+#endif
