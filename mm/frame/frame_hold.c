@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: MIT */
+/* frame_hold: holders of blocks; blocks that become others. */
+/*
+ * Owns    nothing: it changes the records of blocks that are in use, which
+ *         frame.c began and ends.
+ * Idea    A block in use belongs to its holders. Their number is the only
+ *         word here that several CPUs change at once; whoever is alone may
+ *         split and join without asking anybody.
+ */
+#include "frame/frame_impl.h"
+
+#include "base/bits.h"
+#include "base/check.h"
+
+/* The record of a block that is handed out, by its first frame; or NULL. */
+static struct frame_record *live_record(pfn_t pfn)
+{
+    if (!trees_has_record(pfn)) {
+        return NULL;
+    }
+    struct frame_record *record = record_of(pfn);
+    bool is_live = record->type != FRAME_NONE && record->order <= MM_MAX_ORDER;
+
+    return is_live ? record : NULL;
+}
+
+/* --- holders ------------------------------------------------------------- */
+
+void frame_ref(pfn_t pfn)
+{
+    struct frame_record *record = live_record(pfn);
+
+    if (record == NULL) {
+        frame_report("frame_ref", pfn, 0);
+        return;
+    }
+    uint32_t refs = atomic_load_explicit(&record->refs, memory_order_relaxed);
+    do {
+        if (refs == 0 || refs == UINT32_MAX) {
+            frame_report("frame_ref", pfn, record->order);
+            return;
+        }
+        /* Relaxed: the caller holds the frame already, or its table. */
+    } while (!atomic_compare_exchange_weak_explicit(
+        &record->refs, &refs, refs + 1, memory_order_relaxed,
+        memory_order_relaxed));
+}
+
+void frame_unref(pfn_t pfn)
+{
+    struct frame_record *record = live_record(pfn);
+
+    if (record == NULL) {
+        frame_report("frame_unref", pfn, 0);
+        return;
+    }
+    /* Acquire: the last holder sees what the others wrote. */
+    uint32_t refs = atomic_load_explicit(&record->refs, memory_order_acquire);
+    while (refs > 1) {
+        /* Release: pairs with the acquire loads of the last holder. */
+        if (atomic_compare_exchange_weak_explicit(
+                &record->refs, &refs, refs - 1, memory_order_release,
+                memory_order_acquire)) {
+            return;
+        }
+    }
+    frame_free(pfn, record->order);
+}
+
+/* --- splitting and joining ----------------------------------------------- */
+
+void frame_split(pfn_t pfn, unsigned order)
+{
+    struct frame_record *record = live_record(pfn);
+
+    if (order > MM_MAX_ORDER || record == NULL ||
+        frame_sole_type(record, order) == FRAME_NONE) {
+        frame_report("frame_split", pfn, order);
+        return;
+    }
+    if (order >= BLOCK_ORDER) {
+        bitfield_split(pfn, order);
+    }
+    enum frame_type type = (enum frame_type)record->type;
+    for (uint64_t i = 0; i < UINT64_C(1) << order; i++) {
+        frame_begin_record(pfn_add(pfn, i), 0, type);
+    }
+}
+
+enum mm_status frame_join(pfn_t pfn, unsigned order)
+{
+    struct frame_record *first = live_record(pfn);
+
+    if (order > MM_MAX_ORDER || first == NULL ||
+        !is_aligned(pfn.v, UINT64_C(1) << order)) {
+        return MM_EINVAL;
+    }
+    for (uint64_t i = 0; i < UINT64_C(1) << order; i++) {
+        struct frame_record *record = live_record(pfn_add(pfn, i));
+        if (record == NULL || frame_sole_type(record, 0) != first->type) {
+            return MM_EINVAL;
+        }
+    }
+    for (uint64_t i = 1; i < UINT64_C(1) << order; i++) {
+        frame_end_record(record_of(pfn_add(pfn, i)));
+    }
+    frame_begin_record(pfn, order, (enum frame_type)first->type);
+    if (order >= BLOCK_ORDER) {
+        bitfield_join(pfn, order);
+    }
+    return MM_OK;
+}

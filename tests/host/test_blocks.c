@@ -1,0 +1,443 @@
+/* SPDX-License-Identifier: MIT */
+/* Tests of blocks: waking trees, finding frames, hints and seats. */
+/*
+ * At risk: a free frame that no search finds, since a hint passes it by; a
+ * tree read before it was filled, or filled twice; a frame handed out without
+ * a record; start-up work that grows with the RAM. Provoked by one frame left
+ * free at every kind of place, by storage full of rubbish, by backing that
+ * fails, and by threads that wake the same trees.
+ */
+#include <pthread.h>
+
+#include <mm/port.h>
+#include <mm/record.h>
+#include "base/bits.h"
+#include "base/memory.h"
+#include "frame/blocks.h"
+#include "tests/host/sim.h"
+#include "tests/shared/test.h"
+
+#define RAM          (64 * MiB)
+#define RAM_FRAMES   (RAM / PAGE_BYTES)
+#define STORE_BYTES  (16 * KiB)
+#define FIRST_USABLE (1 * MiB / PAGE_BYTES)
+/* sim_boot_map() puts an image below, the list of ranges at the very end. */
+#define ABOVE_IMAGE (4 * MiB / PAGE_BYTES)
+#define LIST_FRAMES 2
+
+static MM_ALIGNED(64) char storage[STORE_BYTES];
+static struct blocks_zone zone;
+static bool backing_fails;
+static _Atomic unsigned backed; /* blocks */
+static _Atomic unsigned asked;  /* calls, failures included */
+
+static enum mm_status back(vaddr_t start, vaddr_t end)
+{
+    (void)start;
+    (void)end;
+    asked++;
+    backed += backing_fails ? 0 : 1;
+    return backing_fails ? MM_ENOMEM : MM_OK;
+}
+
+/* 64 MiB, one zone over all of it, storage full of @rubbish. */
+static void start(int rubbish)
+{
+    sim_boot_map(RAM);
+    /* No record is read or written here. */
+    record_init((void *)(uintptr_t)0x10000000, back);
+    backing_fails = false;
+    backed = 0;
+    asked = 0;
+    CHECK(trees_bytes(RAM_FRAMES) <= STORE_BYTES);
+    memset(storage, rubbish, sizeof(storage));
+    trees_init(sim_map(), RAM_FRAMES, storage);
+    blocks_zone_init(&zone, 0, RAM_FRAMES);
+}
+
+static uint64_t usable(void)
+{
+    return trees_usable(sim_map(), 0, RAM_FRAMES);
+}
+
+/* The zone is sound and has @free free frames. */
+static void check_free(uint64_t free)
+{
+    uint64_t found;
+
+    CHECK(blocks_check(&zone, &found));
+    CHECK_EQUAL(found, free);
+}
+
+static pfn_t take(unsigned order)
+{
+    struct blocks_wish wish = {.order = order};
+
+    if (!blocks_claim(&zone, NULL, &wish) &&
+        !blocks_claim_anywhere(&zone, &wish)) {
+        return PFN_NONE;
+    }
+    return wish.pfn;
+}
+
+/* Take rows until there are none; how many frames that were. */
+static uint64_t take_all(blocks_seat *seat)
+{
+    struct blocks_wish wish = {.order = BLOCKS_ROW};
+    uint64_t frames = 0;
+
+    while (blocks_claim(&zone, seat, &wish)) {
+        frames += count_bits(wish.mask);
+    }
+    return frames;
+}
+
+TEST(blocks, usable_frames_are_those_of_the_map)
+{
+    CHECK_HELPER(start(0));
+    CHECK_EQUAL(usable(), memmap_bytes(sim_map(), MEMMAP_USABLE) >> PAGE_SHIFT);
+    CHECK_EQUAL(trees_usable(sim_map(), 0, FIRST_USABLE), 0);
+    CHECK_EQUAL(trees_usable(sim_map(), 0, FIRST_USABLE + 1), 1);
+    CHECK_EQUAL(trees_usable(sim_map(), FIRST_USABLE + 3, FIRST_USABLE + 3), 0);
+    CHECK_EQUAL(trees_usable(sim_map(), RAM_FRAMES, UINT64_MAX >> PAGE_SHIFT),
+                0);
+}
+
+TEST(blocks, rubbish_in_the_storage_does_not_matter)
+{
+    static const int rubbish[] = {0x00, 0xff, 0xa5};
+
+    for (unsigned i = 0; i < 3; i++) {
+        CHECK_HELPER(start(rubbish[i]));
+        CHECK_HELPER(check_free(usable()));
+        CHECK_EQUAL(take_all(NULL), usable());
+        CHECK_HELPER(check_free(0));
+    }
+}
+
+TEST(blocks, only_trees_that_are_needed_wake)
+{
+    CHECK_HELPER(start(0xa5));
+    CHECK_EQUAL(take(0).v / TREE_FRAMES, RAM_FRAMES / TREE_FRAMES - 1);
+    for (uint64_t tree = 0; tree < RAM_FRAMES / TREE_FRAMES - 1; tree++) {
+        CHECK_EQUAL(trees_word[tree], 0);
+    }
+    CHECK_HELPER(check_free(usable() - 1));
+    blocks_touch(pfn_of(TREE_FRAMES - 1), pfn_of(TREE_FRAMES + 1));
+    CHECK(trees_word[0] != 0 && trees_word[1] != 0 && trees_word[2] == 0);
+    CHECK_HELPER(check_free(usable() - 1));
+}
+
+TEST(blocks, each_order_is_exhausted_and_comes_back)
+{
+    static pfn_t taken[RAM_FRAMES];
+
+    for (unsigned order = 0; order <= MM_MAX_ORDER; order++) {
+        uint64_t count = 0;
+
+        CHECK_HELPER(start(0xa5));
+        while (!pfn_is_none(taken[count] = take(order))) {
+            CHECK(is_aligned(taken[count].v, UINT64_C(1) << order));
+            count++;
+        }
+        /* Less than a block is lost at each place where the map breaks off. */
+        CHECK((count << order) > usable() - (UINT64_C(4) << order));
+        CHECK_HELPER(check_free(usable() - (count << order)));
+        for (uint64_t i = 0; i < count; i++) {
+            CHECK(blocks_release(&zone, taken[i], order));
+        }
+        CHECK_HELPER(check_free(usable()));
+        CHECK(!pfn_is_none(take(MM_MAX_ORDER)));
+    }
+}
+
+TEST(blocks, one_free_frame_is_found_wherever_it_is)
+{
+    struct test_random random;
+
+    CHECK_HELPER(start(0));
+    CHECK_EQUAL(take_all(NULL), usable());
+    test_random_init(&random, test_seed());
+    for (unsigned i = 0; i < 2000; i++) {
+        uint64_t span = RAM_FRAMES - LIST_FRAMES - ABOVE_IMAGE;
+        pfn_t pfn = pfn_of(ABOVE_IMAGE + test_random_below(&random, span));
+        if (i < 2) {
+            pfn = pfn_of(i == 0 ? FIRST_USABLE : ABOVE_IMAGE + span - 1);
+        }
+        struct blocks_wish wish = {.order = i % 3 == 0 ? BLOCKS_ROW : 0};
+
+        CHECK(blocks_release(&zone, pfn, 0));
+        /* The hints alone lead there. */
+        CHECK(blocks_claim(&zone, NULL, &wish));
+        CHECK_EQUAL(wish.order == 0 ? wish.pfn.v
+                                    : wish.pfn.v + lowest_bit(wish.mask),
+                    pfn.v);
+        CHECK(!blocks_claim(&zone, NULL, &wish));
+        CHECK(!blocks_claim_anywhere(&zone, &wish));
+    }
+    CHECK_HELPER(check_free(0));
+}
+
+TEST(blocks, one_free_block_of_each_order_is_found)
+{
+    for (unsigned order = 1; order <= MM_MAX_ORDER; order++) {
+        uint64_t place[] = {4 * TREE_FRAMES - 2048, TREE_FRAMES,
+                            2 * TREE_FRAMES + 1024};
+
+        CHECK_HELPER(start(0));
+        CHECK_EQUAL(take_all(NULL), usable());
+        for (unsigned i = 0; i < 3; i++) {
+            pfn_t pfn = pfn_of(place[i]);
+            for (uint64_t k = 0; k < UINT64_C(1) << order; k++) {
+                CHECK(pfn_is_none(take(order)));
+                CHECK(blocks_release(&zone, pfn_add(pfn, k), 0));
+            }
+            struct blocks_wish wish = {.order = order};
+            CHECK(blocks_claim(&zone, NULL, &wish)); /* by the hints */
+            CHECK_EQUAL(wish.pfn.v, pfn.v);
+            CHECK(pfn_is_none(take(0)));
+        }
+    }
+}
+
+TEST(blocks, the_lowest_memory_goes_last)
+{
+    struct blocks_zone above;
+    blocks_seat seat = 0;
+    uint64_t free;
+
+    CHECK_HELPER(start(0));
+    blocks_zone_init(&above, TREE_FRAMES, RAM_FRAMES);
+    struct blocks_wish wish = {.order = BLOCKS_ROW};
+    do {
+        CHECK(blocks_claim(&zone, &seat, &wish));
+    } while (wish.pfn.v >= TREE_FRAMES);
+    /* Above there are crumbs at most, less than a row in each tree. */
+    CHECK(blocks_check(&above, &free));
+    CHECK(free < (above.end - above.first) * ROW_FRAMES);
+}
+
+TEST(blocks, cpus_sit_at_different_trees)
+{
+    blocks_seat seat[3] = {0, 0, 0};
+    struct blocks_wish wish = {.order = BLOCKS_ROW};
+
+    CHECK_HELPER(start(0));
+    for (unsigned i = 0; i < 3; i++) {
+        CHECK(blocks_claim(&zone, &seat[i], &wish));
+        CHECK_EQUAL(wish.pfn.v / TREE_FRAMES, RAM_FRAMES / TREE_FRAMES - 1 - i);
+        CHECK_EQUAL(seat[i], RAM_FRAMES / TREE_FRAMES - i);
+    }
+    /* Each stays until its tree is used up, and all is found in the end. */
+    uint64_t frames = 3 * ROW_FRAMES;
+    for (bool found = true; found;) {
+        found = false;
+        for (unsigned i = 0; i < 3; i++) {
+            if (blocks_claim(&zone, &seat[i], &wish)) {
+                frames += count_bits(wish.mask);
+                found = true;
+            }
+        }
+        CHECK(seat[0] != seat[1] && seat[1] != seat[2] && seat[2] != seat[0]);
+    }
+    CHECK(frames >= usable() - LIST_FRAMES && frames <= usable());
+    CHECK_HELPER(check_free(0));
+}
+
+TEST(blocks, a_zone_keeps_to_its_trees)
+{
+    static struct blocks_zone high;
+
+    CHECK_HELPER(start(0));
+    blocks_zone_init(&zone, 0, TREE_FRAMES);
+    blocks_zone_init(&high, TREE_FRAMES, UINT64_MAX >> PAGE_SHIFT);
+    CHECK_EQUAL(take_all(NULL), trees_usable(sim_map(), 0, TREE_FRAMES));
+    struct blocks_wish wish = {.order = 0};
+    CHECK(blocks_claim(&high, NULL, &wish));
+    CHECK(wish.pfn.v >= TREE_FRAMES);
+    /* A zone above all RAM is empty and says so. */
+    blocks_zone_init(&high, 1 << 20, UINT64_MAX >> PAGE_SHIFT);
+    CHECK(!blocks_claim(&high, NULL, &wish));
+    CHECK(!blocks_claim_anywhere(&high, &wish));
+}
+
+TEST(blocks, a_block_is_backed_once_before_its_first_frame_leaves)
+{
+    CHECK_HELPER(start(0));
+    pfn_t pfn = take(0);
+    CHECK_EQUAL(backed, 1);
+    CHECK(trees_has_record(pfn));
+    CHECK(!trees_has_record(pfn_of(pfn.v - BLOCK_FRAMES)));
+    CHECK(!trees_has_record(pfn_of(RAM_FRAMES)));
+    CHECK(!trees_has_record(PFN_NONE));
+    (void)take(0);
+    CHECK_EQUAL(backed, 1);
+    pfn = take(MM_MAX_ORDER);
+    CHECK_EQUAL(backed, 3);
+    CHECK(trees_has_record(pfn));
+    CHECK(trees_has_record(pfn_add(pfn, BLOCK_FRAMES)));
+    /* Raw frames need none. */
+    struct blocks_wish wish = {.order = MM_MAX_ORDER, .is_raw = true};
+    CHECK(blocks_claim(&zone, NULL, &wish));
+    CHECK_EQUAL(backed, 3);
+}
+
+TEST(blocks, when_backing_fails_backed_blocks_serve)
+{
+    CHECK_HELPER(start(0));
+    backing_fails = true;
+    CHECK(pfn_is_none(take(0)));
+    CHECK_EQUAL(asked, 1); /* and not again for each block */
+    CHECK_HELPER(check_free(usable()));
+    /* One block somewhere in the lowest tree is backed, then no more. */
+    backing_fails = false;
+    blocks_zone_init(&zone, 0, TREE_FRAMES);
+    uint64_t block = take(7).v / BLOCK_FRAMES;
+    uint64_t left = bitfield_free(block);
+    CHECK(left > 0);
+    backing_fails = true;
+    blocks_zone_init(&zone, 0, RAM_FRAMES);
+    CHECK(pfn_is_none(take(9)));
+    CHECK(pfn_is_none(take(10)));
+    for (uint64_t i = 0; i < left; i++) {
+        CHECK_EQUAL(take(0).v / BLOCK_FRAMES, block);
+    }
+    CHECK(pfn_is_none(take(0)));
+    CHECK_HELPER(check_free(usable() - 128 - left));
+}
+
+TEST(blocks, half_of_an_order_10_block_is_not_backed_for_it)
+{
+    struct blocks_wish wish = {.order = MM_MAX_ORDER};
+
+    CHECK_HELPER(start(0));
+    blocks_zone_init(&zone, TREE_FRAMES, 2 * TREE_FRAMES);
+    blocks_touch(pfn_of(TREE_FRAMES), pfn_of(2 * TREE_FRAMES));
+    for (uint64_t block = 1; block < TREE_FRAMES / BLOCK_FRAMES; block += 2) {
+        CHECK_EQUAL(bitfield_take(TREE_FRAMES / BLOCK_FRAMES + block, 0).v,
+                    TREE_FRAMES + block * BLOCK_FRAMES);
+    }
+    CHECK(!blocks_claim(&zone, NULL, &wish));
+    CHECK_EQUAL(asked, 0);
+}
+
+TEST(blocks, frame_0_is_never_handed_out)
+{
+    struct memmap_range range = {0, 16 * MiB, MEMMAP_USABLE, "", ""};
+    struct memmap map = {&range, 1, 1, 0};
+
+    CHECK_HELPER(start(0));
+    trees_init(&map, TREE_FRAMES, storage);
+    blocks_zone_init(&zone, 0, TREE_FRAMES);
+    CHECK_EQUAL(trees_usable(&map, 0, TREE_FRAMES), TREE_FRAMES - 1);
+    CHECK_EQUAL(take_all(NULL), TREE_FRAMES - 1);
+    CHECK_EQUAL(blocks_look(pfn_of(0)), BLOCKS_TAKEN);
+}
+
+/* What a buddy system would say of one flat array of free frames. */
+static void count_flat(const uint8_t *is_free, uint64_t frames,
+                       uint64_t count[MM_MAX_ORDER + 1])
+{
+    for (uint64_t pfn = 0; pfn < frames;) {
+        unsigned best = MM_MAX_ORDER + 1;
+        for (unsigned order = 0; order <= MM_MAX_ORDER; order++) {
+            bool fits = is_aligned(pfn, UINT64_C(1) << order);
+            for (uint64_t i = 0; fits && i < UINT64_C(1) << order; i++) {
+                fits = is_free[pfn + i];
+            }
+            if (!fits) {
+                break;
+            }
+            best = order;
+        }
+        if (best > MM_MAX_ORDER) {
+            pfn++;
+        } else {
+            count[best]++;
+            pfn += UINT64_C(1) << best;
+        }
+    }
+}
+
+TEST(blocks, free_blocks_are_counted_as_a_buddy_would)
+{
+    static uint8_t is_free[RAM_FRAMES];
+    struct test_random random;
+
+    test_random_init(&random, test_seed());
+    for (unsigned round = 0; round < 8; round++) {
+        uint64_t count[MM_MAX_ORDER + 1] = {0};
+        uint64_t expected[MM_MAX_ORDER + 1] = {0};
+
+        CHECK_HELPER(start(0xa5));
+        for (unsigned i = 0; i < round * 100; i++) {
+            uint64_t order = test_random_below(&random, MM_MAX_ORDER + 1);
+            (void)take((unsigned)(order * order / MM_MAX_ORDER));
+        }
+        blocks_count(&zone, count);
+        for (uint64_t pfn = 0; pfn < RAM_FRAMES; pfn++) {
+            is_free[pfn] = blocks_look(pfn_of(pfn)) == BLOCKS_FREE;
+        }
+        count_flat(is_free, RAM_FRAMES, expected);
+        for (unsigned order = 0; order <= MM_MAX_ORDER; order++) {
+            CHECK_EQUAL(count[order], expected[order]);
+        }
+    }
+}
+
+/* --- threads ------------------------------------------------------------- */
+
+#define THREADS 4
+
+static uint8_t owner[RAM_FRAMES]; /* plain: see test_bitfield.c */
+
+struct worker {
+    pthread_t thread;
+    uint8_t name;
+    uint64_t frames;
+    uint64_t collisions;
+    blocks_seat seat;
+};
+
+/* Take everything there is, row by row, and sign it. */
+static void *grab(void *context)
+{
+    struct worker *worker = context;
+    struct blocks_wish wish = {.order = BLOCKS_ROW};
+
+    while (blocks_claim(&zone, &worker->seat, &wish) ||
+           blocks_claim_anywhere(&zone, &wish)) {
+        worker->frames += count_bits(wish.mask);
+        for (uint64_t rest = wish.mask; rest != 0; rest &= rest - 1) {
+            uint8_t *sign = &owner[wish.pfn.v + lowest_bit(rest)];
+            worker->collisions += *sign != 0;
+            *sign = worker->name;
+        }
+    }
+    return NULL;
+}
+
+TEST(blocks, threads_wake_the_same_trees)
+{
+    for (unsigned round = 0; round < 20; round++) {
+        struct worker worker[THREADS] = {0};
+        uint64_t frames = 0;
+
+        CHECK_HELPER(start(0xa5));
+        memset(owner, 0, sizeof(owner));
+        for (unsigned i = 0; i < THREADS; i++) {
+            worker[i].name = (uint8_t)(i + 1);
+            CHECK(pthread_create(&worker[i].thread, NULL, grab, &worker[i]) ==
+                  0);
+        }
+        for (unsigned i = 0; i < THREADS; i++) {
+            pthread_join(worker[i].thread, NULL);
+            CHECK_EQUAL(worker[i].collisions, 0);
+            frames += worker[i].frames;
+        }
+        /* Who loses a race for the last rows may give up too early. */
+        frames += take_all(NULL);
+        CHECK_EQUAL(frames, usable());
+        CHECK_HELPER(check_free(0));
+    }
+}
