@@ -1,0 +1,414 @@
+/* SPDX-License-Identifier: MIT */
+/* kmalloc: memory of any size, from size classes or runs of frames. */
+/*
+ * Owns: the caches of the size classes, and large blocks.
+ *
+ * Idea: a size is rounded up to a multiple of 1/8 of its power of two, at
+ * least of 16: eight classes a doubling. A class is then at most 1/9 larger
+ * than the smallest size above the class before, below the 12.5 % promised.
+ * (Four a doubling would waste up to 1/5: 160 bytes for 129.) All objects of a
+ * class are aligned to the largest power of two that divides it, so rounding a
+ * size up to a multiple of an alignment is enough to have that alignment.
+ *
+ * Picture, sizes -> table -> classes:
+ *
+ *   size - 1 >> 4:   0   1   2  ...  15   16     17     ...  511
+ *                    16  32  48 ...  256  288    288    ...  8192
+ *
+ * A larger block is the smallest run of 2^n frames that holds it; the record
+ * of its first frame has type FRAME_LARGE and the exact size as owner.
+ *
+ * Invariants:
+ *   I1  class_of[i] is the cache of the class of size 16 (i + 1)
+ *   I2  large_frames is what the frame allocator says of FRAME_LARGE
+ *
+ * Locking: none of its own. Context: any, but kmalloc_init().
+ * Cost: as slab; large blocks as frame. krealloc copies if the class changes.
+ * Limits: the contents of a large block are not poisoned; its red zone is what
+ * the run of frames has more than was asked for, RED_ZONE_MAX bytes at most.
+ */
+#include <mm/kmalloc.h>
+
+#include "base/bits.h"
+#include "base/check.h"
+#include "base/memory.h"
+#include "heap/magazine.h"
+#include "heap/slab_impl.h"
+
+#define STEP_MIN         16
+#define STEPS_A_DOUBLING 8
+/* 16, 32 ... 128, then eight for each of 256, 512 ... 8192. */
+#define CLASSES       (8 + 8 * 6)
+#define TABLE_ENTRIES (KMALLOC_SLAB_MAX / STEP_MIN)
+#define NAME_BYTES    16
+#define RED_ZONE_MAX  256
+
+static struct slab_cache *class_of[TABLE_ENTRIES]; /* (I) */
+static char class_name[CLASSES][NAME_BYTES];       /* (I) "kmalloc-160" */
+static _Atomic uint64_t large_frames;              /* (A) in large blocks */
+
+uint64_t kmalloc_class_bytes(uint64_t bytes)
+{
+    ASSERT(bytes > 0 && bytes <= KMALLOC_SLAB_MAX);
+    uint64_t power = UINT64_C(1) << highest_bit((bytes - 1) | 1);
+
+    return align_up(bytes, max_u64(power / STEPS_A_DOUBLING, STEP_MIN));
+}
+
+/* "kmalloc-" and the size. */
+static void name_class(char *name, uint64_t bytes)
+{
+    static const char prefix[] = "kmalloc-";
+    unsigned length = sizeof(prefix) - 1;
+
+    memcpy(name, prefix, length);
+    for (uint64_t rest = bytes; rest > 0; rest /= 10) {
+        length++;
+    }
+    name[length] = '\0';
+    for (uint64_t rest = bytes; rest > 0; rest /= 10) {
+        name[--length] = (char)('0' + rest % 10);
+    }
+}
+
+/* Take down what kmalloc_init() made before it failed. */
+static void destroy_classes(void)
+{
+    for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
+        struct slab_cache *cache = class_of[i];
+        bool is_last = i + 1 == TABLE_ENTRIES || class_of[i + 1] != class_of[i];
+        class_of[i] = NULL;
+        if (cache != NULL && is_last) {
+            enum mm_status status = slab_destroy(cache);
+            ASSERT(status == MM_OK);
+        }
+    }
+}
+
+enum mm_status kmalloc_init(void)
+{
+    unsigned made = 0;
+
+    memset(class_of, 0, sizeof(class_of));
+    atomic_init(&large_frames, 0);
+    for (uint64_t size = STEP_MIN; size <= KMALLOC_SLAB_MAX; size += STEP_MIN) {
+        uint64_t bytes = kmalloc_class_bytes(size);
+        uint64_t entry = size / STEP_MIN - 1;
+        if (entry > 0 && class_of[entry - 1]->pool.object_bytes == bytes) {
+            class_of[entry] = class_of[entry - 1];
+            continue;
+        }
+        name_class(class_name[made], bytes);
+        class_of[entry] =
+            slab_create_kind(POOL_KMALLOC, class_name[made], bytes,
+                             UINT64_C(1) << lowest_bit(bytes), NULL);
+        if (class_of[entry] == NULL) {
+            destroy_classes();
+            return MM_ENOMEM;
+        }
+        made++;
+    }
+    ASSERT(made == CLASSES);
+    return MM_OK;
+}
+
+/* The smallest order whose block holds @bytes, 1 .. KMALLOC_MAX. */
+static unsigned order_of(uint64_t bytes)
+{
+    uint64_t frames = div_round_up(bytes, PAGE_BYTES);
+
+    return frames == 1 ? 0 : highest_bit(frames - 1) + 1;
+}
+
+static struct frame_record *large_record(const void *block)
+{
+    return record_of(phys_to_pfn(virt_to_phys(block)));
+}
+
+static uint64_t large_bytes(const void *block)
+{
+    return PAGE_BYTES << large_record(block)->order;
+}
+
+/* Where the red zone behind @bytes of a large block ends. */
+static char *red_zone_end(void *block, uint64_t bytes)
+{
+    return (char *)block + min_u64(bytes + RED_ZONE_MAX, large_bytes(block));
+}
+
+/* Note the size and draw the red zone behind it. */
+static void large_set(void *block, uint64_t bytes)
+{
+    large_record(block)->owner = bytes;
+    if (MM_DEBUG) {
+        char *start = (char *)block + bytes;
+        memset(start, POISON_TAIL,
+               (size_t)(red_zone_end(block, bytes) - start));
+    }
+}
+
+static void large_verify(void *block, uintptr_t site)
+{
+    uint64_t bytes = large_record(block)->owner;
+    const uint8_t *bad;
+
+    if (!poison_is_intact((char *)block + bytes, red_zone_end(block, bytes),
+                          POISON_TAIL, &bad)) {
+        port_bug("overflow: byte 0x%lx is 0x%x, expected 0x%x; large block "
+                 "0x%lx of 0x%lx bytes, seen by %p",
+                 (unsigned long)bad, *bad, POISON_TAIL, (unsigned long)block,
+                 (unsigned long)bytes, (void *)site);
+    }
+}
+
+/* @room >= @bytes decides how many frames. */
+static void *large_alloc(uint64_t room, uint64_t bytes, unsigned flags)
+{
+    if (bytes == 0 || room > KMALLOC_MAX) {
+        return NULL;
+    }
+    unsigned order = order_of(room);
+    pfn_t pfn = frame_alloc(order, FRAME_LARGE, flags);
+    if (pfn_is_none(pfn)) {
+        return NULL;
+    }
+    void *block = phys_to_virt(pfn_to_phys(pfn));
+    large_set(block, bytes);
+    atomic_fetch_add_explicit(&large_frames, UINT64_C(1) << order,
+                              memory_order_relaxed);
+    return block;
+}
+
+static void large_free(void *block, uintptr_t site)
+{
+    struct frame_record *record = large_record(block);
+    unsigned order = record->order;
+
+    if (MM_DEBUG) {
+        large_verify(block, site);
+    }
+    record->owner = 0;
+    atomic_fetch_sub_explicit(&large_frames, UINT64_C(1) << order,
+                              memory_order_relaxed);
+    frame_free(phys_to_pfn(virt_to_phys(block)), order);
+}
+
+/* @room >= @bytes decides the class; @flags are for large blocks. */
+static inline void *allocate(uint64_t room, uint64_t bytes, unsigned flags,
+                             uintptr_t site)
+{
+    if (MM_LIKELY(room - 1 < KMALLOC_SLAB_MAX)) { /* 0 wraps */
+        return magazine_alloc(class_of[(room - 1) / STEP_MIN], bytes, site);
+    }
+    return large_alloc(room, bytes, flags);
+}
+
+void *kmalloc(uint64_t bytes)
+{
+    return allocate(bytes, bytes, FRAME_ANY, MM_CALLER());
+}
+
+static inline void *allocate_zeroed(uint64_t bytes, uintptr_t site)
+{
+    void *block = allocate(bytes, bytes, FRAME_ZEROED, site);
+
+    if (block != NULL && bytes <= KMALLOC_SLAB_MAX) {
+        memset(block, 0, bytes);
+    }
+    return block;
+}
+
+void *kzalloc(uint64_t bytes)
+{
+    return allocate_zeroed(bytes, MM_CALLER());
+}
+
+void *kmalloc_array(uint64_t count, uint64_t bytes)
+{
+    uint64_t product;
+
+    if (!checked_mul(count, bytes, &product)) {
+        return NULL;
+    }
+    return allocate_zeroed(product, MM_CALLER());
+}
+
+void *kmalloc_aligned(uint64_t bytes, uint64_t alignment)
+{
+    if (bytes == 0 || bytes > KMALLOC_MAX || !is_power_of_two(alignment) ||
+        alignment > KMALLOC_MAX) {
+        return NULL;
+    }
+    return allocate(align_up(bytes, alignment), bytes, FRAME_ANY, MM_CALLER());
+}
+
+/* The first byte of an object of a size class? Any address is allowed. */
+static inline bool is_small(const void *block)
+{
+    return heap_has_type(block, FRAME_SLAB) &&
+           slab_around(block)->pool->kind == POOL_KMALLOC &&
+           slab_is_object(slab_around(block), block);
+}
+
+/* The first byte of a large block? Any address is allowed. */
+static bool is_large(const void *block)
+{
+    return heap_has_type(block, FRAME_LARGE) &&
+           is_aligned((vaddr_t)block, PAGE_BYTES);
+}
+
+/* @block is no live block: say what it is instead. */
+static void report_block(const void *block, uintptr_t site)
+{
+    if (heap_has_type(block, FRAME_LARGE)) {
+        uint64_t start = align_down((vaddr_t)block, PAGE_BYTES);
+        port_bug("free of an interior pointer 0x%lx: 0x%x bytes into the "
+                 "large block 0x%lx of 0x%lx bytes, by %p",
+                 (unsigned long)block, (unsigned)((vaddr_t)block - start),
+                 (unsigned long)start,
+                 (unsigned long)large_record(block)->owner, (void *)site);
+    } else {
+        report_free(NULL, block, site);
+    }
+}
+
+/* No slab has @block: the rest of kfree(). */
+static MM_NOINLINE void free_other(void *block, uintptr_t site)
+{
+    if (block == NULL) {
+        return;
+    }
+    if (is_large(block)) {
+        large_free(block, site);
+    } else {
+        report_block(block, site);
+    }
+}
+
+static inline void free_block(void *block, uintptr_t site)
+{
+    if (MM_LIKELY(is_small(block))) {
+        struct slab *slab = slab_around(block);
+        magazine_free(cache_of(slab->pool), slab, block, site);
+    } else {
+        free_other(block, site);
+    }
+}
+
+void kfree(void *block)
+{
+    free_block(block, MM_CALLER());
+}
+
+/* The slab of a small block; NULL for anything else. */
+static struct slab *small_slab(const void *block)
+{
+    return is_small(block) ? slab_around(block) : NULL;
+}
+
+/* Debug builds: what was asked for, since behind it lies the red zone. */
+static uint64_t usable_bytes(const struct slab *slab, const void *block)
+{
+    if (slab == NULL) {
+        return MM_DEBUG ? large_record(block)->owner : large_bytes(block);
+    }
+    return MM_DEBUG ? slab->track[slab_index(slab, block)].bytes
+                    : slab->pool->object_bytes;
+}
+
+/* Is @block live, as far as this build can know? Else report it. */
+static bool is_live_block(const struct slab *slab, const void *block,
+                          uintptr_t site)
+{
+    bool is_live = slab == NULL ? is_large(block)
+                                : slab_is_out(slab, slab_index(slab, block));
+
+    if (MM_DEBUG && slab != NULL) {
+        is_live = slab->track[slab_index(slab, block)].is_live;
+    }
+    if (!is_live) {
+        report_block(block, site);
+    }
+    return is_live;
+}
+
+uint64_t ksize(const void *block)
+{
+    const struct slab *slab = small_slab(block);
+
+    return is_live_block(slab, block, MM_CALLER()) ? usable_bytes(slab, block)
+                                                   : 0;
+}
+
+/* Does @block have room for @bytes without being much too large? */
+static bool fits_in_place(const struct slab *slab, const void *block,
+                          uint64_t bytes)
+{
+    if (bytes > KMALLOC_SLAB_MAX) {
+        return slab == NULL && bytes <= KMALLOC_MAX &&
+               PAGE_BYTES << order_of(bytes) == large_bytes(block);
+    }
+    return slab != NULL &&
+           slab->pool->object_bytes == kmalloc_class_bytes(bytes);
+}
+
+static void resize_in_place(const struct slab *slab, void *block,
+                            uint64_t bytes, uintptr_t site)
+{
+    if (MM_DEBUG && slab != NULL) {
+        poison_resize(block, bytes);
+    } else if (slab == NULL) {
+        if (MM_DEBUG) {
+            large_verify(block, site);
+        }
+        large_set(block, bytes);
+    }
+}
+
+void *krealloc(void *block, uint64_t bytes)
+{
+    uintptr_t site = MM_CALLER();
+
+    if (block == NULL) {
+        return allocate(bytes, bytes, FRAME_ANY, site);
+    }
+    if (bytes == 0) {
+        free_block(block, site);
+        return NULL;
+    }
+    const struct slab *slab = small_slab(block);
+    if (!is_live_block(slab, block, site)) {
+        return NULL;
+    }
+    if (fits_in_place(slab, block, bytes)) {
+        resize_in_place(slab, block, bytes, site);
+        return block;
+    }
+    void *larger = allocate(bytes, bytes, FRAME_ANY, site);
+    if (larger != NULL) {
+        memcpy(larger, block, min_u64(bytes, usable_bytes(slab, block)));
+        free_block(block, site);
+    }
+    return larger;
+}
+
+bool kmalloc_check(void)
+{
+    struct frame_stats stats;
+
+    for (uint64_t i = 0; i < TABLE_ENTRIES; i++) {
+        uint64_t size = STEP_MIN * (i + 1);
+        CHECK_OR_FAIL(class_of[i]->pool.object_bytes == // I1
+                          kmalloc_class_bytes(size),
+                      "size %u has the class %s", (unsigned)size,
+                      class_of[i]->pool.name);
+    }
+    frame_stats(&stats);
+    uint64_t frames = atomic_load_explicit(&large_frames, memory_order_relaxed);
+    CHECK_OR_FAIL(stats.by_type[FRAME_LARGE] == frames, // I2
+                  "0x%lx frames in large blocks, but the frame allocator has "
+                  "0x%lx",
+                  (unsigned long)frames,
+                  (unsigned long)stats.by_type[FRAME_LARGE]);
+    return true;
+}

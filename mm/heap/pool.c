@@ -1,0 +1,533 @@
+/* SPDX-License-Identifier: MIT */
+/* pool: slabs of equal objects, straight from frames. */
+/*
+ * Owns: slabs and their descriptors; the lists of a pool; side storage.
+ *
+ * Idea: the third tier of the heap, below the CPUs' magazines and the central
+ * store. A slab is a block of frames cut into equal objects. A bitmap in its
+ * descriptor says which of them are out. The record of each of its frames
+ * leads to the descriptor, so that any address finds slab and object in O(1),
+ * and the objects themselves are neither read nor written.
+ *
+ * Picture:
+ *
+ *   frame records  [slab|tail|tail|tail]
+ *                     |owner (all four)
+ *                     v
+ *   descriptor     {pool, start, out: 1101...}       in side storage
+ *                          |
+ *                          v
+ *   frames         [object 0][object 1][object 2]...[rest < 1/8]
+ *
+ * Side storage holds what stands beside objects. Its own slabs begin with
+ * their descriptor, so that it needs nothing from anybody but frames: growing
+ * a pool takes at most one step down.
+ *
+ * Invariants:
+ *   I1  a slab is on the list that its number of objects out says
+ *   I2  out_count is the number of bits set below pool->objects; all above
+ *       are set
+ *   I3  every frame's record has type FRAME_SLAB and the slab as owner
+ *   I4  slabs and out of the pool are the sums over its slabs
+ *   I5  at most one empty slab is kept: an alternation of one allocation and
+ *       one free then never makes and unmakes a slab each time
+ *
+ * Locking: one lock a pool, for bitmaps and lists. Frames and side storage are
+ * taken and given back outside it, no lock is taken inside it.
+ *
+ * Cost: take and put O(1) an object. A slab has at least MIN_OBJECTS objects,
+ * so that it loses less than 1/8 of its bytes at its end.
+ *
+ * Limits: where physical memory is too fragmented for the pool's order, it
+ * does not fall back to smaller slabs. Constructors run with interrupts off.
+ */
+#include "heap/pool.h"
+
+#include "base/bits.h"
+#include "base/check.h"
+#include "heap/poison.h"
+#include "heap/report.h"
+
+/*
+ * The rest at the end of a slab is less than an object, so with eight objects
+ * it is less than 1/8 of the slab. More would hold more memory for nothing.
+ */
+#define MIN_OBJECTS 8
+
+static struct slab_pool side[POOL_SIDE_SIZES];
+static const char *const side_name[POOL_SIDE_SIZES] = {
+    "side-64",   "side-128",  "side-256", "side-512",
+    "side-1024", "side-2048", "side-4096"};
+
+/* How many objects fit in a slab of 2^order frames? */
+static uint64_t objects_in(const struct slab_pool *pool, unsigned order)
+{
+    uint64_t bytes = PAGE_BYTES << order;
+
+    return bytes > pool->first ? (bytes - pool->first) / pool->stride : 0;
+}
+
+/* Where the objects stand, from object_bytes and alignment. */
+static void lay_out(struct slab_pool *pool)
+{
+    uint64_t gap = pool->kind == POOL_SIDE ? 0 : POISON_GAP;
+    uint64_t lead = pool->kind == POOL_SIDE ? sizeof(struct slab) : gap;
+
+    pool->first = (uint32_t)align_up(lead, pool->alignment);
+    pool->stride =
+        (uint32_t)align_up(pool->object_bytes + gap, pool->alignment);
+    pool->order = 0;
+    while (pool->order < POOL_MAX_ORDER &&
+           objects_in(pool, pool->order) < MIN_OBJECTS) {
+        pool->order++;
+    }
+    pool->objects =
+        (uint32_t)min_u64(objects_in(pool, pool->order), POOL_MAX_OBJECTS);
+    pool->span = pool->objects * pool->stride;
+    pool->reciprocal = (uint32_t)div_round_up(UINT64_C(1) << 32, pool->stride);
+    ASSERT(pool->objects > 0);
+    ASSERT(pool->stride <= POOL_MAX_STRIDE);
+}
+
+void pool_init(struct slab_pool *pool, enum pool_kind kind, const char *name,
+               uint64_t bytes, uint64_t alignment)
+{
+    ASSERT(bytes > 0 && bytes <= POOL_MAX_BYTES);
+    ASSERT(is_power_of_two(alignment));
+    *pool = (struct slab_pool){.kind = kind, .name = name};
+    lock_init(&pool->lock);
+    pool->object_bytes = (uint32_t)bytes;
+    pool->alignment = (uint32_t)max_u64(alignment, POOL_MIN_ALIGNMENT);
+    lay_out(pool);
+}
+
+/* The list that I1 demands. */
+static enum pool_list list_of(const struct slab *slab)
+{
+    if (slab->out_count == 0) {
+        return POOL_EMPTY;
+    }
+    return slab->out_count == slab->pool->objects ? POOL_FULL : POOL_PARTIAL;
+}
+
+static void link_locked(struct slab_pool *pool, struct slab *slab)
+{
+    struct slab **head = &pool->list[list_of(slab)];
+
+    slab->previous = NULL;
+    slab->next = *head;
+    if (*head != NULL) {
+        (*head)->previous = slab;
+    }
+    *head = slab;
+}
+
+static void unlink_locked(struct slab_pool *pool, struct slab *slab,
+                          enum pool_list list)
+{
+    if (slab->previous != NULL) {
+        slab->previous->next = slab->next;
+    } else {
+        ASSERT(pool->list[list] == slab); // I1
+        pool->list[list] = slab->next;
+    }
+    if (slab->next != NULL) {
+        slab->next->previous = slab->previous;
+    }
+}
+
+/* The slab's count has changed: put it where it belongs now. */
+static void relink_locked(struct slab_pool *pool, struct slab *slab,
+                          enum pool_list before)
+{
+    if (list_of(slab) != before) {
+        unlink_locked(pool, slab, before);
+        link_locked(pool, slab);
+    }
+}
+
+/* All frames of the slab say whose they are, or no longer. */
+static void set_records(const struct slab *slab, enum frame_type type,
+                        const struct slab *owner)
+{
+    pfn_t first = phys_to_pfn(virt_to_phys((void *)slab->frames));
+
+    record_of(first)->owner = (uintptr_t)owner;
+    for (uint64_t i = 1; i < (UINT64_C(1) << slab->pool->order); i++) {
+        struct frame_record *record = record_of(pfn_add(first, i));
+        record->type = (uint8_t)type;
+        record->order = type == FRAME_NONE ? 0 : RECORD_TAIL;
+        record->owner = (uintptr_t)owner;
+    }
+}
+
+/* Frames for one slab, or 0. */
+static vaddr_t frames_alloc(const struct slab_pool *pool)
+{
+    pfn_t pfn = frame_alloc(pool->order, FRAME_SLAB, FRAME_ANY);
+
+    return pfn_is_none(pfn) ? 0 : (vaddr_t)phys_to_virt(pfn_to_phys(pfn));
+}
+
+static void frames_free(vaddr_t frames, unsigned order)
+{
+    frame_free(phys_to_pfn(virt_to_phys((void *)frames)), order);
+}
+
+/* Make @frames a slab with all objects in, on no list yet. */
+static void fill_in(struct slab *slab, struct slab_pool *pool, vaddr_t frames,
+                    struct poison_track *track)
+{
+    *slab = (struct slab){.pool = pool,
+                          .start = frames + pool->first,
+                          .frames = frames,
+                          .track = track};
+    for (unsigned i = 0; i < POOL_MAX_OBJECTS / 64; i++) {
+        unsigned objects = pool->objects > i * 64 ? pool->objects - i * 64 : 0;
+        slab->out[i] = ~low_bits(objects);
+    }
+    set_records(slab, FRAME_SLAB, slab);
+}
+
+/* Up to @count objects of @slab; at least one is free. */
+static unsigned take_from(struct slab *slab, void **out_objects, unsigned count)
+{
+    unsigned taken = 0;
+
+    for (unsigned i = 0; i < POOL_MAX_OBJECTS / 64 && taken < count; i++) {
+        uint64_t in = ~slab->out[i];
+        for (; in != 0 && taken < count; in &= in - 1) {
+            unsigned bit = lowest_bit(in);
+            slab->out[i] |= UINT64_C(1) << bit;
+            out_objects[taken++] = slab_object(slab, i * 64 + bit);
+        }
+    }
+    slab->out_count += taken;
+    return taken;
+}
+
+/* Add the slab @fresh (or none), then take what free objects there are. */
+static unsigned take(struct slab_pool *pool, struct slab *fresh,
+                     void **out_objects, unsigned count)
+{
+    unsigned taken = 0;
+    uint64_t irq = lock_acquire(&pool->lock);
+
+    if (fresh != NULL) {
+        link_locked(pool, fresh);
+        pool->slabs++;
+    }
+    while (taken < count) {
+        struct slab *slab = pool->list[POOL_PARTIAL];
+        if (slab == NULL) {
+            slab = pool->list[POOL_EMPTY];
+        }
+        if (slab == NULL) {
+            break;
+        }
+        enum pool_list before = list_of(slab);
+        taken += take_from(slab, out_objects + taken, count - taken);
+        relink_locked(pool, slab, before);
+    }
+    pool->out += taken;
+    lock_release(&pool->lock, irq);
+    return taken;
+}
+
+/*
+ * One object back. Return: false, and nothing has changed, if it is none of
+ * the pool's or not out. A slab that is not needed goes to *released.
+ */
+static bool put_one_locked(struct slab_pool *pool, void *object,
+                           struct slab **released)
+{
+    struct slab *slab = slab_of(object);
+
+    if (slab == NULL || slab->pool != pool || !slab_is_object(slab, object)) {
+        return false;
+    }
+    unsigned index = slab_index(slab, object);
+    if (!slab_is_out(slab, index)) {
+        return false;
+    }
+    enum pool_list before = list_of(slab);
+    bool has_spare = pool->list[POOL_EMPTY] != NULL;
+    slab->out[index / 64] &= ~(UINT64_C(1) << (index % 64));
+    slab->out_count--;
+    pool->out--;
+    if (slab->out_count == 0 && has_spare) { // I5
+        unlink_locked(pool, slab, before);
+        pool->slabs--;
+        slab->next = *released;
+        *released = slab;
+    } else {
+        relink_locked(pool, slab, before);
+    }
+    return true;
+}
+
+/* Objects back until one is refused. Return: how many went. */
+static unsigned put(struct slab_pool *pool, void *const *objects,
+                    unsigned count, struct slab **released)
+{
+    unsigned done = 0;
+    uint64_t irq = lock_acquire(&pool->lock);
+
+    while (done < count && put_one_locked(pool, objects[done], released)) {
+        done++;
+    }
+    lock_release(&pool->lock, irq);
+    return done;
+}
+
+/* The empty slab, off its list; or NULL. */
+static struct slab *take_empty(struct slab_pool *pool)
+{
+    uint64_t irq = lock_acquire(&pool->lock);
+    struct slab *slab = pool->list[POOL_EMPTY];
+
+    if (slab != NULL) {
+        unlink_locked(pool, slab, POOL_EMPTY);
+        slab->next = NULL;
+        pool->slabs--;
+    }
+    lock_release(&pool->lock, irq);
+    return slab;
+}
+
+/* Empty slabs of side storage, chained by next, back to the frames. */
+static void release_side(struct slab *slab)
+{
+    while (slab != NULL) {
+        struct slab *next = slab->next;
+        set_records(slab, FRAME_NONE, NULL);
+        frames_free(slab->frames, slab->pool->order);
+        slab = next;
+    }
+}
+
+/* The pool of the smallest size that holds @bytes. */
+static struct slab_pool *side_pool(uint64_t bytes)
+{
+    ASSERT(bytes > 0 && bytes <= POOL_SIDE_MAX);
+    unsigned shift = bytes == 1 ? 0 : highest_bit(bytes - 1) + 1;
+
+    return &side[shift > POOL_SIDE_SHIFT ? shift - POOL_SIDE_SHIFT : 0];
+}
+
+void *pool_side_alloc(uint64_t bytes)
+{
+    struct slab_pool *pool = side_pool(bytes);
+    void *storage;
+
+    if (take(pool, NULL, &storage, 1) == 1) {
+        return storage;
+    }
+    vaddr_t frames = frames_alloc(pool);
+    if (frames == 0) {
+        return NULL;
+    }
+    struct slab *slab = (struct slab *)frames;
+    fill_in(slab, pool, frames, NULL);
+    return take(pool, slab, &storage, 1) == 1 ? storage : NULL;
+}
+
+void pool_side_free(void *storage)
+{
+    struct slab *released = NULL;
+    struct slab *slab = slab_of(storage);
+
+    ASSERT(slab != NULL && slab->pool->kind == POOL_SIDE);
+    unsigned done = put(slab->pool, &storage, 1, &released);
+    ASSERT(done == 1);
+    release_side(released);
+}
+
+void pool_start(void)
+{
+    for (unsigned i = 0; i < POOL_SIDE_SIZES; i++) {
+        pool_init(&side[i], POOL_SIDE, side_name[i],
+                  UINT64_C(1) << (POOL_SIDE_SHIFT + i),
+                  UINT64_C(1) << POOL_SIDE_SHIFT);
+    }
+}
+
+/* Each object in the state in which it waits to be taken. */
+static void prepare_objects(struct slab *slab)
+{
+    if (MM_DEBUG) {
+        poison_slab(slab);
+    }
+    if (slab->pool->constructor != NULL) {
+        for (unsigned i = 0; i < slab->pool->objects; i++) {
+            slab->pool->constructor(slab_object(slab, i));
+        }
+    }
+}
+
+/* A slab with all objects in, on no list yet; or NULL. */
+static struct slab *slab_make(struct slab_pool *pool)
+{
+    struct poison_track *track = NULL;
+    struct slab *slab = pool_side_alloc(sizeof(*slab));
+
+    if (slab == NULL) {
+        return NULL;
+    }
+    if (MM_DEBUG) {
+        track = pool_side_alloc(pool->objects * sizeof(*track));
+        if (track == NULL) {
+            goto out_free_slab;
+        }
+    }
+    vaddr_t frames = frames_alloc(pool);
+    if (frames == 0) {
+        goto out_free_track;
+    }
+    fill_in(slab, pool, frames, track);
+    prepare_objects(slab);
+    return slab;
+
+out_free_track:
+    if (track != NULL) {
+        pool_side_free(track);
+    }
+out_free_slab:
+    pool_side_free(slab);
+    return NULL;
+}
+
+/* Empty slabs, chained by next, back to the frames. */
+static void release(struct slab *slab)
+{
+    while (slab != NULL) {
+        struct slab *next = slab->next;
+        if (MM_DEBUG) {
+            poison_verify_slab(slab);
+            pool_side_free(slab->track);
+        }
+        set_records(slab, FRAME_NONE, NULL);
+        frames_free(slab->frames, slab->pool->order);
+        pool_side_free(slab);
+        slab = next;
+    }
+}
+
+unsigned pool_take(struct slab_pool *pool, void **out_objects, unsigned count)
+{
+    unsigned taken = take(pool, NULL, out_objects, count);
+
+    if (taken > 0) {
+        return taken;
+    }
+    struct slab *slab = slab_make(pool);
+    return slab == NULL ? 0 : take(pool, slab, out_objects, count);
+}
+
+void pool_put(struct slab_pool *pool, void *const *objects, unsigned count)
+{
+    struct slab *released = NULL;
+    unsigned done = 0;
+
+    while (done < count) {
+        done += put(pool, objects + done, count - done, &released);
+        if (done < count) {
+            /* Outside the lock: printing takes its time. */
+            report_free(pool, objects[done++], 0);
+        }
+    }
+    release(released);
+}
+
+void pool_trim(struct slab_pool *pool)
+{
+    release(take_empty(pool));
+}
+
+void pool_side_trim(void)
+{
+    for (unsigned i = 0; i < POOL_SIDE_SIZES; i++) {
+        release_side(take_empty(&side[i]));
+    }
+}
+
+static bool check_records(const struct slab *slab)
+{
+    pfn_t first = phys_to_pfn(virt_to_phys((void *)slab->frames));
+
+    for (uint64_t i = 0; i < (UINT64_C(1) << slab->pool->order); i++) {
+        const struct frame_record *record = record_of(pfn_add(first, i));
+        CHECK_OR_FAIL(record->type == FRAME_SLAB &&
+                          record->owner == (uintptr_t)slab,
+                      "frame 0x%lx of slab 0x%lx (%s) has type %u", // I3
+                      (unsigned long)(first.v + i), (unsigned long)slab->frames,
+                      slab->pool->name, record->type);
+    }
+    return true;
+}
+
+static bool check_slab(const struct slab *slab, enum pool_list list)
+{
+    unsigned bits = 0;
+
+    for (unsigned i = 0; i < POOL_MAX_OBJECTS / 64; i++) {
+        bits += count_bits(slab->out[i]);
+    }
+    CHECK_OR_FAIL(list_of(slab) == list, "slab 0x%lx (%s) on list %u", // I1
+                  (unsigned long)slab->frames, slab->pool->name, list);
+    CHECK_OR_FAIL(bits ==
+                      slab->out_count + POOL_MAX_OBJECTS - slab->pool->objects,
+                  "slab 0x%lx (%s): %u bits, %u objects out", // I2
+                  (unsigned long)slab->frames, slab->pool->name, bits,
+                  (unsigned)slab->out_count);
+    if (slab->track != NULL && !poison_check_slab(slab)) {
+        return false;
+    }
+    return check_records(slab);
+}
+
+static bool check_locked(const struct slab_pool *pool)
+{
+    uint64_t slabs = 0;
+    uint64_t out = 0;
+
+    for (enum pool_list list = 0; list < POOL_LISTS; list++) {
+        for (const struct slab *slab = pool->list[list]; slab != NULL;
+             slab = slab->next) {
+            CHECK_OR_FAIL(slab->pool == pool && slabs < pool->slabs,
+                          "list %u of %s is broken", list, pool->name);
+            if (!check_slab(slab, list)) {
+                return false;
+            }
+            slabs++;
+            out += slab->out_count;
+        }
+    }
+    CHECK_OR_FAIL(slabs == pool->slabs && out == pool->out, // I4
+                  "%s: %u slabs for %u, %u objects out for %u", pool->name,
+                  (unsigned)slabs, (unsigned)pool->slabs, (unsigned)out,
+                  (unsigned)pool->out);
+    const struct slab *empty = pool->list[POOL_EMPTY];
+    CHECK_OR_FAIL(empty == NULL || empty->next == NULL, // I5
+                  "%s keeps more than one empty slab", pool->name);
+    return true;
+}
+
+bool pool_check(struct slab_pool *pool)
+{
+    uint64_t irq = lock_acquire(&pool->lock);
+    bool is_sound = check_locked(pool);
+
+    lock_release(&pool->lock, irq);
+    return is_sound;
+}
+
+bool pool_side_check(void)
+{
+    for (unsigned i = 0; i < POOL_SIDE_SIZES; i++) {
+        if (!pool_check(&side[i])) {
+            return false;
+        }
+    }
+    return true;
+}

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: MIT */
+/* pool: slabs of equal objects, straight from frames; private to the heap. */
+#ifndef MM_HEAP_POOL_H
+#define MM_HEAP_POOL_H
+
+#include <mm/frame.h>
+#include <mm/port.h>
+#include "base/lock.h"
+#include "frame/blocks.h"
+
+/* 16-byte objects in one frame: the most objects a slab can have. */
+#define POOL_MAX_OBJECTS   256
+#define POOL_MAX_ORDER     5 /* 128 KiB; only debug builds need more than 4 */
+#define POOL_MIN_ALIGNMENT 16
+#define POOL_MAX_BYTES     (8 * KiB)
+#define POOL_MAX_STRIDE    (2 * POOL_MAX_BYTES) /* debug: aligned to 8 KiB */
+
+/* What a pool's objects are used for. */
+enum pool_kind {
+    POOL_SIDE,   /* the heap's own needs; descriptor inside the slab */
+    POOL_CACHE,  /* slab_create() */
+    POOL_KMALLOC /* a size class: kfree() takes its objects */
+};
+
+/* A slab is on the list that its count of objects out says. */
+enum pool_list { POOL_PARTIAL, POOL_FULL, POOL_EMPTY, POOL_LISTS };
+
+/*
+ * What is known of a slab. It stands beside the objects, never in them.
+ * (C) constant while the slab exists, (L) pool->lock.
+ */
+struct slab {
+    struct slab_pool *pool;     /* (C) */
+    vaddr_t start;              /* (C) object 0 */
+    vaddr_t frames;             /* (C) first byte of the first frame */
+    struct poison_track *track; /* (C) debug: a word on each object, or NULL */
+    struct slab *next;          /* (L) */
+    struct slab *previous;      /* (L) */
+    uint64_t out_count;         /* (L) */
+    /* (L) bit set: out of the slab, or beyond the last object */
+    uint64_t out[POOL_MAX_OBJECTS / 64];
+};
+
+/* (C) constant after pool_init(), (L) lock. */
+struct slab_pool {
+    uint32_t reciprocal;   /* (C) 2^32 / stride, rounded up */
+    uint32_t span;         /* (C) bytes from object 0 to the end of the last */
+    enum pool_kind kind;   /* (C) */
+    uint32_t object_bytes; /* (C) */
+    uint32_t stride;       /* (C) from an object to the next */
+    uint32_t objects;      /* (C) in a slab */
+    uint32_t first;        /* (C) from the slab's first byte to object 0 */
+    uint32_t order;        /* (C) of the slab's block of frames */
+    uint32_t alignment;    /* (C) */
+    struct lock lock;
+    const char *name;              /* (C) */
+    void (*constructor)(void *);   /* (C) or NULL */
+    struct slab *list[POOL_LISTS]; /* (L) */
+    uint64_t slabs;                /* (L) on all lists */
+    uint64_t out;                  /* (L) objects out of all slabs */
+};
+
+static inline void *slab_object(const struct slab *slab, unsigned index)
+{
+    return (void *)(slab->start + (vaddr_t)index * slab->pool->stride);
+}
+
+/*
+ * offset / stride, for offset < span, by one multiplication: the upper half of
+ * the product is the quotient, and the lower half is smaller than the
+ * reciprocal exactly if nothing remains. Both hold while
+ * (offset + stride) * stride < 2^32.
+ */
+_Static_assert(((PAGE_BYTES << POOL_MAX_ORDER) + POOL_MAX_STRIDE) *
+                       POOL_MAX_STRIDE <
+                   (UINT64_C(1) << 32),
+               "the reciprocal of the stride is exact");
+
+static inline unsigned slab_index(const struct slab *slab, const void *address)
+{
+    uint64_t offset = (vaddr_t)address - slab->start;
+
+    return (unsigned)((offset * slab->pool->reciprocal) >> 32);
+}
+
+/* Is @address the first byte of an object? Any number is allowed. */
+static inline bool slab_is_object(const struct slab *slab, const void *address)
+{
+    uint64_t offset = (vaddr_t)address - slab->start;
+    uint32_t reciprocal = slab->pool->reciprocal;
+
+    return offset < slab->pool->span &&
+           (uint32_t)(offset * reciprocal) < reciprocal;
+}
+
+static inline bool slab_is_out(const struct slab *slab, unsigned index)
+{
+    return ((slab->out[index / 64] >> (index % 64)) & 1) != 0;
+}
+
+/*
+ * Can the record of the frame @address lies in be read, and has it @type? Any
+ * address is allowed: records of blocks no frame of which was ever handed out
+ * are not there.
+ */
+static inline bool heap_has_type(const void *address, enum frame_type type)
+{
+    pfn_t pfn = phys_to_pfn(virt_to_phys(address));
+
+    return blocks_has_record(pfn) && record_of(pfn)->type == type;
+}
+
+/* The slab @address lies in, if it is heap_has_type(@address, FRAME_SLAB). */
+static inline struct slab *slab_around(const void *address)
+{
+    return (struct slab *)record_of(phys_to_pfn(virt_to_phys(address)))->owner;
+}
+
+/* The slab @address lies in, or NULL. Any address is allowed. */
+static inline struct slab *slab_of(const void *address)
+{
+    return heap_has_type(address, FRAME_SLAB) ? slab_around(address) : NULL;
+}
+
+/* Make the pools for side storage anew. */
+void pool_start(void);
+
+/*
+ * Storage for what stands beside objects: descriptors, magazines, call sites,
+ * caches. @bytes up to POOL_SIDE_MAX are rounded up to a power of two.
+ * Return: aligned to 64, uninitialised; NULL if out of memory.
+ */
+#define POOL_SIDE_SHIFT 6 /* smallest: 64 bytes */
+#define POOL_SIDE_SIZES 7
+#define POOL_SIDE_MAX   (UINT64_C(1) << (POOL_SIDE_SHIFT + POOL_SIDE_SIZES - 1))
+MM_MUST_CHECK void *pool_side_alloc(uint64_t bytes);
+void pool_side_free(void *storage);
+
+/* @alignment: a power of two; the pool has no slab yet. */
+void pool_init(struct slab_pool *pool, enum pool_kind kind, const char *name,
+               uint64_t bytes, uint64_t alignment);
+
+/*
+ * Take up to @count objects out of the slabs; a new slab is made only if there
+ * is no free object. Return: how many, 0 if out of memory.
+ */
+MM_MUST_CHECK unsigned pool_take(struct slab_pool *pool, void **out_objects,
+                                 unsigned count);
+
+/* Objects back to their slabs; what is none of them is reported. */
+void pool_put(struct slab_pool *pool, void *const *objects, unsigned count);
+
+/* Give the empty slab that is kept back to the frames. */
+void pool_trim(struct slab_pool *pool);
+
+/* Bitmaps, counts, lists and records agree; debug: poison is intact. */
+bool pool_check(struct slab_pool *pool);
+
+/* pool_trim() and pool_check() of the pools for side storage. */
+void pool_side_trim(void);
+bool pool_side_check(void);
+
+#endif

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: MIT */
+/* report: words for what is wrong with a pointer. */
+/*
+ * Idea: the fast paths only ask whether all is well. If not, they come here,
+ * where time does not matter, and each crime gets a sentence of its own with
+ * all values: pointer, object, cache, slab, index, call sites (debug builds;
+ * 0 elsewhere). A report changes nothing.
+ *
+ * Locking: none taken. Descriptors are read without the pool's lock; a report
+ * about an object that another CPU frees at this moment may be out of date.
+ */
+#include "heap/report.h"
+
+#include "heap/poison.h"
+
+uintptr_t report_alloc_site(const struct slab *slab, unsigned index)
+{
+    return slab->track == NULL ? 0 : slab->track[index].alloc_site;
+}
+
+uintptr_t report_free_site(const struct slab *slab, unsigned index)
+{
+    return slab->track == NULL ? 0 : slab->track[index].free_site;
+}
+
+/* What lies at @address that is no slab. */
+static const char *what_is_at(const void *address)
+{
+    switch (frame_state(phys_to_pfn(virt_to_phys(address)))) {
+    case FRAME_STATE_FREE:
+    case FRAME_STATE_CACHED:
+        return "a free frame";
+    case FRAME_STATE_ALLOCATED:
+        return "a frame of another owner, type ";
+    case FRAME_STATE_METADATA:
+        return "metadata of the frame allocator";
+    case FRAME_STATE_RESERVED:
+        return "reserved RAM";
+    case FRAME_STATE_NO_RAM:
+        break;
+    }
+    return "no RAM of the direct map";
+}
+
+/* The word for the type of the frame there, "" if it is not handed out. */
+static const char *type_at(const void *address)
+{
+    pfn_t pfn = phys_to_pfn(virt_to_phys(address));
+
+    if (frame_state(pfn) != FRAME_STATE_ALLOCATED) {
+        return "";
+    }
+    enum frame_type type = (enum frame_type)record_of(pfn)->type;
+    return type == FRAME_NONE ? "unknown: inside a block"
+                              : frame_type_name(type);
+}
+
+/* @address is in @slab, but before or behind all objects. */
+static bool is_outside_objects(const struct slab *slab, const void *address)
+{
+    return (vaddr_t)address - slab->start >= slab->pool->span;
+}
+
+static void report_inside(const struct slab *slab, const void *object,
+                          uintptr_t site)
+{
+    unsigned index = slab_index(slab, object);
+    const char *start = slab_object(slab, index);
+
+    port_bug("free of an interior pointer 0x%lx: 0x%x bytes into object 0x%lx "
+             "(%u bytes, cache %s, slab 0x%lx, index %u of %u), "
+             "allocated by %p, freed by %p",
+             (unsigned long)object, (unsigned)((const char *)object - start),
+             (unsigned long)start, slab->pool->object_bytes, slab->pool->name,
+             (unsigned long)slab->frames, index, slab->pool->objects,
+             (void *)report_alloc_site(slab, index), (void *)site);
+}
+
+/* The first byte of an object, but of another cache or not out. */
+static void report_object(const struct slab *slab, const void *object,
+                          const char *crime, uintptr_t site)
+{
+    unsigned index = slab_index(slab, object);
+
+    port_bug("%s of object 0x%lx (%u bytes, cache %s, slab 0x%lx, index %u of "
+             "%u) by %p, allocated by %p, last freed by %p",
+             crime, (unsigned long)object, slab->pool->object_bytes,
+             slab->pool->name, (unsigned long)slab->frames, index,
+             slab->pool->objects, (void *)site,
+             (void *)report_alloc_site(slab, index),
+             (void *)report_free_site(slab, index));
+}
+
+/* A cache takes its own objects, kmalloc those of all size classes. */
+static bool is_expected(const struct slab_pool *expected,
+                        const struct slab_pool *pool)
+{
+    return expected == NULL ? pool->kind == POOL_KMALLOC : pool == expected;
+}
+
+void report_free(const struct slab_pool *expected, const void *object,
+                 uintptr_t site)
+{
+    const char *where = expected == NULL ? "kmalloc" : expected->name;
+    const struct slab *slab = slab_of(object);
+
+    if (slab == NULL) {
+        port_bug("free of a foreign pointer 0x%lx to %s by %p: there is %s%s",
+                 (unsigned long)object, where, (void *)site, what_is_at(object),
+                 type_at(object));
+    } else if (is_outside_objects(slab, object)) {
+        port_bug("free of 0x%lx to %s by %p: outside all objects of slab "
+                 "0x%lx (cache %s)",
+                 (unsigned long)object, where, (void *)site,
+                 (unsigned long)slab->frames, slab->pool->name);
+    } else if (!slab_is_object(slab, object)) {
+        report_inside(slab, object, site);
+    } else if (!is_expected(expected, slab->pool)) {
+        report_object(slab, object, "free to the wrong cache", site);
+    } else {
+        report_object(slab, object, "double free", site);
+    }
+}

@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: MIT */
+/* slab: caches of equal objects. Never reads or writes a free object. */
+/*
+ * Owns: the list of caches.
+ *
+ * Idea: three tiers [Bonwick94], [Bonwick01], of which each knows only the one
+ * below it: a magazine a CPU and a central store (magazine.c), slabs cut from
+ * frames (pool.c). Magazines are arrays of pointers and slabs have bitmaps
+ * beside them: no free object is read or written, so nothing in it can be
+ * corrupted to take the heap over, and none of its cache lines is fetched.
+ * In debug builds poison.c writes patterns into free objects and looks at
+ * them again, and knows at once when an object is freed twice; in release
+ * builds the slab's bitmap knows when the object comes back to it.
+ *
+ * Invariants:
+ *   I1  live + cached = objects out of their slabs
+ *
+ * Locking: caches_lock is outermost, for the list. It is held while all caches
+ * are drained or checked. Ranks: caches_lock < store_lock < pool lock; the
+ * latter two are never held together. The frame allocator takes no lock.
+ *
+ * Context: everything but slab_create() and slab_destroy() may be called from
+ * interrupts, too; all memory lies in the direct map.
+ *
+ * Limits: a constructor, and port_bug(), may not use the cache they are called
+ * for: its magazine is in their caller's hands.
+ */
+#include <mm/slab.h>
+
+#include "base/bits.h"
+#include "base/check.h"
+#include "heap/magazine.h"
+#include "heap/slab_impl.h"
+
+static struct lock caches_lock = LOCK_INIT;
+static struct slab_cache *first_cache; /* (N) oldest first */
+
+enum mm_status slab_init(void)
+{
+    lock_init(&caches_lock);
+    first_cache = NULL;
+    pool_start();
+    return MM_OK;
+}
+
+/* What alignment 0 means: the object's own power of two, or 16. */
+static uint64_t natural_alignment(uint64_t bytes)
+{
+    return is_power_of_two(bytes) ? bytes : POOL_MIN_ALIGNMENT;
+}
+
+static void append_cache(struct slab_cache *cache)
+{
+    uint64_t irq = lock_acquire(&caches_lock);
+    struct slab_cache **link = &first_cache;
+
+    while (*link != NULL) {
+        link = &(*link)->next;
+    }
+    *link = cache;
+    lock_release(&caches_lock, irq);
+}
+
+static void remove_cache(struct slab_cache *cache)
+{
+    uint64_t irq = lock_acquire(&caches_lock);
+    struct slab_cache **link = &first_cache;
+
+    while (*link != cache) {
+        ASSERT(*link != NULL);
+        link = &(*link)->next;
+    }
+    *link = cache->next;
+    lock_release(&caches_lock, irq);
+}
+
+struct slab_cache *slab_create_kind(enum pool_kind kind, const char *name,
+                                    uint64_t bytes, uint64_t alignment,
+                                    void (*constructor)(void *))
+{
+    struct slab_cache *cache = pool_side_alloc(magazine_cache_bytes());
+
+    if (cache == NULL) {
+        return NULL;
+    }
+    pool_init(&cache->pool, kind, name, bytes, alignment);
+    cache->pool.constructor = constructor;
+    magazine_init(cache);
+    append_cache(cache);
+    return cache;
+}
+
+struct slab_cache *slab_create(const char *name, uint64_t bytes,
+                               uint64_t alignment, void (*constructor)(void *))
+{
+    if (bytes == 0 || bytes > POOL_MAX_BYTES || alignment > PAGE_BYTES ||
+        (alignment != 0 && !is_power_of_two(alignment))) {
+        return NULL;
+    }
+    if (alignment == 0) {
+        alignment = natural_alignment(bytes);
+    }
+    return slab_create_kind(POOL_CACHE, name, bytes, alignment, constructor);
+}
+
+/* The first live object of a cache whose magazines are empty. */
+static void report_live(const struct slab_cache *cache)
+{
+    const struct slab *slab = cache->pool.list[POOL_PARTIAL];
+    unsigned index = 0;
+
+    if (slab == NULL) {
+        slab = cache->pool.list[POOL_FULL];
+    }
+    while (!slab_is_out(slab, index)) {
+        index++;
+    }
+    port_bug("slab_destroy: cache %s has %u live objects; one is 0x%lx (slab "
+             "0x%lx, index %u), allocated by %p",
+             cache->pool.name, (unsigned)cache->pool.out,
+             (unsigned long)slab_object(slab, index),
+             (unsigned long)slab->frames, index,
+             (void *)report_alloc_site(slab, index));
+}
+
+enum mm_status slab_destroy(struct slab_cache *cache)
+{
+    magazine_drain_all(cache);
+    if (cache->pool.out > 0) {
+        report_live(cache);
+        return MM_EBUSY;
+    }
+    ASSERT(cache->pool.slabs == 0);
+    remove_cache(cache);
+    pool_side_free(cache);
+    return MM_OK;
+}
+
+void *slab_alloc(struct slab_cache *cache)
+{
+    return magazine_alloc(cache, cache->pool.object_bytes, MM_CALLER());
+}
+
+/* Is @object the first byte of an object of @cache? Any address is allowed. */
+static inline bool is_own(const struct slab_cache *cache, const void *object)
+{
+    return heap_has_type(object, FRAME_SLAB) &&
+           slab_around(object)->pool == &cache->pool &&
+           slab_is_object(slab_around(object), object);
+}
+
+void slab_free(struct slab_cache *cache, void *object)
+{
+    if (MM_LIKELY(is_own(cache, object))) {
+        magazine_free(cache, slab_around(object), object, MM_CALLER());
+    } else if (object != NULL) {
+        report_free(&cache->pool, object, MM_CALLER());
+    }
+}
+
+void slab_drain(void)
+{
+    uint64_t irq = lock_acquire(&caches_lock);
+
+    for (struct slab_cache *cache = first_cache; cache != NULL;
+         cache = cache->next) {
+        magazine_drain(cache);
+    }
+    lock_release(&caches_lock, irq);
+    pool_side_trim();
+}
+
+void slab_stats(const struct slab_cache *cache, struct slab_stats *out)
+{
+    const struct slab_pool *pool = &cache->pool;
+    uint64_t cached;
+    uint64_t allocs;
+
+    magazine_count(cache, &cached, &allocs);
+    uint64_t live = pool->out - cached; // I1
+    *out = (struct slab_stats){
+        .name = pool->name,
+        .object_bytes = pool->object_bytes,
+        .stride_bytes = pool->stride,
+        .slab_objects = pool->objects,
+        .slab_frames = UINT64_C(1) << pool->order,
+        .slabs = pool->slabs,
+        .live = live,
+        .cached = cached,
+        .allocs = allocs,
+        .frees = allocs - live,
+        .failures = cache->failures,
+    };
+}
+
+const struct slab_cache *slab_next(const struct slab_cache *cache)
+{
+    return cache == NULL ? first_cache : cache->next;
+}
+
+/* Debug builds know; else what is out and not cached is live. */
+static bool is_live(const struct slab *slab, unsigned index)
+{
+    if (slab->track != NULL) {
+        return slab->track[index].is_live;
+    }
+    return slab_is_out(slab, index) &&
+           (slab->pool->kind == POOL_SIDE ||
+            !magazine_holds(cache_of(slab->pool), slab_object(slab, index)));
+}
+
+bool slab_find(const void *address, struct slab_place *out)
+{
+    const struct slab *slab = slab_of(address);
+
+    if (slab == NULL || (vaddr_t)address - slab->start >= slab->pool->span) {
+        return false;
+    }
+    unsigned index = slab_index(slab, address);
+    *out = (struct slab_place){
+        .cache = slab->pool->kind == POOL_SIDE ? NULL : cache_of(slab->pool),
+        .cache_name = slab->pool->name,
+        .slab_start = slab->frames,
+        .object = (vaddr_t)slab_object(slab, index),
+        .object_bytes = slab->pool->object_bytes,
+        .index = index,
+        .is_live = is_live(slab, index),
+        .alloc_site = report_alloc_site(slab, index),
+        .free_site = report_free_site(slab, index),
+    };
+    return true;
+}
+
+/* Debug builds: live objects by their tracks. I1 */
+static bool check_live(const struct slab_cache *cache)
+{
+    uint64_t tracked = 0;
+    struct slab_stats stats;
+
+    slab_stats(cache, &stats);
+    for (enum pool_list list = 0; list < POOL_LISTS; list++) {
+        for (const struct slab *slab = cache->pool.list[list]; slab != NULL;
+             slab = slab->next) {
+            tracked += poison_count_live(slab);
+        }
+    }
+    CHECK_OR_FAIL(tracked == stats.live,
+                  "%s: %u live objects, but %u out and not cached", stats.name,
+                  (unsigned)tracked, (unsigned)stats.live);
+    return true;
+}
+
+static bool check_cache(struct slab_cache *cache)
+{
+    return pool_check(&cache->pool) && magazine_check(cache) &&
+           (!MM_DEBUG || check_live(cache));
+}
+
+bool slab_check(void)
+{
+    bool is_sound = pool_side_check();
+    uint64_t irq = lock_acquire(&caches_lock);
+
+    for (struct slab_cache *cache = first_cache; cache != NULL && is_sound;
+         cache = cache->next) {
+        is_sound = check_cache(cache);
+    }
+    lock_release(&caches_lock, irq);
+    return is_sound;
+}

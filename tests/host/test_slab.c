@@ -1,0 +1,594 @@
+/* SPDX-License-Identifier: MIT */
+/* Tests of slab: caches of equal objects, their magazines, their slabs. */
+#include <mm/kmalloc.h>
+#include <mm/slab.h>
+#include "base/bits.h"
+#include "base/memory.h"
+#include "heap/magazine.h"
+#include "tests/host/sim.h"
+#include "tests/shared/test.h"
+
+/*
+ * At risk: an index off by one at the end of a slab, objects that overlap,
+ * memory kept for nothing or lost when an allocation fails half way, objects
+ * lost between two CPUs, and detectives that are blind. Provoked by all
+ * strides and offsets for the arithmetic, by failing each frame allocation in
+ * turn, by letting one CPU free what the other allocates, and by committing
+ * each crime and reading the report. What both worlds can see is in
+ * tests/shared/check_heap.c.
+ */
+
+#define RAM_BYTES (16 * MiB)
+
+static uint64_t heap_frames(void)
+{
+    struct frame_stats stats;
+
+    slab_drain();
+    frame_stats(&stats);
+    return stats.by_type[FRAME_SLAB] + stats.by_type[FRAME_LARGE];
+}
+
+static void check_heap(void)
+{
+    CHECK(slab_check());
+    CHECK(kmalloc_check());
+    CHECK(!sim_irq_is_off());
+}
+
+static struct slab_stats stats_of(const struct slab_cache *cache)
+{
+    struct slab_stats stats;
+
+    slab_stats(cache, &stats);
+    return stats;
+}
+
+/* The index by multiplication against the index by division. */
+TEST(slab, the_reciprocal_is_exact)
+{
+    struct slab_pool pool = {0};
+    struct slab slab = {.pool = &pool, .start = 0x10000};
+    uint64_t bytes = PAGE_BYTES << POOL_MAX_ORDER;
+
+    for (uint64_t stride = 16; stride <= POOL_MAX_STRIDE; stride += 16) {
+        pool.stride = (uint32_t)stride;
+        pool.span = (uint32_t)(bytes / stride * stride);
+        pool.reciprocal = (uint32_t)div_round_up(UINT64_C(1) << 32, stride);
+        /* Around each object, and a prime step through all offsets. */
+        for (uint64_t start = 0; start < pool.span; start += stride) {
+            const char *object = (const char *)(slab.start + start);
+            CHECK_EQUAL(slab_index(&slab, object), start / stride);
+            CHECK(slab_is_object(&slab, object));
+            CHECK(!slab_is_object(&slab, object + 1));
+            CHECK(!slab_is_object(&slab, object - 1));
+            CHECK_EQUAL(slab_index(&slab, object + stride - 1), start / stride);
+        }
+        for (uint64_t offset = 0; offset < pool.span; offset += 613) {
+            const char *address = (const char *)(slab.start + offset);
+            CHECK_EQUAL(slab_index(&slab, address), offset / stride);
+            CHECK(slab_is_object(&slab, address) == (offset % stride == 0));
+        }
+        CHECK(!slab_is_object(&slab, (char *)(slab.start + pool.span)));
+        CHECK(!slab_is_object(&slab, NULL));
+        CHECK(!slab_is_object(&slab, (void *)UINTPTR_MAX));
+    }
+}
+
+/* Every size and alignment has a slab that holds and wastes as promised. */
+TEST(slab, slabs_waste_little)
+{
+    for (uint64_t alignment = 16; alignment <= 8192; alignment *= 2) {
+        for (uint64_t bytes = 1; bytes <= POOL_MAX_BYTES; bytes++) {
+            struct slab_pool pool;
+            pool_init(&pool, POOL_CACHE, "any", bytes, alignment);
+            uint64_t slab = PAGE_BYTES << pool.order;
+            CHECK(pool.objects >= 1 && pool.objects <= POOL_MAX_OBJECTS);
+            CHECK(pool.first + pool.span <= slab);
+            CHECK(pool.stride >= bytes);
+            CHECK(is_aligned(pool.stride | pool.first, alignment));
+            if (pool.order < POOL_MAX_ORDER) {
+                CHECK((slab - pool.first - pool.span) * 8 <= slab);
+                CHECK(pool.objects >= 8);
+            }
+            CHECK(MM_DEBUG || pool.order <= 4);
+        }
+    }
+}
+
+/* Three slabs' worth of objects, all different, all of them usable. */
+static void check_objects(uint64_t bytes, uint64_t alignment)
+{
+    static uint8_t *object[3 * POOL_MAX_OBJECTS];
+    struct slab_cache *cache = slab_create("objects", bytes, alignment, NULL);
+
+    CHECK(cache != NULL);
+    uint64_t count = 3 * stats_of(cache).slab_objects;
+    for (uint64_t i = 0; i < count; i++) {
+        object[i] = slab_alloc(cache);
+        CHECK(object[i] != NULL);
+        CHECK(is_aligned((vaddr_t)object[i], max_u64(alignment, 16)));
+        memset(object[i], (int)(i & 0xff), bytes);
+    }
+    for (uint64_t i = 0; i < count; i++) {
+        CHECK(object[i][0] == (i & 0xff) && object[i][bytes - 1] == (i & 0xff));
+    }
+    CHECK_EQUAL(stats_of(cache).live, count);
+    CHECK_HELPER(check_heap());
+    for (uint64_t i = 0; i < count; i++) {
+        slab_free(cache, object[i]);
+    }
+    CHECK(slab_destroy(cache) == MM_OK);
+}
+
+TEST(slab, objects_of_all_shapes)
+{
+    static const uint64_t size[] = {1,   8,   16,   17,   64,   100,
+                                    255, 512, 1000, 4096, 5000, 8192};
+
+    sim_boot_heap(8 * RAM_BYTES);
+    uint64_t before = heap_frames();
+    for (size_t i = 0; i < sizeof(size) / sizeof(size[0]); i++) {
+        for (uint64_t alignment = 1; alignment <= 4096; alignment *= 4) {
+            CHECK_HELPER(check_objects(size[i], alignment));
+        }
+        CHECK_HELPER(check_objects(size[i], 0));
+    }
+    CHECK_EQUAL(heap_frames(), before);
+}
+
+TEST(slab, arguments_out_of_range)
+{
+    sim_boot_heap(RAM_BYTES);
+    CHECK(slab_create("x", 0, 0, NULL) == NULL);
+    CHECK(slab_create("x", 8193, 0, NULL) == NULL);
+    CHECK(slab_create("x", UINT64_MAX, 0, NULL) == NULL);
+    CHECK(slab_create("x", 8, 3, NULL) == NULL);
+    CHECK(slab_create("x", 8, 8192, NULL) == NULL);
+    CHECK(slab_create("x", 8, UINT64_MAX, NULL) == NULL);
+    CHECK_HELPER(check_heap());
+}
+
+/* Interrupts stay as the caller has them. */
+TEST(slab, works_with_interrupts_off)
+{
+    enum { OBJECTS = 200 };
+    static void *object[OBJECTS];
+
+    sim_boot_heap(RAM_BYTES);
+    struct slab_cache *cache = slab_create("irq", 64, 0, NULL);
+    CHECK(cache != NULL);
+    uint64_t irq = port_irq_save();
+    for (unsigned i = 0; i < OBJECTS; i++) {
+        object[i] = slab_alloc(cache);
+        CHECK(object[i] != NULL && sim_irq_is_off());
+    }
+    for (unsigned i = 0; i < OBJECTS; i++) {
+        slab_free(cache, object[i]);
+        CHECK(sim_irq_is_off());
+    }
+    slab_drain();
+    CHECK(sim_irq_is_off());
+    port_irq_restore(irq);
+    CHECK(slab_destroy(cache) == MM_OK);
+    CHECK_HELPER(check_heap());
+}
+
+TEST(slab, caches_are_listed)
+{
+    unsigned found = 0;
+
+    sim_boot_heap(RAM_BYTES);
+    struct slab_cache *a = slab_create("a", 16, 0, NULL);
+    struct slab_cache *b = slab_create("b", 16, 0, NULL);
+    CHECK(a != NULL && b != NULL);
+    for (const struct slab_cache *cache = slab_next(NULL); cache != NULL;
+         cache = slab_next(cache)) {
+        found += cache == a || cache == b ? 1 : 0;
+    }
+    CHECK_EQUAL(found, 2);
+    CHECK(slab_destroy(a) == MM_OK);
+    CHECK(slab_next(b) == NULL);
+    CHECK(slab_destroy(b) == MM_OK);
+    CHECK_HELPER(check_heap());
+}
+
+/* What is held beyond what is live has a bound, and shrinks when idle. */
+TEST(slab, idle_objects_go_back)
+{
+    enum { OBJECTS = 4000, BURST = 100, ROUNDS = 200 };
+    static void *object[OBJECTS];
+
+    sim_boot_heap(RAM_BYTES);
+    struct slab_cache *cache = slab_create("idle", 64, 0, NULL);
+    CHECK(cache != NULL);
+    for (unsigned i = 0; i < OBJECTS; i++) {
+        object[i] = slab_alloc(cache);
+        CHECK(object[i] != NULL);
+    }
+    uint64_t peak = stats_of(cache).slabs;
+    for (unsigned i = 0; i < OBJECTS; i++) {
+        slab_free(cache, object[i]);
+    }
+    uint64_t cached = stats_of(cache).cached;
+    CHECK(cached > 0 && cached * 64 <= 80 * KiB);
+    CHECK(stats_of(cache).slabs < peak);
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        for (unsigned i = 0; i < BURST; i++) {
+            object[i] = slab_alloc(cache);
+        }
+        for (unsigned i = 0; i < BURST; i++) {
+            slab_free(cache, object[i]);
+        }
+    }
+    CHECK(stats_of(cache).cached <= 3 * BURST);
+    CHECK_HELPER(check_heap());
+    slab_drain();
+    CHECK_EQUAL(stats_of(cache).slabs, 0);
+    CHECK_EQUAL(stats_of(cache).cached, 0);
+    CHECK_EQUAL(stats_of(cache).allocs, OBJECTS + BURST * ROUNDS);
+    CHECK_EQUAL(stats_of(cache).frees, OBJECTS + BURST * ROUNDS);
+    CHECK(slab_destroy(cache) == MM_OK);
+}
+
+/* A machine with two CPUs; frame allocator and heap are made for them. */
+static void boot_two(void)
+{
+    static MM_ALIGNED(4096) char storage[64 * KiB];
+
+    sim_boot_frames(RAM_BYTES);
+    sim_set_cpu_count(2);
+    CHECK(frame_metadata_bytes(sim_map()) <= sizeof(storage));
+    frame_init(sim_map(), storage);
+    CHECK(slab_init() == MM_OK && kmalloc_init() == MM_OK);
+}
+
+/* One CPU allocates, the other frees: nothing is lost on the way. */
+TEST(slab, objects_travel_between_processors)
+{
+    enum { OBJECTS = 500, ROUNDS = 20 };
+    static void *object[OBJECTS];
+
+    CHECK_HELPER(boot_two());
+    uint64_t before = heap_frames();
+    struct slab_cache *cache = slab_create("travel", 128, 0, NULL);
+    CHECK(cache != NULL);
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        for (unsigned i = 0; i < OBJECTS; i++) {
+            object[i] = slab_alloc(cache);
+            CHECK(object[i] != NULL);
+        }
+        CHECK_EQUAL(stats_of(cache).live, OBJECTS);
+        sim_set_cpu(1);
+        for (unsigned i = 0; i < OBJECTS; i++) {
+            slab_free(cache, object[i]);
+        }
+        sim_set_cpu(0);
+        CHECK_EQUAL(stats_of(cache).live, 0);
+        CHECK(stats_of(cache).cached * 128 <= 96 * KiB);
+        CHECK_HELPER(check_heap());
+    }
+    CHECK(slab_destroy(cache) == MM_OK); /* both magazines */
+    CHECK_EQUAL(heap_frames(), before);
+}
+
+static unsigned constructed;
+
+static void construct(void *object)
+{
+    constructed++;
+    memset(object, 0x31, 100);
+}
+
+/*
+ * A life of a cache in which every kind of growth happens. Whatever fails,
+ * what was got is given back.
+ */
+static void live_a_life(void)
+{
+    enum { OBJECTS = 150 };
+    void *object[OBJECTS];
+    unsigned count = 0;
+    struct slab_cache *cache = slab_create("life", 100, 0, construct);
+
+    if (cache == NULL) {
+        return;
+    }
+    while (count < OBJECTS) {
+        object[count] = slab_alloc(cache);
+        if (object[count] == NULL) {
+            break;
+        }
+        count++;
+    }
+    CHECK_EQUAL(stats_of(cache).live, count);
+    CHECK(count == OBJECTS || stats_of(cache).failures == 1);
+    CHECK_HELPER(check_heap());
+    for (unsigned i = 0; i < count; i++) {
+        slab_free(cache, object[i]);
+    }
+    CHECK(slab_destroy(cache) == MM_OK);
+}
+
+TEST(slab, each_frame_allocation_fails)
+{
+    uint64_t nth = 1;
+    uint64_t tried;
+
+    sim_boot_heap(RAM_BYTES);
+    uint64_t before = heap_frames();
+    do {
+        slab_drain();
+        frame_inject(nth);
+        CHECK_HELPER(live_a_life());
+        tried = frame_inject_count();
+        frame_inject(0);
+        CHECK_EQUAL(heap_frames(), before);
+        CHECK_HELPER(check_heap());
+        nth++;
+    } while (nth <= tried + 1);
+    CHECK(nth > 4);
+}
+
+/* From the nth on all fail: a machine without memory. */
+TEST(slab, all_memory_is_gone)
+{
+    static void *object[32768];
+    unsigned count = 0;
+
+    sim_boot_heap(4 * MiB);
+    uint64_t before = heap_frames();
+    struct slab_cache *cache = slab_create("greedy", 1024, 0, NULL);
+    CHECK(cache != NULL);
+    while (count < 32768 && (object[count] = slab_alloc(cache)) != NULL) {
+        count++;
+    }
+    CHECK(count > 100 && count < 32768);
+    CHECK(slab_alloc(cache) == NULL);
+    CHECK_EQUAL(stats_of(cache).failures, 2);
+    CHECK_EQUAL(stats_of(cache).live, count);
+    CHECK_HELPER(check_heap());
+    slab_free(cache, object[--count]);
+    object[count] = slab_alloc(cache);
+    CHECK(object[count++] != NULL);
+    for (unsigned i = 0; i < count; i++) {
+        slab_free(cache, object[i]);
+    }
+    CHECK(slab_destroy(cache) == MM_OK);
+    CHECK_EQUAL(heap_frames(), before);
+    CHECK_HELPER(check_heap());
+}
+
+/* What comes back twice without a detective in between, as in release. */
+TEST(slab, the_bitmap_knows_a_double_free)
+{
+    static struct slab_pool pool;
+    void *object[2];
+
+    sim_boot_heap(RAM_BYTES);
+    pool_init(&pool, POOL_CACHE, "bitmap", 64, 16);
+    CHECK_EQUAL(pool_take(&pool, object, 2), 2);
+    pool_put(&pool, object, 1);
+    pool_put(&pool, object, 2); /* the first is refused, the second goes */
+    CHECK_BUG("double free of object");
+    CHECK(pool_check(&pool));
+    CHECK_EQUAL(pool.out, 0);
+    pool_trim(&pool);
+    CHECK_EQUAL(pool.slabs, 0);
+    CHECK_HELPER(check_heap());
+}
+
+/* --- crimes --------------------------------------------------------------- */
+
+static struct slab_cache *scene; /* of objects of 100 bytes */
+static uint8_t *victim;
+
+static void open_scene(void)
+{
+    sim_boot_heap(RAM_BYTES);
+    scene = slab_create("scene", 100, 0, NULL);
+    CHECK(scene != NULL);
+    victim = slab_alloc(scene);
+    CHECK(victim != NULL);
+}
+
+/* The report has been read: nothing else is wrong, and all comes back. */
+static void close_scene(void)
+{
+    CHECK_HELPER(check_heap());
+    CHECK(slab_destroy(scene) == MM_OK);
+    CHECK_HELPER(check_heap());
+}
+
+TEST(slab, crime_overflow)
+{
+    static const unsigned length[] = {1, 8};
+
+    for (unsigned i = 0; i < 2 && MM_DEBUG; i++) {
+        CHECK_HELPER(open_scene());
+        memset(victim + 100, 0x99, length[i]);
+        CHECK(!slab_check());
+        CHECK(sim_log_contains("overflow: byte"));
+        slab_free(scene, victim);
+        CHECK_BUG("overflow: byte");
+        CHECK_HELPER(close_scene());
+    }
+}
+
+TEST(slab, crime_underflow)
+{
+    if (MM_DEBUG) {
+        CHECK_HELPER(open_scene());
+        victim[-1] = 0;
+        CHECK(!slab_check());
+        slab_free(scene, victim);
+        CHECK_BUG("underflow: byte");
+        CHECK_HELPER(close_scene());
+    }
+}
+
+TEST(slab, crime_write_after_free)
+{
+    if (MM_DEBUG) {
+        CHECK_HELPER(open_scene());
+        slab_free(scene, victim);
+        victim[50] = 0;
+        CHECK(!slab_check());
+        CHECK(sim_log_contains("use after free: byte"));
+        CHECK(slab_alloc(scene) == victim);
+        CHECK_BUG("use after free: byte");
+        slab_free(scene, victim);
+        CHECK_HELPER(close_scene());
+
+        CHECK_HELPER(open_scene());
+        slab_free(scene, victim);
+        victim[0] = 0;
+        slab_drain(); /* the slab goes back to the frames */
+        CHECK_BUG("(offset 0) is 0x0, expected 0x6b");
+        CHECK_HELPER(close_scene());
+    }
+}
+
+TEST(slab, crime_read_before_write)
+{
+    if (MM_DEBUG) {
+        CHECK_HELPER(open_scene());
+        CHECK(victim[0] == 0x5a && victim[99] == 0x5a);
+        slab_free(scene, victim);
+        CHECK(victim[0] == 0x6b && victim[99] == 0x6b);
+        CHECK_HELPER(close_scene());
+    }
+}
+
+TEST(slab, crime_double_free)
+{
+    CHECK_HELPER(open_scene());
+    slab_free(scene, victim);
+    slab_free(scene, victim);
+    if (!MM_DEBUG) {
+        slab_drain(); /* the bitmap knows */
+    }
+    CHECK_BUG(MM_DEBUG ? "double free of object" : "free");
+    CHECK_HELPER(close_scene());
+}
+
+TEST(slab, crime_double_free_after_reuse)
+{
+    CHECK_HELPER(open_scene());
+    slab_free(scene, victim);
+    CHECK(slab_alloc(scene) == victim);
+    slab_free(scene, victim); /* the new owner's, as far as one can see */
+    slab_free(scene, victim);
+    if (!MM_DEBUG) {
+        slab_drain();
+    }
+    CHECK_BUG(MM_DEBUG ? "double free of object" : "free");
+    CHECK_HELPER(close_scene());
+}
+
+TEST(slab, crime_wrong_cache)
+{
+    CHECK_HELPER(open_scene());
+    struct slab_cache *other = slab_create("other", 100, 0, NULL);
+    CHECK(other != NULL);
+    slab_free(other, victim);
+    CHECK_BUG("free to the wrong cache of object");
+    slab_free(scene, victim);
+    slab_free(other, victim);
+    CHECK_BUG("free to the wrong cache of object");
+    CHECK(slab_destroy(other) == MM_OK);
+    CHECK_HELPER(close_scene());
+}
+
+TEST(slab, crime_interior_pointer)
+{
+    static const int offset[] = {1, 8, 16, 50, 99};
+
+    CHECK_HELPER(open_scene());
+    for (unsigned i = 0; i < 5; i++) {
+        slab_free(scene, victim + offset[i]);
+        CHECK_BUG("free of an interior pointer");
+    }
+    slab_free(scene, victim);
+    CHECK_HELPER(close_scene());
+}
+
+/* Before and behind the objects of a slab. */
+TEST(slab, crime_outside_objects)
+{
+    struct slab_place place;
+
+    CHECK_HELPER(open_scene());
+    CHECK(slab_find(victim, &place));
+    uint64_t bytes = stats_of(scene).slab_frames * PAGE_BYTES;
+    slab_free(scene, (void *)(place.slab_start + bytes - 1));
+    CHECK_BUG("outside all objects of slab");
+    if (MM_DEBUG) {
+        slab_free(scene, (void *)place.slab_start);
+        CHECK_BUG("outside all objects of slab");
+    }
+    slab_free(scene, victim);
+    CHECK_HELPER(close_scene());
+}
+
+/* Pointers to anything; records may not even exist for them. */
+TEST(slab, crime_foreign_pointer)
+{
+    int on_stack;
+
+    CHECK_HELPER(open_scene());
+    pfn_t table = frame_alloc(0, FRAME_TABLE, FRAME_ANY);
+    CHECK(!pfn_is_none(table));
+    struct {
+        void *pointer;
+        const char *report;
+    } const foreign[] = {
+        {&on_stack, "no RAM"},
+        {(void *)construct, "no RAM"},
+        {(void *)8, "foreign"},
+        {(void *)UINTPTR_MAX, "no RAM"},
+        {phys_to_virt(paddr_of(SIM_PHYSICAL_END - 16)), "no RAM"},
+        {phys_to_virt(paddr_of(0x1000)), "foreign"},
+        {phys_to_virt(paddr_of(5 * MiB)), "a free frame"}, /* no record */
+        {phys_to_virt(pfn_to_phys(table)), "type table"},
+    };
+    for (size_t i = 0; i < sizeof(foreign) / sizeof(foreign[0]); i++) {
+        slab_free(scene, foreign[i].pointer);
+        CHECK_BUG("free of a foreign pointer");
+        kfree(foreign[i].pointer);
+        CHECK_BUG(foreign[i].report);
+    }
+    frame_free(table, 0);
+    slab_free(scene, NULL); /* allowed */
+    slab_free(scene, victim);
+    CHECK_HELPER(close_scene());
+}
+
+TEST(slab, crime_destroyed_while_in_use)
+{
+    CHECK_HELPER(open_scene());
+    CHECK(slab_destroy(scene) == MM_EBUSY);
+    CHECK_BUG("cache scene has 1 live objects");
+    slab_free(scene, victim);
+    CHECK_HELPER(close_scene());
+}
+
+/* A constructed object keeps its contents; its red zones are watched. */
+TEST(slab, crime_on_a_constructed_object)
+{
+    sim_boot_heap(RAM_BYTES);
+    struct slab_cache *cache = slab_create("built", 100, 0, construct);
+    CHECK(cache != NULL);
+    uint8_t *object = slab_alloc(cache);
+    CHECK(object != NULL && object[0] == 0x31);
+    slab_free(cache, object);
+    CHECK(object[0] == 0x31 && object[99] == 0x31);
+    if (MM_DEBUG) {
+        object[100] = 0;
+        CHECK(slab_alloc(cache) == object);
+        CHECK_BUG("overflow: byte");
+        slab_free(cache, object);
+    }
+    CHECK(slab_destroy(cache) == MM_OK);
+    CHECK_HELPER(check_heap());
+}
