@@ -1,0 +1,312 @@
+/* SPDX-License-Identifier: MIT */
+/* cursor: single steps on the tables of an open range; for pt.c alone. */
+/*
+ * Owns      the path from the root to where a cursor stands; the count of
+ *           entries in each table's record; making and unhooking tables.
+ *
+ * Idea      A cursor is a lock on a range and a remembered descent: the next
+ *           address mostly lies in the same table, and then no level is read
+ *           again [CortenMM25]. Everything that may fail for lack of memory
+ *           (grow, cut, split) does not change what addresses mean; everything
+ *           that changes it (swap) cannot fail. So pt.c prepares first and
+ *           acts then, and a failure leaves nothing to undo but empty tables.
+ *
+ * Invariants
+ *   I1  path[l] is the table of level l on the way to `at`, for
+ *       bottom <= l < levels.
+ *   I2  record.entries of a table is the number of its entries that are not
+ *       absent.
+ *   I3  outside of an open cursor no table but the root and the pinned ones
+ *       is empty.
+ *
+ * Locking   The lock of the space, held from pt_open() to pt_close().
+ *
+ * Limits    One cursor a space at a time.
+ */
+#include "map/cursor.h"
+
+#include <mm/frame.h>
+#include "base/bits.h"
+#include "base/check.h"
+#include "map/scan.h"
+
+pte_t cursor_for_cpu(pte_t entry)
+{
+    if (pte_is_present(entry) && !pt_features.has_nx) {
+        entry.v &= ~PTE_XD;
+    }
+    return entry;
+}
+
+static _Atomic uint64_t *slot_of(const struct pt_cursor *cursor,
+                                 vaddr_t address, unsigned level)
+{
+    pte_t *table = cursor_table(cursor->path[level]);
+
+    return (_Atomic uint64_t *)&table[pte_index(address, level)].v;
+}
+
+pte_t cursor_read(const struct pt_cursor *cursor, vaddr_t address,
+                  unsigned level)
+{
+    return (pte_t){atomic_load_explicit(slot_of(cursor, address, level),
+                                        memory_order_relaxed)};
+}
+
+pte_t cursor_swap(struct pt_cursor *cursor, vaddr_t address, unsigned level,
+                  pte_t entry)
+{
+    struct frame_record *record = record_of(cursor->path[level]);
+    /* Releases what the entry points to, to pt_lookup()'s acquire load. */
+    pte_t old = {atomic_exchange_explicit(slot_of(cursor, address, level),
+                                          entry.v, memory_order_acq_rel)};
+
+    if (pte_is_absent(old) != pte_is_absent(entry)) {
+        uint16_t step = pte_is_absent(old) ? 1 : UINT16_MAX;
+
+        atomic_fetch_add_explicit(&record->entries, step, memory_order_relaxed);
+    }
+    return old;
+}
+
+/* Lowest level at which the remembered path is also that of @address (I1). */
+static unsigned common_level(const struct pt_cursor *cursor, vaddr_t address)
+{
+    unsigned top = pt_features.levels - 1;
+    unsigned level = cursor->bottom;
+
+    while (level < top && ((cursor->at ^ address) >> pte_shift(level + 1))) {
+        level++;
+    }
+    return level;
+}
+
+unsigned cursor_descend(struct pt_cursor *cursor, vaddr_t address,
+                        unsigned level)
+{
+    unsigned at = common_level(cursor, address);
+
+    if (at < level) {
+        at = level;
+    }
+    while (at > level) {
+        pte_t entry = cursor_read(cursor, address, at);
+        if (!pte_is_table(entry, at)) {
+            break;
+        }
+        cursor->path[at - 1] = pte_pfn(entry, at);
+        at--;
+    }
+    cursor->at = address;
+    cursor->bottom = at;
+    return at;
+}
+
+static pfn_t new_table(struct pt_cursor *cursor)
+{
+    pfn_t table = frame_alloc(0, FRAME_TABLE, FRAME_ZEROED);
+
+    if (!pfn_is_none(table)) {
+        record_of(table)->owner = 0;
+        atomic_store_explicit(&record_of(table)->entries, 0,
+                              memory_order_relaxed);
+        atomic_fetch_add_explicit(&cursor->pt->tables, 1, memory_order_relaxed);
+    }
+    return table;
+}
+
+/* Entry @index of the table that says what the large @entry said. */
+static pte_t part_of(pte_t entry, unsigned level, unsigned index)
+{
+    uint64_t frames = pte_span(level - 1) >> PAGE_SHIFT;
+    struct pt_attr attr = pte_attr(entry, level);
+
+    switch (pte_state(entry, level)) {
+    case PTE_PRESENT:
+        return cursor_for_cpu(pte_make_leaf(
+            level - 1, pfn_add(pte_pfn(entry, level), index * frames), attr));
+    case PTE_PARKED:
+        return pte_make_parked(pfn_add(pte_pfn(entry, level), index * frames),
+                               attr);
+    case PTE_PROMISE:
+        if (pte_promise(entry) == PT_OBJECT) {
+            return pte_make_promise(PT_OBJECT, attr,
+                                    pte_payload(entry) + index * frames);
+        }
+        return entry;
+    default:
+        ASSERT(false); /* swapped and table entries are never large */
+        return entry;
+    }
+}
+
+/*
+ * The new table says the same, so nothing changes for a reader; a TLB may
+ * hold the large and a small translation of an address at once, which is
+ * defined as long as they agree [SDM-3A 4.10.2.3 "Details of TLB Use"]; the
+ * batch forgets the large one.
+ */
+enum mm_status cursor_split(struct pt_cursor *cursor, vaddr_t address)
+{
+    unsigned level = cursor->bottom;
+    pte_t entry = cursor_read(cursor, address, level);
+    enum pte_state state = pte_state(entry, level);
+    bool holds_frames = state == PTE_PRESENT || state == PTE_PARKED;
+    pfn_t table = new_table(cursor);
+
+    ASSERT(level > 0 && !pte_is_absent(entry));
+    if (pfn_is_none(table)) {
+        return MM_ENOMEM;
+    }
+    if (holds_frames && (entry.v & PTE_OWN)) {
+        frame_split(pte_pfn(entry, level), pte_shift(level) - PAGE_SHIFT);
+    }
+    pte_t *part = cursor_table(table);
+    for (unsigned i = 0; i < PTE_TABLE_COUNT; i++) {
+        part[i] = part_of(entry, level, i);
+    }
+    atomic_store_explicit(&record_of(table)->entries, PTE_TABLE_COUNT,
+                          memory_order_relaxed);
+    cursor_swap(cursor, address, level,
+                pte_make_table(table, !cursor->pt->is_kernel));
+    if (state == PTE_PRESENT) {
+        vaddr_t start = align_down(address, pte_span(level));
+        tlb_batch_range(cursor->batch, start, start + pte_span(level), level);
+    }
+    return MM_OK;
+}
+
+enum mm_status cursor_grow(struct pt_cursor *cursor, vaddr_t address,
+                           unsigned level)
+{
+    for (;;) {
+        unsigned at = cursor_descend(cursor, address, level);
+
+        if (at == level) {
+            return MM_OK;
+        }
+        if (!pte_is_absent(cursor_read(cursor, address, at))) {
+            enum mm_status status = cursor_split(cursor, address);
+            if (status != MM_OK) {
+                return status;
+            }
+            continue;
+        }
+        pfn_t table = new_table(cursor);
+        if (pfn_is_none(table)) {
+            return MM_ENOMEM;
+        }
+        cursor_swap(cursor, address, at,
+                    pte_make_table(table, !cursor->pt->is_kernel));
+    }
+}
+
+enum mm_status cursor_cut(struct pt_cursor *cursor, vaddr_t address)
+{
+    for (;;) {
+        unsigned level = cursor_descend(cursor, address, 0);
+
+        if (is_aligned(address, pte_span(level)) ||
+            pte_is_absent(cursor_read(cursor, address, level))) {
+            return MM_OK;
+        }
+        enum mm_status status = cursor_split(cursor, address);
+        if (status != MM_OK) {
+            return status;
+        }
+    }
+}
+
+void cursor_prune(struct pt_cursor *cursor)
+{
+    while (cursor->bottom + 1 < pt_features.levels) {
+        pfn_t table = cursor->path[cursor->bottom];
+        struct frame_record *record = record_of(table);
+
+        if (atomic_load_explicit(&record->entries, memory_order_relaxed) > 0 ||
+            record->owner == TABLE_PINNED) {
+            return;
+        }
+        cursor->bottom++;
+        cursor_swap(cursor, cursor->at, cursor->bottom, (pte_t){0});
+        atomic_fetch_sub_explicit(&cursor->pt->tables, 1, memory_order_relaxed);
+        tlb_batch_release_table(cursor->batch, table);
+    }
+}
+
+void cursor_release_tree(struct pt_cursor *cursor, pfn_t table, unsigned level)
+{
+    struct scan scan;
+
+    scan_init(&scan, table, level, 0, 0);
+    for (;;) {
+        enum scan_event event = scan_next(&scan);
+        if (event == SCAN_END) {
+            return;
+        }
+        if (event == SCAN_LEAVE) {
+            ASSERT(record_of(scan.owner)->owner != TABLE_PINNED);
+            atomic_fetch_sub_explicit(&cursor->pt->tables, 1,
+                                      memory_order_relaxed);
+            tlb_batch_release_table(cursor->batch, scan.owner);
+        }
+    }
+}
+
+/* Is there a table under each top-level entry of the kernel's range? */
+static bool has_top_entries(const struct pt *pt, vaddr_t start, vaddr_t end)
+{
+    unsigned top = pt_features.levels - 1;
+    const pte_t *root = cursor_table(pt->root);
+
+    for (unsigned i = pte_index(start, top); i <= pte_index(end - 1, top);
+         i++) {
+        if (!pte_is_table(root[i], top)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Status of opening [start, end); the rules of pt_open(). */
+static enum mm_status check_range(const struct pt *pt, vaddr_t start,
+                                  vaddr_t end)
+{
+    bool is_upper = (start >> 63) != 0;
+
+    if (start >= end || start == 0 || !is_aligned(start | end, PAGE_BYTES) ||
+        !pt_is_canonical(start) || !pt_is_canonical(end - 1) ||
+        ((end - 1) >> 63) != (start >> 63) || is_upper != pt->is_kernel) {
+        return MM_EINVAL;
+    }
+    if (pt->is_kernel && !has_top_entries(pt, start, end)) {
+        return MM_ERANGE;
+    }
+    return MM_OK;
+}
+
+enum mm_status pt_open(struct pt *pt, vaddr_t start, vaddr_t end,
+                       struct tlb_batch *batch, struct pt_cursor *out)
+{
+    enum mm_status status = check_range(pt, start, end);
+
+    if (status != MM_OK) {
+        return status;
+    }
+    tlb_batch_init(batch, &pt->tlb);
+    out->pt = pt;
+    out->batch = batch;
+    out->start = start;
+    out->end = end;
+    out->at = start;
+    out->bottom = pt_features.levels - 1;
+    out->path[out->bottom] = pt->root;
+    out->irq = lock_acquire(&pt->lock);
+    return MM_OK;
+}
+
+void pt_close(struct pt_cursor *cursor)
+{
+    lock_release(&cursor->pt->lock, cursor->irq);
+    cursor->pt = NULL;
+}

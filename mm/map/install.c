@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: MIT */
+/* install: whole sets of tables: built at start, adopted, made, taken down. */
+/*
+ * Idea      Before the frame allocator stands there are no records, so a
+ *           cursor cannot work. pt_install() needs nothing but zeroed frames
+ *           from a function: start-up builds the final tables with it, and
+ *           the pages of the record array are mapped by it for ever, which
+ *           is why it must not need the record of a table itself.
+ *           pt_adopt() then makes the tables cursor-ready.
+ *
+ * Locking   Callers of pt_install() take turns; readers may walk meanwhile,
+ *           because a table is complete before its entry is stored.
+ */
+#include <mm/pt.h>
+
+#include <mm/frame.h>
+#include "base/bits.h"
+#include "base/check.h"
+#include "base/memory.h"
+#include "map/cursor.h"
+#include "map/scan.h"
+
+static _Atomic uint64_t *slot_in(pfn_t table, vaddr_t address, unsigned level)
+{
+    return (_Atomic uint64_t *)&cursor_table(table)[pte_index(address, level)]
+        .v;
+}
+
+/*
+ * The table below the entry for @address in @table of @level, made if the
+ * entry is absent. PFN_NONE: no memory, or a leaf is in the way
+ * (@out_status says which).
+ */
+static pfn_t hook_table(pfn_t table, vaddr_t address, unsigned level,
+                        pt_table_fn new_table, void *context,
+                        enum mm_status *out_status)
+{
+    _Atomic uint64_t *slot = slot_in(table, address, level);
+    pte_t entry = {atomic_load_explicit(slot, memory_order_acquire)};
+
+    if (pte_is_absent(entry)) {
+        pfn_t below = new_table(context);
+        if (pfn_is_none(below)) {
+            *out_status = MM_ENOMEM;
+            return PFN_NONE;
+        }
+        pte_t made = pte_make_table(below, false);
+        /* Publishes the zeroed table; entry is reloaded if we lost. */
+        if (atomic_compare_exchange_strong_explicit(slot, &entry.v, made.v,
+                                                    memory_order_acq_rel,
+                                                    memory_order_acquire)) {
+            entry = made;
+        }
+    }
+    if (!pte_is_table(entry, level)) {
+        *out_status = MM_EEXIST;
+        return PFN_NONE;
+    }
+    return pte_pfn(entry, level);
+}
+
+/* The table of @level on the way to @address. */
+static pfn_t reach_table(pfn_t root, vaddr_t address, unsigned level,
+                         pt_table_fn new_table, void *context,
+                         enum mm_status *out_status)
+{
+    pfn_t table = root;
+
+    for (unsigned at = pt_features.levels - 1; at > level; at--) {
+        table = hook_table(table, address, at, new_table, context, out_status);
+        if (pfn_is_none(table)) {
+            break;
+        }
+    }
+    return table;
+}
+
+enum mm_status pt_install_table(pfn_t root, vaddr_t address, unsigned level,
+                                pt_table_fn table, void *context)
+{
+    enum mm_status status = MM_OK;
+    pfn_t reached = reach_table(root, address, level, table, context, &status);
+
+    return pfn_is_none(reached) ? status : MM_OK;
+}
+
+enum mm_status pt_install(pfn_t root, vaddr_t start, pfn_t pfn, uint64_t bytes,
+                          struct pt_attr attr, pt_table_fn table, void *context)
+{
+    enum mm_status status = MM_OK;
+    uint64_t offset = 0;
+
+    ASSERT(is_aligned(start | bytes, PAGE_BYTES));
+    while (offset < bytes) {
+        uint64_t bits = (start + offset) | (pfn_to_phys(pfn).v + offset);
+        unsigned level = pt_max_leaf();
+
+        while (level > 0 && (!is_aligned(bits, pte_span(level)) ||
+                             bytes - offset < pte_span(level))) {
+            level--;
+        }
+        pfn_t at =
+            reach_table(root, start + offset, level, table, context, &status);
+        if (pfn_is_none(at)) {
+            return status;
+        }
+        pte_t leaf = cursor_for_cpu(
+            pte_make_leaf(level, pfn_add(pfn, offset >> PAGE_SHIFT), attr));
+        _Atomic uint64_t *slot = slot_in(at, start + offset, level);
+        if (atomic_load_explicit(slot, memory_order_relaxed) != 0) {
+            return MM_EEXIST;
+        }
+        atomic_store_explicit(slot, leaf.v, memory_order_release);
+        offset += pte_span(level);
+    }
+    return MM_OK;
+}
+
+/* Give @table, which start-up made, the record a cursor expects. */
+static enum mm_status adopt_table(pfn_t table, unsigned entries)
+{
+    enum mm_status status = record_back_block(table);
+
+    if (status == MM_OK) {
+        struct frame_record *record = record_of(table);
+
+        record->type = FRAME_TABLE;
+        record->order = 0;
+        record->owner = TABLE_PINNED;
+        atomic_store_explicit(&record->refs, 1, memory_order_relaxed);
+        atomic_store_explicit(&record->entries, (uint16_t)entries,
+                              memory_order_relaxed);
+    }
+    return status;
+}
+
+enum mm_status pt_adopt(struct pt *pt, pfn_t root, bool is_kernel)
+{
+    unsigned top = pt_features.levels - 1;
+    enum mm_status status = MM_OK;
+    enum scan_event event;
+    struct scan scan;
+    uint64_t tables = 0;
+
+    lock_init(&pt->lock);
+    pt->root = root;
+    pt->is_kernel = is_kernel;
+    tlb_space_init(&pt->tlb, pfn_to_phys(root), is_kernel);
+    scan_init(&scan, root, top, 0, 0);
+    while (status == MM_OK && (event = scan_next(&scan)) != SCAN_END) {
+        if (event == SCAN_ENTRY && scan.at == top &&
+            scan_holds_records(&scan)) {
+            scan_skip(&scan);
+        } else if (event == SCAN_LEAVE) {
+            status = adopt_table(scan.owner, scan.entries);
+            tables++;
+        }
+    }
+    atomic_init(&pt->tables, tables);
+    return status;
+}
+
+enum mm_status pt_init(struct pt *pt)
+{
+    pfn_t root = frame_alloc(0, FRAME_TABLE, FRAME_ZEROED);
+
+    if (pfn_is_none(root)) {
+        return MM_ENOMEM;
+    }
+    /* Fixed at start-up, so a copy stays right: see pt_open(). */
+    memcpy(cursor_table(root) + PTE_TABLE_COUNT / 2,
+           cursor_table(pt_kernel.root) + PTE_TABLE_COUNT / 2,
+           PTE_TABLE_COUNT / 2 * sizeof(pte_t));
+    record_of(root)->owner = TABLE_PINNED;
+    atomic_store_explicit(&record_of(root)->entries, 0, memory_order_relaxed);
+    lock_init(&pt->lock);
+    pt->root = root;
+    pt->is_kernel = false;
+    tlb_space_init(&pt->tlb, pfn_to_phys(root), false);
+    atomic_init(&pt->tables, 1);
+    return MM_OK;
+}
+
+void pt_fini(struct pt *pt)
+{
+    vaddr_t end = UINT64_C(1) << (pte_shift(pt_features.levels) - 1);
+    vaddr_t at = PAGE_BYTES;
+
+    while (at < end) {
+        struct tlb_batch batch;
+        struct pt_cursor cursor;
+
+        if (pt_open(pt, at, end, &batch, &cursor) != MM_OK ||
+            pt_unmap(&cursor, at, end - at, &at) != MM_OK) {
+            port_panic("space with root 0x%llx cannot be taken down at 0x%llx",
+                       (unsigned long long)pfn_to_phys(pt->root).v,
+                       (unsigned long long)at);
+        }
+        pt_close(&cursor);
+        tlb_commit(&batch);
+    }
+    ASSERT(atomic_load_explicit(&pt->tables, memory_order_relaxed) == 1);
+    record_of(pt->root)->owner = 0;
+    frame_unref(pt->root);
+    pt->root = PFN_NONE;
+}

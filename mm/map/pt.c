@@ -1,0 +1,490 @@
+/* SPDX-License-Identifier: MIT */
+/* pt: page tables as address space, through a cursor over a locked range. */
+/*
+ * Owns      what an address means. The tables are the only place that says
+ *           so: there is no list of mappings beside them.
+ *
+ * Idea      Each operation on a range has two halves. The first may fail and
+ *           changes no meaning: it grows tables and cuts large entries at the
+ *           ends of the range. The second changes meanings and cannot fail.
+ *           A promise costs as many entries as alignment asks for: 1 TiB is
+ *           two entries of the top level.
+ *
+ * Invariants  I1 .. I3 of cursor.c, and
+ *   I4  no entry is both writable and executable.
+ *   I5  no entry has a bit this processor reserves.
+ *   I6  page 0 is never mapped.
+ *
+ * Locking   By the cursor. pt_lookup() takes none: with interrupts off a
+ *           table it reads cannot be released under it, because release waits
+ *           for this processor.
+ *
+ * Cost      O(entries touched); memory only for tables.
+ */
+#include <mm/pt.h>
+
+#include <mm/frame.h>
+#include "base/bits.h"
+#include "base/check.h"
+#include "map/cursor.h"
+
+struct pt pt_kernel;
+
+/* What a range is to be filled with; frames and payloads count up. */
+struct filling {
+    bool is_promise;
+    enum pt_promise promise;
+    uint64_t payload;
+    pfn_t pfn;
+    struct pt_attr attr;
+};
+
+static bool in_range(const struct pt_cursor *cursor, vaddr_t start,
+                     uint64_t bytes)
+{
+    return bytes > 0 && is_aligned(start | bytes, PAGE_BYTES) &&
+           start >= cursor->start && start <= cursor->end &&
+           bytes <= cursor->end - start;
+}
+
+/* Rights that make sense together, in these tables (I4). */
+static bool attr_is_valid(const struct pt *pt, struct pt_attr attr)
+{
+    if ((attr.flags & PT_WRITE) && (attr.flags & (PT_EXEC | PT_COW))) {
+        return false;
+    }
+    if (attr.memory != PT_WB && attr.memory != PT_WC && attr.memory != PT_UC &&
+        attr.memory != PT_WP && attr.memory != PT_WT) {
+        return false;
+    }
+    return (attr.flags & (pt->is_kernel ? PT_USER : PT_GLOBAL)) == 0;
+}
+
+static pte_t filling_entry(const struct filling *filling, uint64_t offset,
+                           unsigned level)
+{
+    uint64_t pages = offset >> PAGE_SHIFT;
+
+    if (filling->is_promise) {
+        uint64_t step = filling->promise == PT_OBJECT ? pages : 0;
+
+        return pte_make_promise(filling->promise, filling->attr,
+                                filling->payload + step);
+    }
+    return cursor_for_cpu(
+        pte_make_leaf(level, pfn_add(filling->pfn, pages), filling->attr));
+}
+
+/* Largest level one entry of @filling may have at all. */
+static unsigned level_limit(const struct pt_cursor *cursor,
+                            const struct filling *filling, uint64_t offset)
+{
+    if (filling->is_promise) {
+        return pt_features.levels - (cursor->pt->is_kernel ? 2 : 1);
+    }
+    if ((filling->attr.flags & PT_OWNED) == 0) {
+        return pt_max_leaf();
+    }
+    pfn_t pfn = pfn_add(filling->pfn, offset >> PAGE_SHIFT);
+    return record_of(pfn)->order == MM_TABLE_BITS ? 1 : 0;
+}
+
+/* Level of the entry that begins at @offset of the range. */
+static unsigned chunk_level(const struct pt_cursor *cursor,
+                            const struct filling *filling, vaddr_t start,
+                            uint64_t offset, uint64_t bytes)
+{
+    unsigned level = level_limit(cursor, filling, offset);
+    uint64_t bits = start + offset;
+
+    if (!filling->is_promise) {
+        bits |= pfn_to_phys(filling->pfn).v + offset;
+    }
+    while (level > 0 && (!is_aligned(bits, pte_span(level)) ||
+                         bytes - offset < pte_span(level))) {
+        level--;
+    }
+    return level;
+}
+
+/* Put @entry in place of what is there: gaps, promises, tables of such. */
+static void place(struct pt_cursor *cursor, vaddr_t address, unsigned level,
+                  pte_t entry)
+{
+    pte_t old = cursor_swap(cursor, address, level, entry);
+
+    if (pte_is_table(old, level)) {
+        cursor_release_tree(cursor, pte_pfn(old, level), level - 1);
+    }
+}
+
+/* Is nothing in the range but gaps and promises? */
+static bool is_vacant(struct pt_cursor *cursor, vaddr_t start, uint64_t bytes)
+{
+    vaddr_t at = start;
+
+    while (at - start < bytes) {
+        unsigned level = cursor_descend(cursor, at, 0);
+        pte_t entry = cursor_read(cursor, at, level);
+        enum pte_state state = pte_state(entry, level);
+
+        if (state != PTE_ABSENT && state != PTE_PROMISE) {
+            return false;
+        }
+        at = align_down(at, pte_span(level)) + pte_span(level);
+    }
+    return true;
+}
+
+/* Unhook what a failed grow has left empty in the range. */
+static void prune_range(struct pt_cursor *cursor, vaddr_t start, uint64_t bytes)
+{
+    vaddr_t at = start;
+
+    while (at - start < bytes) {
+        unsigned level = cursor_descend(cursor, at, 0);
+
+        cursor_prune(cursor);
+        at = align_down(at, pte_span(level)) + pte_span(level);
+    }
+}
+
+/* First half of filling: tables for every entry. */
+static enum mm_status prepare(struct pt_cursor *cursor,
+                              const struct filling *filling, vaddr_t start,
+                              uint64_t bytes)
+{
+    uint64_t offset = 0;
+
+    while (offset < bytes) {
+        unsigned level = chunk_level(cursor, filling, start, offset, bytes);
+        enum mm_status status = cursor_grow(cursor, start + offset, level);
+
+        if (status != MM_OK) {
+            prune_range(cursor, start, offset + PAGE_BYTES);
+            return status;
+        }
+        offset += pte_span(level);
+    }
+    return MM_OK;
+}
+
+static enum mm_status fill(struct pt_cursor *cursor,
+                           const struct filling *filling, vaddr_t start,
+                           uint64_t bytes)
+{
+    uint64_t offset = 0;
+
+    if (!is_vacant(cursor, start, bytes)) {
+        return MM_EEXIST;
+    }
+    enum mm_status status = prepare(cursor, filling, start, bytes);
+    if (status != MM_OK) {
+        return status;
+    }
+    while (offset < bytes) {
+        unsigned level = chunk_level(cursor, filling, start, offset, bytes);
+        unsigned reached = cursor_descend(cursor, start + offset, level);
+
+        ASSERT(reached == level);
+        place(cursor, start + offset, level,
+              filling_entry(filling, offset, level));
+        offset += pte_span(level);
+    }
+    return MM_OK;
+}
+
+enum mm_status pt_map(struct pt_cursor *cursor, vaddr_t address, pfn_t pfn,
+                      uint64_t bytes, struct pt_attr attr)
+{
+    uint64_t limit = UINT64_C(1) << (pt_features.physical_bits - PAGE_SHIFT);
+    struct filling filling = {.pfn = pfn, .attr = attr};
+
+    if (!in_range(cursor, address, bytes) || !attr_is_valid(cursor->pt, attr) ||
+        pfn.v >= limit || (bytes >> PAGE_SHIFT) > limit - pfn.v) {
+        return MM_EINVAL;
+    }
+    return fill(cursor, &filling, address, bytes);
+}
+
+/* Payloads are stored inverted in 40 bits; the highest names RAM again. */
+#define PAYLOAD_END (UINT64_C(1) << 39)
+
+enum mm_status pt_promise(struct pt_cursor *cursor, vaddr_t start,
+                          uint64_t bytes, enum pt_promise promise,
+                          struct pt_attr attr, uint64_t payload)
+{
+    struct filling filling = {.is_promise = true,
+                              .promise = promise,
+                              .payload = payload,
+                              .attr = attr};
+
+    if (!in_range(cursor, start, bytes) || !attr_is_valid(cursor->pt, attr) ||
+        attr.memory > PT_UC || payload >= PAYLOAD_END ||
+        (bytes >> PAGE_SHIFT) > PAYLOAD_END - payload) {
+        return MM_EINVAL;
+    }
+    return fill(cursor, &filling, start, bytes);
+}
+
+void pt_query(struct pt_cursor *cursor, vaddr_t address, struct pt_entry *out)
+{
+    ASSERT(address >= cursor->start && address < cursor->end);
+    unsigned level = cursor_descend(cursor, address, 0);
+    pte_t entry = cursor_read(cursor, address, level);
+    enum pte_state state = pte_state(entry, level);
+
+    *out = (struct pt_entry){.state = state,
+                             .level = level,
+                             .start = align_down(address, pte_span(level)),
+                             .bytes = pte_span(level),
+                             .pfn = PFN_NONE};
+    if (state == PTE_ABSENT) {
+        return;
+    }
+    out->attr = pte_attr(entry, level);
+    if (state == PTE_PRESENT || state == PTE_PARKED) {
+        out->pfn = pte_pfn(entry, level);
+    } else {
+        out->payload = pte_payload(entry);
+    }
+    if (state == PTE_PROMISE) {
+        out->promise = pte_promise(entry);
+    }
+    if (state == PTE_PRESENT) {
+        out->accessed = (entry.v & PTE_A) != 0;
+        out->dirty = (entry.v & PTE_D) != 0;
+    }
+}
+
+/* Let entries begin at both ends of the range. */
+static enum mm_status cut_ends(struct pt_cursor *cursor, vaddr_t start,
+                               uint64_t bytes)
+{
+    enum mm_status status = cursor_cut(cursor, start);
+
+    return status == MM_OK ? cursor_cut(cursor, start + bytes) : status;
+}
+
+/* Rights a protect sets; the rest of an entry's flags stays. */
+#define PROTECT_FLAGS (PT_WRITE | PT_EXEC | PT_USER)
+
+/* @entry of @level with the rights and memory type of @attr. */
+static pte_t protected_entry(pte_t entry, unsigned level, struct pt_attr attr)
+{
+    struct pt_attr now = pte_attr(entry, level);
+    unsigned flags =
+        (now.flags & ~(unsigned)PROTECT_FLAGS) | (attr.flags & PROTECT_FLAGS);
+
+    if (flags & PT_COW) {
+        flags &= ~(unsigned)PT_WRITE;
+    }
+    now.flags = (uint8_t)flags;
+    now.memory = attr.memory;
+    switch (pte_state(entry, level)) {
+    case PTE_PRESENT:
+        return cursor_for_cpu(pte_make_leaf(level, pte_pfn(entry, level), now));
+    default:
+        return pte_make_other(pte_kind(entry), now, pte_payload(entry));
+    }
+}
+
+enum mm_status pt_protect(struct pt_cursor *cursor, vaddr_t start,
+                          uint64_t bytes, struct pt_attr attr)
+{
+    if (!in_range(cursor, start, bytes) || !attr_is_valid(cursor->pt, attr)) {
+        return MM_EINVAL;
+    }
+    enum mm_status status = cut_ends(cursor, start, bytes);
+    vaddr_t at = start;
+
+    while (status == MM_OK && at - start < bytes) {
+        unsigned level = cursor_descend(cursor, at, 0);
+        pte_t entry = cursor_read(cursor, at, level);
+        vaddr_t next = align_down(at, pte_span(level)) + pte_span(level);
+
+        if (!pte_is_absent(entry)) {
+            pte_t changed = protected_entry(entry, level, attr);
+            pte_t old = cursor_swap(cursor, at, level, changed);
+            if (pte_is_present(old) && old.v != changed.v) {
+                tlb_batch_range(cursor->batch, at, next, level);
+            }
+        }
+        at = next;
+    }
+    return status;
+}
+
+/* May the entry be removed now, or is the batch full of shared frames? */
+static bool has_room_for(const struct pt_cursor *cursor, pte_t entry,
+                         unsigned level)
+{
+    enum pte_state state = pte_state(entry, level);
+
+    return (state != PTE_PRESENT && state != PTE_PARKED) ||
+           (entry.v & PTE_OWN) == 0 || tlb_batch_has_room(cursor->batch);
+}
+
+/* Make the entry for @at absent and hand the batch what it held. */
+static void remove_entry(struct pt_cursor *cursor, vaddr_t at, vaddr_t next,
+                         unsigned level)
+{
+    pte_t old = cursor_swap(cursor, at, level, (pte_t){0});
+    enum pte_state state = pte_state(old, level);
+
+    if (state == PTE_PRESENT) {
+        tlb_batch_range(cursor->batch, at, next, level);
+    }
+    if ((state == PTE_PRESENT || state == PTE_PARKED) && (old.v & PTE_OWN)) {
+        tlb_batch_release(cursor->batch, pte_pfn(old, level));
+    }
+    cursor_prune(cursor);
+}
+
+enum mm_status pt_unmap(struct pt_cursor *cursor, vaddr_t start, uint64_t bytes,
+                        vaddr_t *out_end)
+{
+    *out_end = start;
+    if (!in_range(cursor, start, bytes)) {
+        return MM_EINVAL;
+    }
+    enum mm_status status = cut_ends(cursor, start, bytes);
+    if (status != MM_OK) {
+        return status;
+    }
+    vaddr_t at = start;
+    while (at - start < bytes) {
+        unsigned level = cursor_descend(cursor, at, 0);
+        pte_t entry = cursor_read(cursor, at, level);
+        vaddr_t next = align_down(at, pte_span(level)) + pte_span(level);
+
+        if (!has_room_for(cursor, entry, level)) {
+            break;
+        }
+        if (!pte_is_absent(entry)) {
+            remove_entry(cursor, at, next, level);
+        }
+        at = next;
+    }
+    *out_end = at - start < bytes ? at : start + bytes;
+    return MM_OK;
+}
+
+enum mm_status pt_split(struct pt_cursor *cursor, vaddr_t address)
+{
+    ASSERT(address >= cursor->start && address < cursor->end);
+    unsigned level = cursor_descend(cursor, address, 0);
+
+    if (level == 0 || pte_is_absent(cursor_read(cursor, address, level))) {
+        return MM_ENOENT;
+    }
+    return cursor_split(cursor, address);
+}
+
+/* Does part @index of @table follow from its first, as a split would do? */
+static bool is_alike(const pte_t *table, unsigned level, unsigned index)
+{
+    uint64_t pages = (uint64_t)index << (pte_shift(level) - PAGE_SHIFT);
+    /* The CPU sets A and D where and when it likes. */
+    uint64_t ignored = pte_is_present(table[0]) ? PTE_A | PTE_D : 0;
+    uint64_t first = table[0].v & ~ignored;
+    uint64_t other = table[index].v & ~ignored;
+
+    switch (pte_state(table[0], level)) {
+    case PTE_PRESENT:
+        return other == first + (pages << PAGE_SHIFT);
+    case PTE_PARKED:
+        return other == first - (pages << PAGE_SHIFT); /* inverted */
+    case PTE_PROMISE:
+        if (pte_promise(table[0]) == PT_OBJECT) {
+            return other == first - (pages << PAGE_SHIFT);
+        }
+        return other == first;
+    default:
+        return false;
+    }
+}
+
+/* The entry of @level that says what the whole @table says, or absent. */
+static pte_t whole_of(const pte_t *table, unsigned level)
+{
+    unsigned part = level - 1;
+    enum pte_state state = pte_state(table[0], part);
+    pfn_t pfn = pte_pfn(table[0], part);
+    struct pt_attr attr = pte_attr(table[0], part);
+
+    for (unsigned i = 1; i < PTE_TABLE_COUNT; i++) {
+        if (!is_alike(table, part, i)) {
+            return (pte_t){0};
+        }
+    }
+    if (state == PTE_PROMISE) {
+        return table[0];
+    }
+    if ((state != PTE_PRESENT && state != PTE_PARKED) ||
+        level > pt_max_leaf() ||
+        !is_aligned(pfn_to_phys(pfn).v, pte_span(level))) {
+        return (pte_t){0};
+    }
+    if ((attr.flags & PT_OWNED) &&
+        frame_join(pfn, pte_shift(level) - PAGE_SHIFT) != MM_OK) {
+        return (pte_t){0};
+    }
+    return state == PTE_PARKED
+               ? pte_make_parked(pfn, attr)
+               : cursor_for_cpu(pte_make_leaf(level, pfn, attr));
+}
+
+enum mm_status pt_merge(struct pt_cursor *cursor, vaddr_t address,
+                        unsigned level)
+{
+    vaddr_t start = align_down(address, pte_span(level));
+
+    ASSERT(level > 0 && level < pt_features.levels);
+    if (start < cursor->start || pte_span(level) > cursor->end - start) {
+        return MM_EINVAL;
+    }
+    unsigned reached = cursor_descend(cursor, address, level);
+    pte_t entry = cursor_read(cursor, address, reached);
+    if (reached != level || !pte_is_table(entry, level)) {
+        return MM_ENOENT;
+    }
+    pfn_t table = pte_pfn(entry, level);
+    pte_t whole = whole_of(cursor_table(table), level);
+    if (pte_is_absent(whole) || record_of(table)->owner == TABLE_PINNED) {
+        return MM_EINVAL;
+    }
+    place(cursor, start, level, whole);
+    if (pte_is_present(whole)) {
+        tlb_batch_range(cursor->batch, start, start + pte_span(level),
+                        level - 1);
+    }
+    return MM_OK;
+}
+
+bool pt_lookup(const struct pt *pt, vaddr_t address, pfn_t *out_pfn,
+               struct pt_attr *out_attr)
+{
+    pfn_t table = pt->root;
+
+    for (unsigned level = pt_features.levels; level-- > 0;) {
+        const _Atomic uint64_t *slot =
+            (_Atomic uint64_t *)&cursor_table(table)[pte_index(address, level)]
+                .v;
+        /* Pairs with cursor_swap(): what the entry points to is complete. */
+        pte_t entry = {atomic_load_explicit(slot, memory_order_acquire)};
+
+        if (!pte_is_present(entry)) {
+            return false;
+        }
+        if (!pte_is_table(entry, level)) {
+            uint64_t inside = address & (pte_span(level) - 1);
+
+            *out_pfn = pfn_add(pte_pfn(entry, level), inside >> PAGE_SHIFT);
+            *out_attr = pte_attr(entry, level);
+            return true;
+        }
+        table = pte_pfn(entry, level);
+    }
+    return false;
+}

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: MIT */
+/* scan: every entry of a set of tables in address order, without recursion. */
+/*
+ * Idea      Whoever reads whole tables (audit, adoption, tear-down) needs the
+ *           same descent. It keeps its place in arrays indexed by level, so
+ *           that depth is bounded by PTE_LEVELS and not by a stack.
+ *
+ * Cost      O(entries of the tables in the range); absent ones cost a load.
+ */
+#include "map/scan.h"
+
+#include <mm/port.h>
+#include <mm/record.h>
+#include "base/bits.h"
+#include "base/check.h"
+
+/* All rights on: what narrows them is on the way down. */
+#define SCAN_ALL_RIGHTS (PTE_RW | PTE_US | PTE_XD)
+
+static void enter(struct scan *scan, pfn_t table, unsigned level,
+                  unsigned first, uint64_t rights)
+{
+    scan->level = level;
+    scan->table[level] = table;
+    scan->next[level] = first;
+    scan->seen[level] = 0;
+    scan->rights[level] = rights;
+}
+
+void scan_init(struct scan *scan, pfn_t table, unsigned level, vaddr_t start,
+               vaddr_t end)
+{
+    scan->end = end;
+    scan->top = level;
+    scan->is_over = false;
+    scan->address = start;
+    enter(scan, table, level, pte_index(start, level), SCAN_ALL_RIGHTS);
+}
+
+/* Rights with those of @entry taken into account; XD is kept inverted. */
+static uint64_t narrow(uint64_t rights, pte_t entry)
+{
+    uint64_t own = entry.v ^ (pt_features.has_nx ? PTE_XD : 0);
+
+    return rights & (own | (pt_features.has_nx ? 0 : PTE_XD));
+}
+
+/* The entry's first address: that of its table, plus its index. */
+static vaddr_t address_of(const struct scan *scan, unsigned level,
+                          unsigned index)
+{
+    uint64_t table_span = pte_span(level) << MM_TABLE_BITS;
+    vaddr_t base = align_down(scan->address, table_span);
+    vaddr_t address = base + ((vaddr_t)index << pte_shift(level));
+
+    if (level + 1 != pt_features.levels) {
+        return address;
+    }
+    /* In the top table the upper half is sign-extended. */
+    unsigned unused = 64 - pte_shift(pt_features.levels);
+    return (vaddr_t)((int64_t)(address << unused) >> unused);
+}
+
+static enum scan_event leave(struct scan *scan)
+{
+    unsigned level = scan->level;
+
+    scan->at = level;
+    scan->owner = scan->table[level];
+    scan->entries = scan->seen[level];
+    if (level == scan->top) {
+        scan->is_over = true;
+    } else {
+        scan->level++;
+    }
+    return SCAN_LEAVE;
+}
+
+static enum scan_event report(struct scan *scan, unsigned level, pte_t entry)
+{
+    uint64_t rights = narrow(scan->rights[level], entry);
+
+    scan->at = level;
+    scan->entry = entry;
+    scan->owner = scan->table[level];
+    scan->is_writable = (rights & PTE_RW) != 0;
+    scan->is_executable = (rights & PTE_XD) != 0;
+    scan->is_user = (rights & PTE_US) != 0;
+    scan->seen[level]++;
+    if (pte_is_table(entry, level)) {
+        enter(scan, pte_pfn(entry, level), level - 1,
+              pte_index(scan->address, level - 1), rights);
+    }
+    return SCAN_ENTRY;
+}
+
+enum scan_event scan_next(struct scan *scan)
+{
+    while (!scan->is_over) {
+        unsigned level = scan->level;
+        unsigned index = scan->next[level];
+
+        if (index == PTE_TABLE_COUNT) {
+            return leave(scan);
+        }
+        vaddr_t address = address_of(scan, level, index);
+        if (address > scan->address) {
+            scan->address = address;
+        }
+        if (scan->end != 0 && scan->address >= scan->end) {
+            return leave(scan);
+        }
+        scan->next[level]++;
+        const volatile pte_t *table =
+            phys_to_virt(pfn_to_phys(scan->table[level]));
+        pte_t entry = {table[index].v};
+        if (!pte_is_absent(entry)) {
+            return report(scan, level, entry);
+        }
+    }
+    return SCAN_END;
+}
+
+void scan_skip(struct scan *scan)
+{
+    ASSERT(pte_is_table(scan->entry, scan->at));
+    scan->level = scan->at;
+}
+
+bool scan_holds_records(const struct scan *scan)
+{
+    unsigned top = pt_features.levels - 1;
+
+    return scan->at == top && pte_index(scan->address, top) ==
+                                  pte_index((vaddr_t)record_base, top);
+}
