@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: MIT */
+/* The simulated machine the host tests run the library on. */
+#ifndef TESTS_HOST_SIM_H
+#define TESTS_HOST_SIM_H
+
+#include <mm/memmap.h>
+#include <mm/pt.h>
+#include <mm/types.h>
+
+/* Physical addresses the simulation can have RAM at. */
+#define SIM_PHYSICAL_END (UINT64_C(1) << 40)
+
+/*
+ * Throw the machine away and make a new one with RAM at [0, ram_bytes), all
+ * of it zero, one CPU, interrupts on. Touching anything else crashes.
+ */
+void sim_reset(uint64_t ram_bytes);
+
+/* More RAM, anywhere below SIM_PHYSICAL_END; 4 KiB-aligned. */
+void sim_add_ram(uint64_t start, uint64_t bytes);
+
+/*
+ * sim_reset() and a memory map as a PC has it: low 1 MiB reserved, the rest
+ * usable, what lies above 3 GiB moved to 4 GiB.
+ */
+void sim_boot_map(uint64_t ram_bytes);
+struct memmap *sim_map(void);
+
+/* sim_boot_map(), then frames and records. */
+void sim_boot_frames(uint64_t ram_bytes);
+/* ... then slab and kmalloc. */
+void sim_boot_heap(uint64_t ram_bytes);
+/* mm_init(): everything, with the simulated MMU on. */
+void sim_boot(uint64_t ram_bytes);
+/* The same on another processor. */
+void sim_boot_with(uint64_t ram_bytes, const struct pt_features *features);
+
+/* The CPU this thread plays; how many the port reports (sim_reset(): 1). */
+void sim_set_cpu(unsigned cpu);
+void sim_set_cpu_count(unsigned count);
+bool sim_irq_is_off(void);
+
+/* Let record backing fail / work. */
+void sim_fail_record_backing(bool fail);
+
+/* Print what port_log() says (SIM_LOG=1 in the environment does, too). */
+void sim_set_log(bool on);
+/* Lines port_log() printed since the last sim_reset() contain @text? */
+bool sim_log_contains(const char *text);
+
+#endif

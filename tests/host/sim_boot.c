@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: MIT */
+/* Bring a simulated machine up, as far as a test wants it. */
+#include "tests/host/sim.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include <mm/frame.h>
+#include <mm/kmalloc.h>
+#include <mm/mm.h>
+#include <mm/port.h>
+#include <mm/slab.h>
+#include "base/bits.h"
+#include "tests/host/sim_mmu.h"
+
+#define LOW_END    (UINT64_C(1) * MiB)
+#define IO_HOLE    (UINT64_C(3) * GiB)
+#define ABOVE_HOLE (UINT64_C(4) * GiB)
+
+/* As on a PC whose image was loaded at 2 MiB. */
+#define IMAGE_START    UINT64_C(0xffffffff80000000)
+#define IMAGE_PHYSICAL (2 * MiB)
+#define TEXT_BYTES     (64 * KiB)
+#define DATA_BYTES     (128 * KiB)
+
+static struct memmap map;
+static struct memmap_claim claim[4];
+static size_t claim_count;
+
+static char *records;         /* reserved once: 16 bytes a possible frame */
+static uint64_t records_size; /* bytes */
+static bool record_backing_fails;
+
+struct memmap *sim_map(void)
+{
+    return &map;
+}
+
+static bool next_claim(const void *context, size_t index,
+                       struct memmap_claim *out)
+{
+    (void)context;
+    if (index >= claim_count) {
+        return false;
+    }
+    *out = claim[index];
+    return true;
+}
+
+static void add_claim(uint64_t start, uint64_t length, enum memmap_type type,
+                      const char *reason)
+{
+    claim[claim_count++] =
+        (struct memmap_claim){start, length, type, reason, ""};
+}
+
+void sim_boot_map(uint64_t ram_bytes)
+{
+    struct memmap_source source = {next_claim, NULL};
+    struct memmap_limits limits = {SIM_PHYSICAL_END, ABOVE_HOLE};
+    uint64_t low = min_u64(ram_bytes, IO_HOLE);
+
+    sim_reset(low);
+    claim_count = 0;
+    add_claim(0, low, MEMMAP_USABLE, "RAM");
+    add_claim(0, LOW_END, MEMMAP_RESERVED, "below 1 MiB");
+    add_claim(IMAGE_PHYSICAL, TEXT_BYTES + DATA_BYTES, MEMMAP_KERNEL, "image");
+    if (ram_bytes > low) {
+        sim_add_ram(ABOVE_HOLE, ram_bytes - low);
+        add_claim(ABOVE_HOLE, ram_bytes - low, MEMMAP_USABLE, "RAM");
+    }
+    if (memmap_build(&source, &limits, &map) != MM_OK) {
+        port_panic("no memory map for %llu bytes",
+                   (unsigned long long)ram_bytes);
+    }
+}
+
+void sim_fail_record_backing(bool fail)
+{
+    record_backing_fails = fail;
+}
+
+/* Is the page of the record array readable already? */
+static bool is_backed(uintptr_t page)
+{
+    unsigned char resident;
+
+    return mincore((void *)page, PAGE_BYTES, &resident) == 0 && (resident & 1);
+}
+
+/* One metadata frame for each page, as the kernel does it. */
+static enum mm_status back_records(vaddr_t start, vaddr_t end)
+{
+    for (vaddr_t page = start; page < end; page += PAGE_BYTES) {
+        if (is_backed(page)) {
+            continue;
+        }
+        if (record_backing_fails || pfn_is_none(frame_alloc_metadata())) {
+            return MM_ENOMEM;
+        }
+        mprotect((void *)page, PAGE_BYTES, PROT_READ | PROT_WRITE);
+        *(volatile char *)page = 0; /* resident from now on */
+    }
+    return MM_OK;
+}
+
+/* The record array of a fresh machine: reserved, nothing readable. */
+static void reset_records(void)
+{
+    record_backing_fails = false;
+    if (records == NULL) {
+        records_size = SIM_PHYSICAL_END / PAGE_BYTES * 16;
+        records = mmap(NULL, records_size, PROT_NONE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (records == MAP_FAILED) {
+            port_panic("no address space for records");
+        }
+    }
+    madvise(records, records_size, MADV_DONTNEED);
+    mprotect(records, records_size, PROT_NONE);
+    record_init(records, back_records);
+}
+
+void sim_boot_frames(uint64_t ram_bytes)
+{
+    paddr_t storage;
+
+    sim_boot_map(ram_bytes);
+    uint64_t bytes = frame_metadata_bytes(&map);
+    if (memmap_carve(&map, bytes, PAGE_BYTES, SIM_PHYSICAL_END,
+                     "frame metadata", &storage) != MM_OK) {
+        port_panic("no room for frame metadata");
+    }
+    reset_records();
+    frame_init(&map, phys_to_virt(storage));
+}
+
+void sim_boot_heap(uint64_t ram_bytes)
+{
+    sim_boot_frames(ram_bytes);
+    if (slab_init() != MM_OK || kmalloc_init() != MM_OK) {
+        port_panic("the heap does not start");
+    }
+}
+
+void sim_boot(uint64_t ram_bytes)
+{
+    static const struct pt_features features = {
+        .levels = 4,
+        .physical_bits = 40,
+        .has_nx = true,
+        .has_1g = true,
+        .has_global = true,
+    };
+
+    sim_boot_with(ram_bytes, &features);
+}
+
+void sim_boot_with(uint64_t ram_bytes, const struct pt_features *features)
+{
+    const struct mm_segment segment[] = {
+        {".text", IMAGE_START, TEXT_BYTES, paddr_of(IMAGE_PHYSICAL),
+         pt_attr(PT_EXEC | PT_GLOBAL)},
+        {".data", IMAGE_START + TEXT_BYTES, DATA_BYTES,
+         paddr_of(IMAGE_PHYSICAL + TEXT_BYTES), pt_attr(PT_WRITE | PT_GLOBAL)},
+    };
+    const struct audit_need need[] = {
+        {"code", IMAGE_START, PT_EXEC, phys_to_pfn(paddr_of(IMAGE_PHYSICAL))},
+        {"data", IMAGE_START + TEXT_BYTES, PT_WRITE, PFN_NONE},
+    };
+    struct mm_config config = {
+        .map = &map,
+        .features = *features,
+        .mapped_end = ABOVE_HOLE,
+        .segment = segment,
+        .segment_count = sizeof(segment) / sizeof(segment[0]),
+        .need = need,
+        .need_count = sizeof(need) / sizeof(need[0]),
+        .direct_start = SIM_DIRECT,
+        .direct_bytes = 64 * TiB,
+        .kmap_start = SIM_KMAP,
+        .kmap_end = SIM_KMAP + 512 * GiB,
+        .back = back_records,
+    };
+
+    sim_boot_map(ram_bytes);
+    reset_records();
+    config.record_start = (vaddr_t)records;
+    struct walk_rules rules = {true, features->has_nx, true, true};
+    sim_set_rules(rules);
+    if (mm_init(&config) != MM_OK) {
+        port_panic("the simulated machine does not start");
+    }
+    sim_check_release(true);
+}

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: MIT */
+/* The second port: simulated RAM, processors and MMU that check the rules. */
+#ifndef TESTS_HOST_SIM_PORT_H
+#define TESTS_HOST_SIM_PORT_H
+
+#include <mm/types.h>
+
+/* Where simulated physical address 0 lies in this process. */
+extern char *sim_ram;
+
+unsigned sim_cpu(void);
+uint64_t sim_irq_save(void);
+void sim_irq_restore(uint64_t state);
+void sim_relax(void);
+
+static inline unsigned port_cpu(void)
+{
+    return sim_cpu();
+}
+
+static inline uint64_t port_irq_save(void)
+{
+    return sim_irq_save();
+}
+
+static inline void port_irq_restore(uint64_t state)
+{
+    sim_irq_restore(state);
+}
+
+static inline void *phys_to_virt(paddr_t address)
+{
+    return sim_ram + address.v;
+}
+
+static inline paddr_t virt_to_phys(const void *pointer)
+{
+    return paddr_of((uint64_t)((const char *)pointer - sim_ram));
+}
+
+static inline void port_relax(void)
+{
+    sim_relax();
+}
+
+/* The simulated MMU watches every invalidation (sim_mmu.c). */
+#define MM_PORT_MMU 1
+void mmu_invlpg(vaddr_t address);
+paddr_t mmu_read_root(void);
+void mmu_write_root(paddr_t root);
+void mmu_flush_all(void);
+
+#endif

@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: MIT */
+/* Start-up of the whole library on simulated machines, and the audit. */
+/*
+ * At risk: metadata in RAM that is not mapped yet (asterinas#907), tables
+ * loaded that do not map what runs, an image that can be written through the
+ * direct map, a machine that is too small, and an audit that sees nothing.
+ */
+#include "tests/shared/test.h"
+
+#include <mm/audit.h>
+#include <mm/frame.h>
+#include <mm/mm.h>
+#include <mm/port.h>
+#include "tests/host/sim.h"
+#include "tests/host/sim_mmu.h"
+
+static const struct pt_features plain = {4, 40, true, true, true};
+
+static void check_machine(uint64_t ram, const struct pt_features *features)
+{
+    uint8_t byte;
+
+    sim_boot_with(ram, features);
+    CHECK_EQUAL(mm_stage(), MM_STAGE_MAPS);
+    CHECK(mm_check());
+    CHECK(sim_read(SIM_DIRECT + 2 * MiB, &byte));
+    CHECK(!sim_read(0, &byte));
+    CHECK_EQUAL(sim_last_fault(), FAULT_NULL);
+    CHECK(!sim_execute(SIM_DIRECT + 4 * MiB) || !features->has_nx);
+}
+
+TEST(mm, starts_on_machines_of_all_sizes)
+{
+    static const uint64_t ram[] = {8 * MiB, 32 * MiB, 256 * MiB, 5 * GiB,
+                                   64 * GiB};
+
+    for (unsigned i = 0; i < sizeof(ram) / sizeof(ram[0]); i++) {
+        CHECK_HELPER(check_machine(ram[i], &plain));
+    }
+}
+
+TEST(mm, starts_on_processors_of_all_kinds)
+{
+    static const struct pt_features features[] = {{4, 36, true, false, true},
+                                                  {4, 40, false, true, true},
+                                                  {4, 40, false, false, false},
+                                                  {5, 52, true, true, true}};
+
+    for (unsigned i = 0; i < sizeof(features) / sizeof(features[0]); i++) {
+        CHECK_HELPER(check_machine(5 * GiB, &features[i]));
+    }
+}
+
+/* Largest pages the CPU has: a handful of tables for 64 GiB. */
+TEST(mm, the_direct_map_uses_large_pages)
+{
+    struct audit_verdict verdict;
+
+    sim_boot(64 * GiB);
+    CHECK(pt_audit(&pt_kernel, &verdict));
+    CHECK(verdict.leaves[2] >= 60);
+    CHECK(verdict.tables < 20);
+}
+
+/* peers' bug: W^X on the image, but not on its alias in the direct map. */
+TEST(mm, the_image_cannot_be_written_through_the_direct_map)
+{
+    vaddr_t text = UINT64_C(0xffffffff80000000);
+    struct walk walk;
+    uint8_t byte;
+
+    sim_boot(64 * MiB);
+    CHECK(sim_execute(text));
+    CHECK(!sim_write(text, 0));
+    CHECK_EQUAL(sim_last_fault(), FAULT_READ_ONLY);
+    walk_address(pt_kernel.root, text, &walk);
+    CHECK(!sim_write(SIM_DIRECT + walk.physical.v, 0));
+    CHECK_EQUAL(sim_last_fault(), FAULT_READ_ONLY);
+    CHECK(sim_read(SIM_DIRECT + walk.physical.v, &byte));
+    CHECK(sim_write(text + 64 * KiB, 1)); /* .data */
+    CHECK(!sim_execute(text + 64 * KiB));
+    CHECK_EQUAL(sim_last_fault(), FAULT_NO_EXECUTE);
+}
+
+/* The raw entry that translates @address. */
+static pte_t *entry_of(vaddr_t address)
+{
+    struct walk walk;
+
+    walk_address(pt_kernel.root, address, &walk);
+    const struct walk_step *last = &walk.step[walk.count - 1];
+    return (pte_t *)phys_to_virt(last->table) + last->index;
+}
+
+TEST(mm, the_audit_finds_what_is_planted)
+{
+    struct audit_verdict verdict;
+
+    sim_boot(64 * MiB);
+    pte_t *entry = entry_of(SIM_DIRECT + 16 * MiB);
+    pte_t saved = *entry;
+
+    entry->v &= ~PTE_XD;
+    CHECK(!pt_audit(&pt_kernel, &verdict));
+    CHECK_EQUAL(verdict.writable_exec, 1);
+    entry->v = saved.v | (UINT64_C(1) << 45);
+    CHECK(!pt_audit(&pt_kernel, &verdict));
+    CHECK_EQUAL(verdict.reserved_bits, 1);
+    entry->v = 0;
+    CHECK(!pt_audit(&pt_kernel, &verdict));
+    CHECK_EQUAL(verdict.wrong_counts, 1);
+    pfn_t pfn = frame_alloc(0, FRAME_KERNEL, FRAME_ANY);
+    frame_free(pfn, 0);
+    *entry = saved;
+    pte_t *small = entry_of(SIM_DIRECT + 2 * MiB); /* split by the image */
+    pte_t small_saved = *small;
+    *small = pte_make_leaf(0, pfn, pt_attr(PT_OWNED));
+    CHECK(!pt_audit(&pt_kernel, &verdict));
+    CHECK_EQUAL(verdict.freed_frames, 1);
+    *small = small_saved;
+    CHECK(pt_audit(&pt_kernel, &verdict));
+}
+
+TEST(mm, tables_that_would_kill_are_refused)
+{
+    static const struct {
+        vaddr_t address;
+        unsigned flags;
+        const char *text;
+    } bad[] = {
+        {UINT64_C(0x0000800000000000), 0, "is not canonical"},
+        {UINT64_C(0xffffffffc0000000), 0, "is not mapped"},
+        {UINT64_C(0xffffffff80000000), PT_WRITE, "is not writable"},
+        {UINT64_C(0xffffffff80010000), PT_EXEC, "is not executable"},
+    };
+    struct audit_refusal refusal;
+
+    sim_boot(64 * MiB);
+    for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        struct audit_need need = {"thing", bad[i].address, bad[i].flags,
+                                  PFN_NONE};
+        CHECK(!audit_before_load(pt_kernel.root, &need, 1, &refusal));
+        CHECK(refusal.text == bad[i].text ||
+              __builtin_strcmp(refusal.text, bad[i].text) == 0);
+        CHECK_EQUAL(refusal.address, bad[i].address);
+    }
+    struct audit_need moved = {"text", UINT64_C(0xffffffff80000000), PT_EXEC,
+                               pfn_of(1)};
+    CHECK(!audit_before_load(pt_kernel.root, &moved, 1, &refusal));
+    pte_t *entry = entry_of(SIM_DIRECT + 16 * MiB);
+    entry->v |= UINT64_C(1) << 45;
+    CHECK(!audit_before_load(pt_kernel.root, NULL, 0, &refusal));
+    entry->v &= ~(UINT64_C(1) << 45);
+}
+
+struct run_list {
+    unsigned count;
+    struct audit_run run[8];
+};
+
+static bool collect(void *context, const struct audit_run *run)
+{
+    struct run_list *list = context;
+
+    if (list->count < 8) {
+        list->run[list->count] = *run;
+    }
+    list->count++;
+    return true;
+}
+
+TEST(mm, runs_are_merged)
+{
+    struct run_list list = {.count = 0};
+
+    sim_boot(64 * MiB);
+    audit_runs(&pt_kernel, UINT64_C(0xffffffff80000000),
+               UINT64_C(0xffffffffc0000000), collect, &list);
+    CHECK_EQUAL(list.count, 2);
+    CHECK_EQUAL(list.run[0].bytes, 64 * KiB);
+    CHECK_EQUAL(list.run[0].attr.flags, PT_EXEC | PT_GLOBAL);
+    CHECK(list.run[0].is_contiguous);
+    CHECK_EQUAL(list.run[1].bytes, 128 * KiB);
+    CHECK_EQUAL(list.run[1].attr.flags, PT_WRITE | PT_GLOBAL);
+}
