@@ -1,0 +1,163 @@
+# Vellum. `make help` lists the targets; `make run` and `make test` need
+# nothing but a Debian machine: they install what is missing (scripts/setup).
+
+# --- what a user may set -----------------------------------------------------
+B       ?= build#         where everything goes
+M       ?= 256M#          RAM of the virtual machine
+CPUS    ?= 1#             its processors
+ACCEL   ?= tcg#           kvm is often slower when it is nested
+Q       ?=#               further arguments for QEMU
+CMD     ?=#               words for the kernel's command line
+TEST    ?=#               run only tests that begin so, or this scenario
+DEBUG   ?= 1#             poison, red zones, call sites, slow checks
+WERROR  ?=#               1: warnings are errors
+V       ?=#               1: show every command
+HOSTCC  ?= gcc clang#     compilers the host tests are built with
+SETUP   ?=#               skip: do not look for missing tools
+export B M CPUS ACCEL Q CMD TEST V HOSTCC SETUP
+
+# --- tools and flags ---------------------------------------------------------
+ifeq ($(origin CC),default)
+CC      := gcc
+endif
+NASM    ?= nasm
+LD      ?= ld
+quiet   := $(if $(V),,@)
+say      = $(if $(V),@:,@printf '  %-7s %s\n' '$(1)' '$(2)')
+
+WARN    := -Wall -Wextra -Wconversion -Wshadow -Wmissing-prototypes \
+           $(if $(WERROR),-Werror)
+INCLUDE := -I. -Imm/include -Imm
+STD     ?= gnu11
+COMMON  := -std=$(STD) -g $(WARN) $(INCLUDE) -MMD -MP
+KCFLAGS := $(COMMON) -O2 -ffreestanding -fno-pic -fno-pie -mno-red-zone \
+           -mgeneral-regs-only -mcmodel=kernel -fno-stack-protector \
+           -fno-omit-frame-pointer -fno-strict-aliasing -fcf-protection=none \
+           -fno-asynchronous-unwind-tables \
+           -DMM_PORT_HEADER='"kernel/mm_port.h"' -DMM_DEBUG=$(DEBUG) \
+           -DMM_INJECT=$(DEBUG)
+KLDFLAGS := -nostdlib -static -z max-page-size=0x1000 -z noexecstack \
+           --fatal-warnings --warn-common --build-id=none -T linker.ld
+SANITIZE ?= -fsanitize=address,undefined -fno-sanitize-recover=all
+HCFLAGS := $(COMMON) -O1 -fno-omit-frame-pointer -fno-strict-aliasing \
+           $(SANITIZE) -D_DEFAULT_SOURCE \
+           -DMM_PORT_HEADER='"tests/host/sim_port.h"' -DMM_DEBUG=1 \
+           -DMM_INJECT=1
+
+# --- sources and objects -----------------------------------------------------
+KERNEL_SOURCES ?= $(shell find boot kernel mm tests/shared tests/kernel \
+                    -name '*.c' -o -name '*.asm' | sort)
+# Parts of the kernel that need no machine are tested here, too.
+HOST_KERNEL    := kernel/cmdline.c kernel/multiboot2.c kernel/lib/format.c
+HOST_SOURCES   ?= $(shell find mm tests/shared tests/host -name '*.c' | sort) \
+                  $(HOST_KERNEL)
+KERNEL_OBJECTS := $(KERNEL_SOURCES:%=$(B)/kernel/%.o)
+KERNEL  := $(B)/vellum.elf
+ISO     := $(B)/vellum.iso
+HOST_TESTS := $(HOSTCC:%=$(B)/host-%/test)
+
+# What scripts/setup must find before anything is compiled.
+GROUP   := $(or $(if $(filter check,$(MAKECMDGOALS)),check),$\
+           $(if $(filter test test-% clang,$(MAKECMDGOALS) $(CC)),test),$\
+           $(if $(filter run run-uefi debug bench,$(MAKECMDGOALS)),run),build)
+READY   := $(B)/.setup-$(GROUP)
+
+# --- what to type ------------------------------------------------------------
+.PHONY: all iso run run-uefi debug test test-host test-kernel test-bochs check \
+        bench setup clean help release compile FORCE
+.DELETE_ON_ERROR:
+all: iso            ## the kernel and the ISO
+iso: $(ISO)         ## the same: build/vellum.iso
+run: iso            ## boot it in QEMU, on this terminal
+	@scripts/run
+run-uefi: iso       ## the same with UEFI firmware
+	@FIRMWARE=uefi scripts/run
+debug: iso          ## boot it stopped, with gdb at the stub
+	@scripts/debug
+test: $(HOST_TESTS) iso release   ## all tests
+	@scripts/test
+test-host: $(HOST_TESTS)          ## the modules here, under sanitizers
+	@scripts/test-host
+test-kernel: iso release          ## the kernel in QEMU, all scenarios
+	@scripts/test-kernel
+test-bochs: iso     ## the kernel's own tests in Bochs (slow)
+	@scripts/setup bochs
+	@tests/qemu/bochs
+check: $(READY)     ## what a compiler or a script can check
+	@MAKE='$(MAKE)' scripts/check
+bench: release      ## figures, counted in instructions
+	@scripts/bench
+setup:              ## install everything `make check` needs
+	@scripts/setup check
+clean:              ## remove build/
+	rm -rf $(B)
+help:               ## this text
+	@scripts/help
+
+# --- how it is made ----------------------------------------------------------
+$(READY): scripts/setup
+	@DRY= scripts/setup $(GROUP)
+	@mkdir -p $(@D) && touch $@
+
+# Other flags than last time: everything is compiled again.
+$(B)/flags: export FLAGS := $(CC) $(KCFLAGS) $(KLDFLAGS) $(NASM) $(HCFLAGS)
+$(B)/flags: FORCE
+	@mkdir -p $(@D)
+	@echo "$$FLAGS" | cmp -s - $@ || echo "$$FLAGS" >$@
+
+$(B)/kernel/%.c.o: %.c $(B)/flags | $(READY)
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$(quiet)$(CC) $(KCFLAGS) -c $< -o $@
+
+$(B)/kernel/%.asm.o: %.asm $(B)/flags | $(READY)
+	$(call say,NASM,$<)
+	@mkdir -p $(@D)
+	$(quiet)$(NASM) -f elf64 -g -F dwarf -Iboot/ -I$(B)/ \
+	    -MD $(@:.o=.d) -MP $< -o $@
+
+# The console font: public domain, from the package console-setup-linux.
+$(B)/font.psf: | $(READY)
+	@mkdir -p $(@D)
+	$(quiet)gunzip -c /usr/share/consolefonts/Uni2-VGA16.psf.gz >$@
+$(B)/kernel/kernel/console/font_data.asm.o: $(B)/font.psf
+
+# Two links: the second puts in the tables of the addresses of the first.
+$(B)/symbols-0.asm: scripts/symbols | $(READY)
+	@mkdir -p $(@D)
+	$(quiet)scripts/symbols >$@
+$(B)/symbols-1.asm: $(B)/pass-1.elf scripts/symbols
+	$(quiet)scripts/symbols $< >$@
+$(B)/symbols-%.o: $(B)/symbols-%.asm
+	$(quiet)$(NASM) -f elf64 $< -o $@
+$(B)/pass-1.elf: $(KERNEL_OBJECTS) $(B)/symbols-0.o linker.ld
+	$(quiet)$(LD) $(KLDFLAGS) $(filter %.o,$^) -o $@
+$(KERNEL): $(B)/pass-1.elf $(B)/symbols-1.o
+	$(call say,LINK,$@)
+	$(quiet)$(LD) $(KLDFLAGS) $(KERNEL_OBJECTS) $(B)/symbols-1.o -o $@
+	$(quiet)scripts/symbols --same $< $@
+
+# Host tests: build/host-gcc/test and build/host-clang/test.
+define host_rules
+$(B)/host-$(1)/%.c.o: %.c $(B)/flags | $(READY)
+	$$(call say,CC[$(1)],$$<)
+	@mkdir -p $$(@D)
+	$$(quiet)$(1) $$(HCFLAGS) -c $$< -o $$@
+$(B)/host-$(1)/test: $(HOST_SOURCES:%=$(B)/host-$(1)/%.o)
+	$$(call say,LINK,$$@)
+	$$(quiet)$(1) $$(SANITIZE) $$^ -o $$@ -lpthread
+endef
+$(foreach compiler,$(HOSTCC),$(eval $(call host_rules,$(compiler))))
+
+$(ISO): $(KERNEL) iso/grub.cfg scripts/iso
+	$(call say,ISO,$@)
+	$(quiet)scripts/iso $(KERNEL) $@
+
+# The kernel without debugging: for a scenario, and for the figures.
+release: | $(READY)
+	@$(MAKE) --no-print-directory B=$(B)/release DEBUG=0 SETUP=skip iso
+
+compile: $(KERNEL) $(foreach c,$(HOSTCC),$(HOST_SOURCES:%=$(B)/host-$(c)/%.o))
+
+-include $(KERNEL_OBJECTS:.o=.d)
+-include $(foreach c,$(HOSTCC),$(HOST_SOURCES:%=$(B)/host-$(c)/%.d))
