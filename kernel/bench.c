@@ -1,0 +1,382 @@
+/* SPDX-License-Identifier: MIT */
+/* bench: what operations cost, counted by the time stamp counter. */
+/*
+ * Idea: each operation runs SAMPLES times between two RDTSCs; the cost of an
+ * empty measurement is taken off. The median says what is usual, the mean
+ * shows the slow path that a batch pays for, the minimum the best case.
+ *
+ *   bench: NAME MEDIAN UNIT min MIN mean MEAN
+ *
+ * Limits: one processor, interrupts off. Ticks are instructions only under
+ * QEMU's -icount shift=0; the unit is printed as if they were.
+ */
+#include "kernel/bench.h"
+
+#include <mm/frame.h>
+#include <mm/kmalloc.h>
+#include <mm/kmap.h>
+#include <mm/pt.h>
+#include <mm/slab.h>
+#include "base/bits.h"
+#include "kernel/console/console.h"
+#include "kernel/cpu.h"
+#include "kernel/image.h"
+#include "kernel/kernel.h"
+#include "kernel/lib/string.h"
+#include "kernel/memory.h"
+
+#define SAMPLES     2000
+#define BATCH       1000
+#define RANGE_PAGES 16
+
+/* Set up by prepare(), taken down by finish(). */
+static struct {
+    struct slab_cache *cache; /* objects of 200 bytes */
+    vaddr_t range;            /* RANGE_PAGES of kernel addresses */
+    pfn_t frame;              /* RANGE_PAGES frames in a row */
+} bench;
+
+static uint64_t sample[SAMPLES];
+static pfn_t frames[BATCH];
+static void *blocks[BATCH];
+
+/* --- operations: true if they worked -------------------------------------- */
+
+static bool do_nothing(unsigned argument)
+{
+    (void)argument;
+    return true;
+}
+
+static bool do_frame(unsigned order)
+{
+    pfn_t frame = frame_alloc(order, FRAME_KERNEL, FRAME_ANY);
+
+    if (pfn_is_none(frame)) {
+        return false;
+    }
+    frame_free(frame, order);
+    return true;
+}
+
+static bool do_frame_zeroed(unsigned order)
+{
+    pfn_t frame = frame_alloc(order, FRAME_KERNEL, FRAME_ZEROED);
+
+    if (pfn_is_none(frame)) {
+        return false;
+    }
+    frame_free(frame, order);
+    return true;
+}
+
+static bool do_kmalloc(unsigned bytes)
+{
+    void *block = kmalloc(bytes);
+
+    kfree(block);
+    return block != NULL;
+}
+
+static bool do_slab(unsigned argument)
+{
+    (void)argument;
+    void *object = slab_alloc(bench.cache);
+
+    slab_free(bench.cache, object);
+    return object != NULL;
+}
+
+static bool do_kmap(unsigned pages)
+{
+    void *block = kmap_alloc(pages * PAGE_BYTES, KMAP_EAGER, "bench");
+
+    kmap_free(block);
+    return block != NULL;
+}
+
+/* Addresses and tables only: frames that are there, as Linux's vmap(). */
+static bool do_window(unsigned pages)
+{
+    paddr_t image = paddr_of(image_physical(image_start));
+    void *window = kmap_mmio(image, pages * PAGE_BYTES, PT_WB, "bench");
+
+    kmap_free(window);
+    return window != NULL;
+}
+
+static bool do_lookup(unsigned argument)
+{
+    struct pt_attr attr;
+    pfn_t frame;
+
+    (void)argument;
+    return pt_lookup(&pt_kernel, (vaddr_t)do_lookup, &frame, &attr);
+}
+
+static bool do_flush(unsigned pages)
+{
+    struct tlb_batch batch;
+
+    tlb_batch_init(&batch, &pt_kernel.tlb);
+    tlb_batch_range(&batch, bench.range, bench.range + pages * PAGE_BYTES, 0);
+    tlb_commit(&batch);
+    return true;
+}
+
+static bool protect(unsigned pages, unsigned flags)
+{
+    struct tlb_batch batch;
+    struct pt_cursor cursor;
+    uint64_t bytes = pages * PAGE_BYTES;
+
+    if (pt_open(&pt_kernel, bench.range, bench.range + bytes, &batch,
+                &cursor) != MM_OK) {
+        return false;
+    }
+    enum mm_status status =
+        pt_protect(&cursor, bench.range, bytes, pt_attr(flags));
+    pt_close(&cursor);
+    tlb_commit(&batch);
+    return status == MM_OK;
+}
+
+/* Rights go and come in turn: an even number of runs leaves them as before. */
+static bool do_protect(unsigned pages)
+{
+    static unsigned turn;
+
+    turn ^= PT_WRITE;
+    return protect(pages, turn ^ PT_WRITE);
+}
+
+static bool do_map(unsigned pages)
+{
+    struct tlb_batch batch;
+    struct pt_cursor cursor;
+    uint64_t bytes = pages * PAGE_BYTES;
+    vaddr_t end;
+
+    if (pt_open(&pt_kernel, bench.range, bench.range + bytes, &batch,
+                &cursor) != MM_OK) {
+        return false;
+    }
+    bool success = pt_unmap(&cursor, bench.range, bytes, &end) == MM_OK;
+    success = success && pt_map(&cursor, bench.range, bench.frame, bytes,
+                                pt_attr(PT_WRITE | PT_GLOBAL)) == MM_OK;
+    pt_close(&cursor);
+    tlb_commit(&batch);
+    return success;
+}
+
+/* --- measuring ------------------------------------------------------------ */
+
+static bool take_samples(bool (*operation)(unsigned), unsigned argument)
+{
+    for (unsigned i = 0; i < SAMPLES; i++) {
+        uint64_t start = cpu_rdtsc();
+        bool success = operation(argument);
+        sample[i] = cpu_rdtsc() - start;
+        if (!success) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Shell's sort, gaps halved: no recursion, and fast enough for SAMPLES. */
+static void sort_samples(void)
+{
+    for (unsigned gap = SAMPLES / 2; gap > 0; gap /= 2) {
+        for (unsigned i = gap; i < SAMPLES; i++) {
+            uint64_t value = sample[i];
+            unsigned at = i;
+            while (at >= gap && sample[at - gap] > value) {
+                sample[at] = sample[at - gap];
+                at -= gap;
+            }
+            sample[at] = value;
+        }
+    }
+}
+
+static uint64_t less(uint64_t value, uint64_t empty)
+{
+    return value > empty ? value - empty : 0;
+}
+
+static uint64_t empty_measurement(void)
+{
+    if (!take_samples(do_nothing, 0)) {
+        return 0;
+    }
+    sort_samples();
+    return sample[SAMPLES / 2];
+}
+
+struct subject {
+    const char *name;
+    bool (*operation)(unsigned argument);
+    unsigned argument;
+};
+
+static bool measure(const struct subject *subject, uint64_t empty)
+{
+    uint64_t sum = 0;
+
+    if (!take_samples(subject->operation, subject->argument)) {
+        printk("%s: an operation failed: too little memory?\n", subject->name);
+        return false;
+    }
+    sort_samples();
+    for (unsigned i = 0; i < SAMPLES; i++) {
+        sum += sample[i];
+    }
+    printk("bench: %s %lu instructions min %lu mean %lu\n", subject->name,
+           less(sample[SAMPLES / 2], empty), less(sample[0], empty),
+           less(sum / SAMPLES, empty));
+    return true;
+}
+
+/* --- batches: the sum of BATCH operations, and their opposites -------------
+ */
+
+static bool batch_frames(void)
+{
+    unsigned count = 0;
+    uint64_t start = cpu_rdtsc();
+
+    for (; count < BATCH; count++) {
+        frames[count] = frame_alloc(0, FRAME_KERNEL, FRAME_ANY);
+        if (pfn_is_none(frames[count])) {
+            break;
+        }
+    }
+    for (unsigned i = 0; i < count; i++) {
+        frame_free(frames[i], 0);
+    }
+    uint64_t ticks = cpu_rdtsc() - start;
+    printk("bench: frame_batch_1000 %lu instructions\n", ticks / BATCH);
+    return count == BATCH;
+}
+
+static bool batch_kmalloc(void)
+{
+    unsigned count = 0;
+    uint64_t start = cpu_rdtsc();
+
+    for (; count < BATCH; count++) {
+        blocks[count] = kmalloc(64);
+        if (blocks[count] == NULL) {
+            break;
+        }
+    }
+    /* 7 and BATCH have no common divisor: each is freed once, out of order. */
+    for (unsigned i = 0; i < count; i++) {
+        kfree(blocks[(i * 7) % BATCH]);
+        blocks[(i * 7) % BATCH] = NULL;
+    }
+    uint64_t ticks = cpu_rdtsc() - start;
+    printk("bench: kmalloc_64_batch_1000 %lu instructions\n", ticks / BATCH);
+    for (unsigned i = 0; i < BATCH && count < BATCH; i++) {
+        kfree(blocks[i]); /* it broke off: some are left */
+    }
+    return count == BATCH;
+}
+
+/* --- the list ------------------------------------------------------------- */
+
+static const struct subject subjects[] = {
+    {"frame_order_0", do_frame, 0},
+    {"frame_order_3", do_frame, 3},
+    {"frame_order_9", do_frame, 9},
+    {"frame_order_10", do_frame, 10},
+    {"frame_zeroed", do_frame_zeroed, 0},
+    {"kmalloc_64", do_kmalloc, 64},
+    {"kmalloc_4096", do_kmalloc, 4096},
+    {"kmalloc_16k", do_kmalloc, 16 * 1024},
+    {"slab_200", do_slab, 0},
+    {"pt_lookup", do_lookup, 0},
+    {"tlb_flush_1", do_flush, 1},
+    {"tlb_flush_16", do_flush, 16},
+    {"pt_protect_1", do_protect, 1},
+    {"pt_protect_16", do_protect, 16},
+    {"pt_unmap_map_1", do_map, 1},
+    {"pt_unmap_map_16", do_map, 16},
+    {"kmap_window_1", do_window, 1},
+    {"kmap_window_16", do_window, 16},
+    {"kmap_alloc_1", do_kmap, 1},
+    {"kmap_alloc_16", do_kmap, 16},
+};
+_Static_assert(SAMPLES % 2 == 0, "do_protect() leaves the rights as before");
+
+/* Once, at start: what kernel_main() and frame_init() have left. */
+static void print_start(void)
+{
+    struct frame_stats stats;
+
+    frame_stats(&stats);
+    uint64_t ram = stats.managed * PAGE_BYTES;
+    uint64_t ppm = stats.set_aside_bytes * 1000 / max_u64(ram / 1000, 1);
+    printk("bench: start_to_heap %lu instructions\n",
+           kernel_ready_clock - kernel_start_clock);
+    printk("bench: metadata_at_start %lu bytes\n", stats.set_aside_bytes);
+    printk("bench: metadata_of_ram %lu.%04lu percent\n", ppm / 10000,
+           ppm % 10000);
+}
+
+/* Pages for the table operations: frames of our own, in a block's place. */
+static bool prepare(void)
+{
+    bench.frame = frame_alloc(4, FRAME_KERNEL, FRAME_ANY);
+    bench.cache = slab_create("bench", 200, 0, NULL);
+    bench.range =
+        (vaddr_t)kmap_alloc(RANGE_PAGES * PAGE_BYTES, KMAP_LAZY, "bench range");
+    return !pfn_is_none(bench.frame) && bench.cache != NULL &&
+           bench.range != 0 && do_map(RANGE_PAGES);
+}
+
+static bool finish(void)
+{
+    bool success = true;
+
+    kmap_free((void *)bench.range);
+    if (!pfn_is_none(bench.frame)) {
+        frame_free(bench.frame, 4);
+    }
+    if (bench.cache != NULL) {
+        success = slab_destroy(bench.cache) == MM_OK;
+    }
+    return success;
+}
+
+static bool run_subjects(const char *pattern)
+{
+    size_t length = strlen(pattern);
+    uint64_t empty = empty_measurement();
+    bool success = true;
+
+    for (size_t i = 0; i < sizeof(subjects) / sizeof(subjects[0]); i++) {
+        if (strncmp(subjects[i].name, pattern, length) == 0) {
+            success = measure(&subjects[i], empty) && success;
+        }
+    }
+    if (length == 0) {
+        success = batch_frames() && success;
+        success = batch_kmalloc() && success;
+    }
+    return success;
+}
+
+bool bench_run(const char *pattern)
+{
+    bool success = prepare();
+
+    if (success) {
+        print_start();
+        success = run_subjects(pattern);
+    } else {
+        printk("no memory for the measurements\n");
+    }
+    return finish() && success;
+}

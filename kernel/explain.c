@@ -1,0 +1,474 @@
+/* SPDX-License-Identifier: MIT */
+/* explain: words for addresses, entries and walks. */
+/*
+ * Idea: fault reports, the monitor and the tour say the same things; here is
+ * the one place that finds the words. Nothing here changes anything, and
+ * nothing here faults: tables are read by probes first.
+ */
+#include "kernel/explain.h"
+
+#include <mm/frame.h>
+#include <mm/kmap.h>
+#include <mm/mm.h>
+#include "base/bits.h"
+#include "kernel/console/console.h"
+#include "kernel/cpu.h"
+#include "kernel/fixup.h"
+#include "kernel/image.h"
+#include "kernel/lib/format.h"
+#include "kernel/lib/string.h"
+#include "kernel/memory.h"
+
+/* --- places --------------------------------------------------------------- */
+
+struct area {
+    const char *kind;
+    const char *name;
+    vaddr_t start;
+    vaddr_t end; /* last byte */
+};
+
+/* The parts of the layout, sorted; what lies between them is nobody's. */
+static const struct area areas[] = {
+    {"page 0, never mapped", "", 0, PAGE_BYTES - 1},
+    {"user half", "", PAGE_BYTES, LAYOUT_DIRECT - 1},
+    {"direct map", "", LAYOUT_DIRECT, LAYOUT_DIRECT + LAYOUT_DIRECT_BYTES - 1},
+    {"kmap area", "", LAYOUT_KMAP, LAYOUT_KMAP_END - 1},
+    {"frame records", "", LAYOUT_RECORDS,
+     LAYOUT_RECORDS + LAYOUT_DIRECT_BYTES / PAGE_BYTES * 16 - 1},
+    {"kernel image", "", LAYOUT_IMAGE, LAYOUT_SCREEN - 1},
+    {"screen", "", LAYOUT_SCREEN, LAYOUT_SCREEN + LAYOUT_SCREEN_BYTES - 1},
+    {"end of memory, never mapped", "", LAYOUT_SCREEN + LAYOUT_SCREEN_BYTES,
+     UINT64_MAX},
+};
+
+static bool is_inside(vaddr_t address, const struct area *area)
+{
+    return address >= area->start && address <= area->end;
+}
+
+static void set_place(struct explain_place *out, const struct area *area)
+{
+    *out = (struct explain_place){area->kind, area->name, area->start,
+                                  area->end, false};
+}
+
+static void place_in_stacks(vaddr_t address, struct explain_place *out)
+{
+    static const char *const name[STACK_COUNT] = {
+        [STACK_KERNEL] = "kernel stack",
+        [STACK_DOUBLE_FAULT] = "double fault stack",
+        [STACK_NMI] = "NMI stack",
+        [STACK_MACHINE_CHECK] = "machine check stack",
+    };
+    uint64_t stride = PAGE_BYTES + STACK_BYTES;
+    uint64_t index = (address - (vaddr_t)stacks_start) / stride;
+    vaddr_t guard = (vaddr_t)stacks_start + index * stride;
+
+    if (index >= STACK_COUNT) {
+        return;
+    }
+    out->name = name[index];
+    out->is_guard = image_is_stack_guard(address);
+    out->kind = out->is_guard ? "guard of stack" : "stack";
+    out->start = out->is_guard ? guard : guard + PAGE_BYTES;
+    out->end = out->start + (out->is_guard ? PAGE_BYTES : STACK_BYTES) - 1;
+}
+
+static void place_in_image(vaddr_t address, struct explain_place *out)
+{
+    const struct area segment[] = {
+        {"kernel image", ".text", (vaddr_t)text_start, (vaddr_t)text_end - 1},
+        {"kernel image", ".rodata", (vaddr_t)rodata_start,
+         (vaddr_t)rodata_end - 1},
+        {"kernel image", ".data", (vaddr_t)data_start, (vaddr_t)data_end - 1},
+        {"kernel image", ".stacks", (vaddr_t)stacks_start,
+         (vaddr_t)stacks_end - 1},
+        {"kernel image", ".symbols", (vaddr_t)symbols_start,
+         (vaddr_t)symbols_end - 1},
+    };
+
+    for (size_t i = 0; i < sizeof(segment) / sizeof(segment[0]); i++) {
+        if (is_inside(address, &segment[i])) {
+            set_place(out, &segment[i]);
+        }
+    }
+    if (address >= (vaddr_t)stacks_start && address < (vaddr_t)stacks_end) {
+        place_in_stacks(address, out);
+    }
+}
+
+static void place_in_kmap(vaddr_t address, struct explain_place *out)
+{
+    struct kmap_info info;
+
+    if (mm_stage() < MM_STAGE_MAPS || !kmap_find(address, &info)) {
+        out->kind = "kmap area, no block";
+        return;
+    }
+    out->name = info.name;
+    out->is_guard = info.is_guard;
+    out->kind = info.is_guard ? "guard of kmap block" : "kmap block";
+    out->start = info.is_guard ? align_down(address, PAGE_BYTES) : info.start;
+    out->end = out->start + (info.is_guard ? PAGE_BYTES : info.bytes) - 1;
+}
+
+void explain_place(vaddr_t address, struct explain_place *out)
+{
+    static const struct area nobody = {"no part of the layout", "", 0,
+                                       UINT64_MAX};
+
+    set_place(out, &nobody);
+    for (size_t i = 0; i < sizeof(areas) / sizeof(areas[0]); i++) {
+        if (is_inside(address, &areas[i])) {
+            set_place(out, &areas[i]);
+        }
+    }
+    if (out->start == LAYOUT_IMAGE) {
+        place_in_image(address, out);
+    } else if (out->start == LAYOUT_KMAP) {
+        place_in_kmap(address, out);
+    }
+}
+
+struct explain_text explain_place_text(vaddr_t address)
+{
+    struct explain_text text;
+    struct explain_place place;
+
+    explain_place(address, &place);
+    if (pt_features.levels != 0 && !pt_is_canonical(address)) {
+        ksnprintf(text.text, sizeof(text.text),
+                  "between the halves: not canonical");
+        return text;
+    }
+    bool has_name = place.name[0] != '\0';
+    ksnprintf(text.text, sizeof(text.text),
+              "%s%s%s%s (0x%lx-0x%lx), 0x%lx bytes in", place.kind,
+              has_name ? " \"" : "", place.name, has_name ? "\"" : "",
+              place.start, place.end, address - place.start);
+    return text;
+}
+
+/* --- frames --------------------------------------------------------------- */
+
+static void describe_record(pfn_t pfn, struct explain_text *out)
+{
+    const struct frame_record *record = record_of(pfn);
+    uint32_t refs = atomic_load_explicit(&record->refs, memory_order_relaxed);
+
+    if (record->order == RECORD_TAIL || record->type == FRAME_NONE) {
+        ksnprintf(out->text, sizeof(out->text), "inside a larger block");
+        return;
+    }
+    ksnprintf(out->text, sizeof(out->text), "%s, order %u, %u holder%s",
+              frame_type_name((enum frame_type)record->type), record->order,
+              refs, refs == 1 ? "" : "s");
+}
+
+static void describe_range(pfn_t pfn, struct explain_text *out)
+{
+    const struct memmap_range *range =
+        memmap_find(memory_map(), pfn_to_phys(pfn));
+
+    if (range == NULL) {
+        ksnprintf(out->text, sizeof(out->text),
+                  "no RAM: nothing in the memory map");
+        return;
+    }
+    ksnprintf(out->text, sizeof(out->text), "%s%s%s: %s",
+              memmap_type_name(range->type), range->owner[0] ? ", " : "",
+              range->owner, range->reason);
+}
+
+struct explain_text explain_frame(pfn_t pfn)
+{
+    struct explain_text out;
+
+    if (mm_stage() < MM_STAGE_FRAMES) {
+        describe_range(pfn, &out);
+        return out;
+    }
+    switch (frame_state(pfn)) {
+    case FRAME_STATE_FREE:
+        ksnprintf(out.text, sizeof(out.text), "free");
+        return out;
+    case FRAME_STATE_CACHED:
+        ksnprintf(out.text, sizeof(out.text), "free, in a CPU's array");
+        return out;
+    case FRAME_STATE_METADATA:
+        ksnprintf(out.text, sizeof(out.text), "frame records");
+        return out;
+    case FRAME_STATE_ALLOCATED:
+        describe_record(pfn, &out);
+        return out;
+    case FRAME_STATE_RESERVED:
+    case FRAME_STATE_NO_RAM:
+        break;
+    }
+    describe_range(pfn, &out);
+    return out;
+}
+
+/* --- entries and walks ---------------------------------------------------- */
+
+const char *explain_memory(unsigned memory)
+{
+    static const char *const name[8] = {"WB", "WC", "UC-", "UC",
+                                        "WB", "WP", "UC-", "WT"};
+
+    return name[memory & 7];
+}
+
+const char *explain_leaf_bytes(unsigned level)
+{
+    static const char *const name[] = {"4 KiB", "2 MiB", "1 GiB", "512 GiB",
+                                       "256 TiB"};
+
+    return name[level];
+}
+
+struct explain_text explain_bytes(uint64_t bytes)
+{
+    static const struct {
+        uint64_t bytes;
+        const char *name;
+    } unit[] = {{TiB, "TiB"}, {GiB, "GiB"}, {MiB, "MiB"}, {KiB, "KiB"}};
+    struct explain_text out;
+
+    for (size_t i = 0; i < sizeof(unit) / sizeof(unit[0]); i++) {
+        uint64_t whole = bytes / unit[i].bytes;
+        uint64_t tenth = (bytes % unit[i].bytes) * 10 / unit[i].bytes;
+
+        if (whole > 0 && (tenth == 0 || whole >= 100)) {
+            ksnprintf(out.text, sizeof(out.text), "%lu %s", whole,
+                      unit[i].name);
+            return out;
+        }
+        if (whole > 0) {
+            ksnprintf(out.text, sizeof(out.text), "%lu.%lu %s", whole, tenth,
+                      unit[i].name);
+            return out;
+        }
+    }
+    ksnprintf(out.text, sizeof(out.text), "%lu bytes", bytes);
+    return out;
+}
+
+static void append(struct explain_text *text, const char *more)
+{
+    size_t length = strlen(text->text);
+
+    ksnprintf(text->text + length, sizeof(text->text) - length, "%s%s",
+              length > 0 ? " " : "", more);
+}
+
+static const char *promise_text(enum pt_promise promise)
+{
+    switch (promise) {
+    case PT_ZERO:
+        return "promise of a zeroed frame";
+    case PT_OBJECT:
+        return "promise of a page of an object";
+    case PT_GUARD:
+        return "guard: nothing, ever";
+    case PT_GUARD_GROW:
+        return "guard that may move";
+    }
+    return "unknown promise";
+}
+
+static void append_state(struct explain_text *text, pte_t entry, unsigned level)
+{
+    switch (pte_state(entry, level)) {
+    case PTE_ABSENT:
+        append(text, entry.v == 0 ? "absent" : "not present");
+        return;
+    case PTE_PROMISE:
+        append(text, promise_text(pte_promise(entry)));
+        return;
+    case PTE_PARKED:
+        append(text, "parked frame: access is off");
+        return;
+    case PTE_SWAPPED:
+        append(text, "swapped out");
+        return;
+    case PTE_TABLE:
+        append(text, "table");
+        return;
+    case PTE_PRESENT:
+        append(text, explain_leaf_bytes(level));
+        return;
+    }
+}
+
+/* What the entry alone allows; the levels above may allow less. */
+static void append_rights(struct explain_text *text, pte_t entry)
+{
+    const char rights[] = {'r', (entry.v & PTE_RW) != 0 ? 'w' : '-',
+                           (entry.v & PTE_XD) != 0 ? '-' : 'x', '\0'};
+
+    append(text, rights);
+}
+
+struct explain_text explain_entry(pte_t entry, unsigned level)
+{
+    static const struct {
+        uint64_t bit;
+        const char *name;
+        bool is_leaf_only; /* the CPU ignores it in a table's entry */
+    } bits[] = {
+        {PTE_US, "user", false},    {PTE_G, "global", true},
+        {PTE_A, "accessed", false}, {PTE_D, "dirty", true},
+        {PTE_OWN, "owned", true},   {PTE_COW, "copy-on-write", true},
+    };
+    struct explain_text text = {""};
+    bool is_leaf = pte_is_leaf(entry, level);
+
+    append_state(&text, entry, level);
+    if (!pte_is_present(entry)) {
+        return text;
+    }
+    append_rights(&text, entry);
+    if (is_leaf) {
+        append(&text, explain_memory(pte_attr(entry, level).memory));
+    }
+    for (size_t i = 0; i < sizeof(bits) / sizeof(bits[0]); i++) {
+        if ((entry.v & bits[i].bit) != 0 &&
+            (is_leaf || !bits[i].is_leaf_only)) {
+            append(&text, bits[i].name);
+        }
+    }
+    if (walk_reserved_bits(entry, level) != 0) {
+        append(&text, "RESERVED BITS");
+    }
+    return text;
+}
+
+/* Can each entry on the way to @address be read? */
+static bool is_readable(pfn_t root, vaddr_t address)
+{
+    paddr_t table = pfn_to_phys(root);
+    struct probe probe;
+
+    for (unsigned level = pt_features.levels; level-- > 0;) {
+        const pte_t *entries = phys_to_virt(table);
+
+        if (!probe_read64(&entries[pte_index(address, level)], &probe)) {
+            return false;
+        }
+        pte_t entry = {probe.value};
+        if (!pte_is_table(entry, level) ||
+            walk_reserved_bits(entry, level) != 0) {
+            return true;
+        }
+        table = pfn_to_phys(pte_pfn(entry, level));
+    }
+    return true;
+}
+
+bool explain_walk(vaddr_t address, struct walk *out)
+{
+    pfn_t root = phys_to_pfn(paddr_of(cpu_read_cr3()));
+
+    if (pt_features.levels == 0 || !is_readable(root, address)) {
+        return false;
+    }
+    walk_address(root, address, out);
+    return true;
+}
+
+void explain_print_walk(const struct walk *walk, unsigned blame,
+                        const char *title)
+{
+    for (unsigned i = 0; i < walk->count; i++) {
+        const struct walk_step *step = &walk->step[i];
+
+        printk("%*s%4s[%3u] at 0x%010lx: 0x%016lx  %s%s\n", (int)strlen(title),
+               i == 0 ? title : "", walk_level_name(step->level), step->index,
+               step->table.v + step->index * sizeof(pte_t), step->entry.v,
+               explain_entry(step->entry, step->level).text,
+               i == blame ? "  <- here" : "");
+    }
+}
+
+/* --- judgement ------------------------------------------------------------ */
+
+struct walk_rules explain_rules(void)
+{
+    uint64_t cr4 = cpu_read_cr4();
+
+    return (struct walk_rules){
+        .write_protect = (cpu_read_cr0() & CR0_WP) != 0,
+        .nx = cpu_features.has_nx,
+        .smep = (cr4 & CR4_SMEP) != 0,
+        .smap = (cr4 & CR4_SMAP) != 0,
+    };
+}
+
+uint32_t explain_error_code(enum walk_verdict verdict, unsigned access,
+                            const struct walk_rules *rules)
+{
+    uint32_t code = access & (FAULT_W | FAULT_U);
+
+    /* Fetches are told apart only where it matters. [SDM-3A 4.7] */
+    if ((access & WALK_EXEC) != 0 && (rules->nx || rules->smep)) {
+        code |= FAULT_I;
+    }
+    if (verdict == WALK_RESERVED_BIT) {
+        code |= FAULT_RSVD;
+    }
+    return code | (verdict != WALK_NOT_PRESENT ? (uint32_t)FAULT_P : 0);
+}
+
+/* A promise in the way: kept for an access it allows, else its own error. */
+static enum fault_result result_of_promise(pte_t entry, unsigned level,
+                                           uint32_t code,
+                                           const struct walk_rules *rules)
+{
+    struct pt_attr attr = pte_attr(entry, level);
+
+    if ((code & FAULT_U) != 0 && (attr.flags & PT_USER) == 0) {
+        return FAULT_SUPERVISOR;
+    }
+    if (pte_promise(entry) != PT_ZERO) {
+        return pte_promise(entry) == PT_OBJECT ? FAULT_NOT_MAPPED : FAULT_GUARD;
+    }
+    if ((code & FAULT_I) != 0 && rules->nx && (attr.flags & PT_EXEC) == 0) {
+        return FAULT_NO_EXECUTE;
+    }
+    if ((code & FAULT_W) != 0 && (attr.flags & PT_WRITE) == 0) {
+        return FAULT_READ_ONLY;
+    }
+    return FAULT_RESOLVED;
+}
+
+enum fault_result explain_fault(const struct walk *walk, uint32_t code,
+                                const struct walk_rules *rules,
+                                unsigned *out_blame)
+{
+    static const enum fault_result by_verdict[] = {
+        [WALK_ALLOWED] = FAULT_SPURIOUS,
+        [WALK_NON_CANONICAL] = FAULT_NOT_MAPPED,
+        [WALK_NOT_PRESENT] = FAULT_NOT_MAPPED,
+        [WALK_RESERVED_BIT] = FAULT_RESERVED_BIT,
+        [WALK_READ_ONLY] = FAULT_READ_ONLY,
+        [WALK_NO_EXECUTE] = FAULT_NO_EXECUTE,
+        [WALK_SUPERVISOR] = FAULT_SUPERVISOR,
+        [WALK_USER_EXEC] = FAULT_USER_EXEC,
+        [WALK_USER_ACCESS] = FAULT_USER_ACCESS,
+    };
+    enum walk_verdict verdict = walk_judge(walk, code, rules, out_blame);
+
+    if ((code & FAULT_RSVD) != 0) {
+        return FAULT_RESERVED_BIT;
+    }
+    if (walk->address < PAGE_BYTES) {
+        return FAULT_NULL;
+    }
+    if (walk->state == PTE_PROMISE) {
+        const struct walk_step *last = &walk->step[walk->count - 1];
+        return result_of_promise(last->entry, last->level, code, rules);
+    }
+    return by_verdict[verdict];
+}

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: MIT */
+/* explain: words for addresses, entries and walks. */
+#ifndef KERNEL_EXPLAIN_H
+#define KERNEL_EXPLAIN_H
+
+#include <mm/fault.h>
+#include <mm/walk.h>
+
+/* Whose an address is, by the layout and by the blocks in it. */
+struct explain_place {
+    const char *kind; /* "direct map", "kmap block", "guard of stack", ... */
+    const char *name; /* of block, segment or stack; "" if it has none */
+    vaddr_t start;
+    vaddr_t end; /* last byte, so that the top of memory can be said */
+    bool is_guard;
+};
+
+/*
+ * Context: any; for an address in the kmap area it takes the arena's lock, so
+ * not from a fault inside vmem.
+ */
+void explain_place(vaddr_t address, struct explain_place *out);
+
+/* The same in one line: kmap block "tour" (0x...-0x...), 0x8 bytes in. */
+struct explain_text {
+    char text[160];
+};
+struct explain_text explain_place_text(vaddr_t address);
+
+/* Whose a frame is: table (order 0, 1 holder), or what the map says. */
+struct explain_text explain_frame(pfn_t pfn);
+
+/* "table rwx accessed" or "2 MiB rw- WB global accessed dirty" */
+struct explain_text explain_entry(pte_t entry, unsigned level);
+
+/* "WB" "WC" "UC" "WP" "WT" */
+const char *explain_memory(unsigned memory);
+
+/* "4 KiB" "2 MiB" "1 GiB" */
+const char *explain_leaf_bytes(unsigned level);
+
+/* "1.5 GiB", at most one decimal, rounded down. */
+struct explain_text explain_bytes(uint64_t bytes);
+
+/*
+ * Walk the loaded tables by probes first, so that damaged ones cannot fault.
+ * Return: false if they cannot be read, or before anything is known of them.
+ */
+MM_MUST_CHECK bool explain_walk(vaddr_t address, struct walk *out);
+
+#define EXPLAIN_NO_BLAME PTE_LEVELS
+
+/*
+ * One line a level, @title before the first and as many blanks before the
+ * others. @blame: the step to mark, or EXPLAIN_NO_BLAME.
+ */
+void explain_print_walk(const struct walk *walk, unsigned blame,
+                        const char *title);
+
+/* What this processor checks now; the kernel runs with EFLAGS.AC clear. */
+struct walk_rules explain_rules(void);
+
+/* The error code of the #PF that @verdict on @access raises. */
+uint32_t explain_error_code(enum walk_verdict verdict, unsigned access,
+                            const struct walk_rules *rules);
+
+/*
+ * What fault_handle() would say of the access, without doing anything.
+ * @code: the processor's error code; enum walk_access is a part of it.
+ * @out_blame: the step to blame.
+ */
+enum fault_result explain_fault(const struct walk *walk, uint32_t code,
+                                const struct walk_rules *rules,
+                                unsigned *out_blame);
+
+#endif

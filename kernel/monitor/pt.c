@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: MIT */
+/* pt: the kernel's page tables as a list of ranges. */
+#include <mm/audit.h>
+#include "base/bits.h"
+#include "kernel/console/console.h"
+#include "kernel/explain.h"
+#include "kernel/lib/string.h"
+#include "kernel/monitor/command.h"
+#include "kernel/monitor/json.h"
+
+/* What is shown of the tables, and the sums of what was. */
+struct listing {
+    bool wants_json;
+    const char *filter;           /* letters of wxus: all must hold */
+    const char *levels;           /* digits of levels to show, "" = all */
+    const char *area;             /* of the latest line */
+    uint64_t present[PTE_LEVELS]; /* bytes by level */
+    uint64_t promised;
+    uint64_t lines;
+};
+
+static bool has_right(const struct audit_run *run, char letter)
+{
+    unsigned flags = run->attr.flags;
+
+    switch (letter) {
+    case 'w':
+        return (flags & PT_WRITE) != 0;
+    case 'x':
+        return (flags & PT_EXEC) != 0;
+    case 'u':
+        return (flags & PT_USER) != 0;
+    default: /* s */
+        return (flags & PT_USER) == 0;
+    }
+}
+
+static bool is_wanted(const struct listing *listing,
+                      const struct audit_run *run)
+{
+    if (listing->levels[0] != '\0') {
+        const char level[2] = {(char)('0' + run->level), '\0'};
+        const char *at = listing->levels;
+
+        while (*at != '\0' && *at != level[0]) {
+            at++;
+        }
+        if (*at == '\0' || run->state != PTE_PRESENT) {
+            return false;
+        }
+    }
+    for (const char *at = listing->filter; *at != '\0'; at++) {
+        if (run->state != PTE_PRESENT || !has_right(run, *at)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static const char *state_name(const struct audit_run *run)
+{
+    static const char *const promise[] = {
+        [PT_ZERO] = "zeroed on touch",
+        [PT_OBJECT] = "object page on touch",
+        [PT_GUARD] = "guard",
+        [PT_GUARD_GROW] = "guard, may move",
+    };
+
+    switch (run->state) {
+    case PTE_PROMISE:
+        return promise[run->promise];
+    case PTE_PARKED:
+        return "parked";
+    case PTE_SWAPPED:
+        return "swapped";
+    default:
+        return run->is_contiguous ? "" : "scattered frames";
+    }
+}
+
+static void print_run_json(const struct audit_run *run,
+                           const struct explain_place *place)
+{
+    bool is_present = run->state == PTE_PRESENT;
+
+    json_begin("pt");
+    json_hex("start", run->start);
+    json_hex("end", run->start + run->bytes - 1);
+    json_bool("present", is_present);
+    json_bool("write", has_right(run, 'w'));
+    json_bool("exec", has_right(run, 'x'));
+    json_bool("user", has_right(run, 'u'));
+    json_bool("global", (run->attr.flags & PT_GLOBAL) != 0);
+    json_text("memory", explain_memory(run->attr.memory));
+    json_number("level", run->level);
+    if (is_present) {
+        json_hex("physical", pfn_to_phys(run->pfn).v);
+    }
+    json_text("state", state_name(run));
+    json_text("area", place->kind);
+    json_text("name", place->name);
+    json_end();
+}
+
+static const char *page_size_name(unsigned level)
+{
+    static const char *const name[PTE_LEVELS] = {"4K", "2M", "1G", "512G",
+                                                 "256T"};
+
+    return name[level];
+}
+
+/* rwx; execution is '-' where the CPU cannot forbid it and nobody asked. */
+static void print_run(const struct audit_run *run,
+                      const struct explain_place *place)
+{
+    bool is_present = run->state == PTE_PRESENT;
+
+    printk("%016lx-%016lx %10s ", run->start, run->start + run->bytes - 1,
+           explain_bytes(run->bytes).text);
+    if (is_present) {
+        printk("r%c%c%c%c %-3s %2s", has_right(run, 'w') ? 'w' : '-',
+               has_right(run, 'x') ? 'x' : '-', has_right(run, 'u') ? 'u' : 's',
+               (run->attr.flags & PT_GLOBAL) != 0 ? 'g' : '-',
+               explain_memory(run->attr.memory), page_size_name(run->level));
+    } else {
+        printk("----- ---  -");
+    }
+    printk("  %s%s%s\n", place->name, place->name[0] != '\0' ? " " : "",
+           state_name(run));
+}
+
+static const char *area_title(const struct explain_place *place)
+{
+    if (strncmp(place->kind, "guard of kmap", 13) == 0 ||
+        strncmp(place->kind, "kmap", 4) == 0) {
+        return "kmap";
+    }
+    if (strcmp(place->kind, "stack") == 0 ||
+        strcmp(place->kind, "guard of stack") == 0) {
+        return "kernel image";
+    }
+    return place->kind;
+}
+
+static bool list_run(void *context, const struct audit_run *run)
+{
+    struct listing *listing = context;
+    struct explain_place place;
+
+    if (!is_wanted(listing, run)) {
+        return true;
+    }
+    explain_place(run->start, &place);
+    if (run->state == PTE_PRESENT) {
+        listing->present[run->level] += run->bytes;
+    } else {
+        listing->promised += run->bytes;
+    }
+    listing->lines++;
+    if (listing->wants_json) {
+        print_run_json(run, &place);
+        return true;
+    }
+    if (strcmp(area_title(&place), listing->area) != 0) {
+        listing->area = area_title(&place);
+        printk("---[ %s ]---\n", listing->area);
+    }
+    print_run(run, &place);
+    return true;
+}
+
+static void print_sums(const struct listing *listing)
+{
+    printk("%lu ranges; ", listing->lines);
+    for (unsigned level = 0; level < PTE_LEVELS; level++) {
+        if (listing->present[level] > 0) {
+            printk("%s in %s pages, ",
+                   explain_bytes(listing->present[level]).text,
+                   page_size_name(level));
+        }
+    }
+    printk("%s promised\n", explain_bytes(listing->promised).text);
+    if (!pt_features.has_nx) {
+        printk("no NX on this CPU: every page can be executed\n");
+    }
+}
+
+/* Does @word consist of letters in @allowed only? */
+static bool is_made_of(const char *word, const char *allowed)
+{
+    for (; *word != '\0'; word++) {
+        const char *at = allowed;
+        while (*at != '\0' && *at != *word) {
+            at++;
+        }
+        if (*at == '\0') {
+            return false;
+        }
+    }
+    return true;
+}
+
+struct range {
+    vaddr_t start;
+    vaddr_t end; /* 0 = 2^64 */
+};
+
+/* One option of pt and its values; false after a sentence. */
+static bool take_option(const struct arguments *arguments, unsigned *at,
+                        struct listing *listing, struct range *range)
+{
+    const char *const *word = &arguments->word[*at];
+    unsigned left = arguments->count - *at - 1;
+
+    if (strcmp(word[0], "-f") == 0 && left >= 1) {
+        *at += 2;
+        listing->filter = word[1];
+        return is_made_of(word[1], "wxus") ||
+               complain(arguments, "-f takes letters of wxus, not %s", word[1]);
+    }
+    if (strcmp(word[0], "-l") == 0 && left >= 1) {
+        *at += 2;
+        listing->levels = word[1];
+        return is_made_of(word[1], "012") ||
+               complain(arguments,
+                        "-l takes levels 0 (4K), 1 (2M), 2 (1G), not %s",
+                        word[1]);
+    }
+    if (strcmp(word[0], "-r") == 0 && left >= 2) {
+        *at += 3;
+        if (!argument_address(word[1], &range->start) ||
+            !argument_address(word[2], &range->end)) {
+            return false;
+        }
+        range->start = align_down(range->start, PAGE_BYTES);
+        range->end = align_up(range->end, PAGE_BYTES);
+        return range->start < range->end || range->end == 0 ||
+               complain(arguments, "0x%lx-0x%lx is empty", range->start,
+                        range->end);
+    }
+    return complain(arguments,
+                    "%s is no option, or its value is missing: "
+                    "-f wxus, -r FROM TO, -l 012",
+                    word[0]);
+}
+
+static bool run_pt(const struct arguments *arguments)
+{
+    struct listing listing = {.wants_json = arguments->wants_json,
+                              .filter = "",
+                              .levels = "",
+                              .area = ""};
+    struct range range = {0, 0};
+
+    for (unsigned at = 0; at < arguments->count;) {
+        if (!take_option(arguments, &at, &listing, &range)) {
+            return false;
+        }
+    }
+    audit_runs(&pt_kernel, range.start, range.end, list_run, &listing);
+    if (!arguments->wants_json) {
+        print_sums(&listing);
+    }
+    return true;
+}
+
+static const struct command commands[] = {
+    {"pt", "", "[-f wxus] [-r A B] [-l 012]",
+     "the kernel's tables, equal neighbours merged", "-f -r -l", 0, 7, true,
+     run_pt},
+};
+
+const struct command_group command_pt = COMMAND_GROUP("Page tables", commands);
