@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: MIT */
+/* cmdline: the words behind the kernel's name in GRUB's menu. */
+#include "kernel/cmdline.h"
+
+#include "kernel/lib/string.h"
+
+/* The words, each ended by 0, one behind the other. */
+static char words[CMDLINE_MAX];
+static size_t words_bytes;
+
+static bool is_blank(char c)
+{
+    return c == ' ' || c == '\t' || c == '\n' || c == '\r';
+}
+
+static void keep(char c)
+{
+    if (words_bytes < sizeof(words) - 1) {
+        words[words_bytes] = c;
+        words_bytes++;
+    }
+}
+
+/* Copy one word without its quotes; return what follows it. */
+static const char *take_word(const char *text)
+{
+    char quote = '\0';
+
+    for (; *text != '\0' && (quote != '\0' || !is_blank(*text)); text++) {
+        if (*text == '\\' && text[1] != '\0') {
+            text++;
+            keep(*text);
+        } else if (quote != '\0' && *text == quote) {
+            quote = '\0';
+        } else if (quote == '\0' && (*text == '"' || *text == '\'')) {
+            quote = *text;
+        } else {
+            keep(*text);
+        }
+    }
+    return text;
+}
+
+void cmdline_init(const char *text)
+{
+    words_bytes = 0;
+    while (*text != '\0') {
+        if (is_blank(*text)) {
+            text++;
+            continue;
+        }
+        text = take_word(text);
+        if (words_bytes < sizeof(words)) {
+            words[words_bytes] = '\0';
+            words_bytes++;
+        }
+    }
+}
+
+/* The value in @word if its key is @key, else NULL. */
+static const char *value_of(const char *word, const char *key)
+{
+    size_t length = strlen(key);
+
+    if (strncmp(word, key, length) != 0) {
+        return NULL;
+    }
+    if (word[length] == '=') {
+        return word + length + 1;
+    }
+    return word[length] == '\0' ? word + length : NULL;
+}
+
+const char *cmdline_get(const char *key)
+{
+    const char *found = NULL;
+    size_t at = 0;
+
+    while (at < words_bytes) {
+        const char *value = value_of(words + at, key);
+        if (value != NULL) {
+            found = value;
+        }
+        at += strlen(words + at) + 1;
+    }
+    return found;
+}
+
+bool cmdline_is(const char *key, const char *value)
+{
+    const char *found = cmdline_get(key);
+
+    return found != NULL && strcmp(found, value) == 0;
+}
+
+static unsigned digit_of(char c)
+{
+    if (c >= '0' && c <= '9') {
+        return (unsigned)(c - '0');
+    }
+    if (c >= 'a' && c <= 'f') {
+        return (unsigned)(c - 'a') + 10;
+    }
+    if (c >= 'A' && c <= 'F') {
+        return (unsigned)(c - 'A') + 10;
+    }
+    return UINT32_MAX;
+}
+
+uint64_t cmdline_number(const char *key, uint64_t otherwise)
+{
+    const char *text = cmdline_get(key);
+    unsigned base = 10;
+    uint64_t value = 0;
+
+    if (text == NULL || *text == '\0') {
+        return otherwise;
+    }
+    if (text[0] == '0' && text[1] == 'x' && text[2] != '\0') {
+        base = 16;
+        text += 2;
+    }
+    for (; *text != '\0'; text++) {
+        unsigned digit = digit_of(*text);
+        if (digit >= base || value > (UINT64_MAX - digit) / base) {
+            return otherwise;
+        }
+        value = value * base + digit;
+    }
+    return value;
+}

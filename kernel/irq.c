@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: MIT */
+/* irq: the two 8259 controllers and the timer, to wake a waiting CPU. */
+#include "kernel/irq.h"
+
+#include "kernel/console/console.h"
+#include "kernel/cpu.h"
+
+/* Intel 8259A: command words and ports. */
+#define PIC_MASTER_COMMAND 0x20
+#define PIC_MASTER_DATA    0x21
+#define PIC_SLAVE_COMMAND  0xa0
+#define PIC_SLAVE_DATA     0xa1
+#define PIC_ICW1_INIT      0x11 /* edge triggered, cascade, ICW4 follows */
+#define PIC_ICW3_MASTER    0x04 /* the slave is at line 2 */
+#define PIC_ICW3_SLAVE     0x02
+#define PIC_ICW4_8086      0x01
+#define PIC_READ_ISR       0x0b
+#define PIC_EOI            0x20
+#define PIC_LINE_SPURIOUS  7 /* of each controller */
+
+/* Intel 8254: channel 0, both bytes, mode 2 (rate generator). */
+#define PIT_CHANNEL0 0x40
+#define PIT_COMMAND  0x43
+#define PIT_CH0_RATE 0x34
+#define PIT_HZ       1193182
+#define PIT_DIVISOR  (PIT_HZ / IRQ_TIMER_HZ)
+
+#define LINE_TIMER    0
+#define LINE_KEYBOARD 1
+#define LINE_COM1     4
+
+static uint64_t ticks;
+
+static void start_pic(uint16_t command, uint16_t data, uint8_t vector,
+                      uint8_t cascade, uint8_t mask)
+{
+    cpu_out8(command, PIC_ICW1_INIT);
+    cpu_out8(data, vector);
+    cpu_out8(data, cascade);
+    cpu_out8(data, PIC_ICW4_8086);
+    cpu_out8(data, mask);
+}
+
+void irq_init(void)
+{
+    uint8_t open = 1 << LINE_TIMER | 1 << LINE_KEYBOARD | 1 << LINE_COM1;
+
+    start_pic(PIC_MASTER_COMMAND, PIC_MASTER_DATA, IRQ_VECTOR, PIC_ICW3_MASTER,
+              (uint8_t)~open);
+    start_pic(PIC_SLAVE_COMMAND, PIC_SLAVE_DATA, IRQ_VECTOR + 8, PIC_ICW3_SLAVE,
+              0xff);
+    cpu_out8(PIT_COMMAND, PIT_CH0_RATE);
+    cpu_out8(PIT_CHANNEL0, (uint8_t)PIT_DIVISOR);
+    cpu_out8(PIT_CHANNEL0, (uint8_t)(PIT_DIVISOR >> 8));
+}
+
+/*
+ * A line that falls before the CPU asks arrives as line 7 with no bit in
+ * service; it must not be acknowledged. [8259A "Interrupt Sequence"]
+ */
+static bool is_spurious(unsigned line)
+{
+    uint16_t command = line < 8 ? PIC_MASTER_COMMAND : PIC_SLAVE_COMMAND;
+
+    if (line % 8 != PIC_LINE_SPURIOUS) {
+        return false;
+    }
+    cpu_out8(command, PIC_READ_ISR);
+    return (cpu_in8(command) & (1 << PIC_LINE_SPURIOUS)) == 0;
+}
+
+void irq_handle(unsigned vector)
+{
+    unsigned line = vector - IRQ_VECTOR;
+
+    if (line >= IRQ_LINES) {
+        printk("unexpected interrupt: vector %u\n", vector);
+        return;
+    }
+    bool spurious = is_spurious(line);
+    if (line == LINE_TIMER) {
+        ticks++;
+    }
+    if (line >= 8 && !spurious) {
+        cpu_out8(PIC_SLAVE_COMMAND, PIC_EOI);
+    }
+    /* A spurious line of the slave was a real one to the master. */
+    if (line >= 8 || !spurious) {
+        cpu_out8(PIC_MASTER_COMMAND, PIC_EOI);
+    }
+}
+
+uint64_t irq_ticks(void)
+{
+    return ticks;
+}

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: MIT */
+/* irq: the two 8259 controllers and the timer, to wake a waiting CPU. */
+#ifndef KERNEL_IRQ_H
+#define KERNEL_IRQ_H
+
+#include <mm/types.h>
+
+/* The 16 lines arrive at these vectors. */
+#define IRQ_VECTOR 32
+#define IRQ_LINES  16
+
+/* Ticks of the timer a second. */
+#define IRQ_TIMER_HZ 100
+
+/*
+ * Move the lines away from the exceptions, mask all but timer, keyboard and
+ * COM1, start the timer. Interrupts stay off: the kernel turns them on only
+ * inside cpu_wait_for_interrupt().
+ */
+void irq_init(void);
+
+/* Acknowledge; the devices themselves are polled by whoever waits. */
+void irq_handle(unsigned vector);
+
+/* Timer ticks since irq_init() that somebody has waited through. */
+uint64_t irq_ticks(void);
+
+#endif

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT */
+/* main: start-up, in order. */
+#include "kernel/kernel.h"
+
+#include "kernel/boot_info.h"
+#include "kernel/console/console.h"
+#include "kernel/cpu.h"
+#include "kernel/gdt.h"
+#include "kernel/irq.h"
+#include "kernel/memory.h"
+#include "kernel/panic.h"
+#include "kernel/trap.h"
+
+uint64_t kernel_start_clock;
+
+static void read_boot_info(uint32_t magic, uint64_t physical)
+{
+    enum mm_status status = boot_info_read(magic, physical);
+
+    cmdline_init(boot_info.command_line);
+    memory_show_screen();
+    switch (status) {
+    case MM_OK:
+        break;
+    case MM_EINVAL:
+        give_up("the boot loader is not a Multiboot2 one: it left 0x%x in "
+                "EAX, not 0x%x.",
+                magic, MB2_LOADER_MAGIC);
+    case MM_ENOENT:
+        give_up("the boot loader gave no memory map.");
+    default:
+        give_up("the boot information at 0x%lx is damaged.", physical);
+    }
+    if (!boot_info.is_complete) {
+        printk("warning: the boot information breaks off; what follows the "
+               "break is ignored\n");
+    }
+}
+
+MM_NORETURN void kernel_main(uint32_t magic, uint64_t boot_information)
+{
+    kernel_start_clock = cpu_rdtsc();
+    console_init();
+    printk(KERNEL_NAME "\n");
+
+    /* From here on a mistake is a report and not a reset. */
+    cpu_detect();
+    gdt_init();
+    trap_init();
+    cpu_protect();
+    irq_init();
+
+    read_boot_info(magic, boot_information);
+    printk("loaded by %s: %s\n", boot_info.loader, boot_info.command_line);
+    printk("CPU: %s %s\n", cpu_features.vendor, cpu_features.brand);
+
+    memory_init();
+    kernel_run();
+}

@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: MIT */
+/* panic: the last words, and the way the calls came. */
+#include "kernel/panic.h"
+
+#include "base/bits.h"
+#include "kernel/cmdline.h"
+#include "kernel/console/console.h"
+#include "kernel/cpu.h"
+#include "kernel/fixup.h"
+#include "kernel/image.h"
+#include "kernel/kernel.h"
+#include "kernel/memory.h"
+#include "kernel/report.h"
+#include "kernel/shutdown.h"
+#include "kernel/symbols.h"
+#include "kernel/trap.h"
+
+#define BACKTRACE_LINES 24
+#define BACKTRACE_STEPS 4096 /* a stack has fewer frames */
+
+/* 0: all is well; 1: last words; more: the last words failed, too. */
+static unsigned depth;
+
+bool panic_is_active(void)
+{
+    return depth > 0;
+}
+
+MM_NORETURN static void stop(void)
+{
+    if (cmdline_is("exit", "debug")) {
+        shutdown_debug_exit(SHUTDOWN_FAILED);
+    }
+    printk("The machine is halted.\n");
+    cpu_irq_off();
+    for (;;) {
+        cpu_halt();
+    }
+}
+
+/* Return the first time only: what fails while it reports must not loop. */
+static void begin(const char *what, uint64_t rip, uint64_t address)
+{
+    cpu_irq_off();
+    depth++;
+    if (depth == 1) {
+        memory_show_screen();
+        return;
+    }
+    if (depth == 2) {
+        printk("\nand while this was being reported: %s at 0x%lx "
+               "(address 0x%lx)\n",
+               what, rip, address);
+    }
+    stop();
+}
+
+MM_NORETURN void panic_list(const char *format, va_list arguments)
+{
+    begin("panic", MM_CALLER(), 0);
+    printk("\nPANIC: ");
+    printk_list(format, arguments);
+    printk("\n");
+    printk("backtrace:\n");
+    panic_backtrace(cpu_read_rbp());
+    stop();
+}
+
+MM_NORETURN void panic(const char *format, ...)
+{
+    va_list arguments;
+
+    va_start(arguments, format);
+    panic_list(format, arguments);
+}
+
+MM_NORETURN void give_up(const char *format, ...)
+{
+    va_list arguments;
+
+    va_start(arguments, format);
+    printk("\n" KERNEL_NAME " cannot start: ");
+    printk_list(format, arguments);
+    printk("\n");
+    stop();
+}
+
+MM_NORETURN void panic_exception(const struct trap_frame *frame)
+{
+    begin(trap_name(frame->vector), frame->rip, frame->cr2);
+    report_exception(frame);
+    stop();
+}
+
+/* @place is the address whose function and line are shown. */
+static void print_call(unsigned number, uint64_t address, uint64_t place)
+{
+    const char *name;
+    const char *file;
+    uint64_t offset;
+    unsigned line;
+
+    printk("  %2u 0x%016lx", number, address);
+    if (symbol_find(place, &name, &offset)) {
+        printk(" %s+0x%lx", name, offset);
+    }
+    if (symbol_line(place, &file, &line)) {
+        printk(" (%s:%u)", file, line);
+    }
+    printk("\n");
+}
+
+/*
+ * Frames of -fno-omit-frame-pointer: [rbp] is the caller's rbp, [rbp + 8]
+ * the return address; boot/start.asm ends the chain with 0. False at its end
+ * and where it makes no sense: it must go up and return into code.
+ */
+static bool step(uint64_t *rbp, uint64_t *out_caller)
+{
+    struct probe next;
+    struct probe caller;
+
+    if (*rbp < LAYOUT_DIRECT || !is_aligned(*rbp, 8) ||
+        !probe_read64((const void *)*rbp, &next) ||
+        !probe_read64((const void *)(*rbp + 8), &caller) ||
+        !image_has_code(caller.value)) {
+        return false;
+    }
+    *rbp = next.value > *rbp ? next.value : 0;
+    *out_caller = caller.value;
+    return true;
+}
+
+void panic_backtrace(uint64_t rbp)
+{
+    uint64_t caller;
+    uint64_t before = 0;
+    unsigned number = 1;
+    unsigned repeated = 0;
+
+    for (unsigned i = 0; i < BACKTRACE_STEPS && step(&rbp, &caller); i++) {
+        if (caller == before) {
+            repeated++; /* a recursion: one line is enough */
+            continue;
+        }
+        if (repeated > 0) {
+            printk("     the same %u times more\n", repeated);
+            repeated = 0;
+        }
+        if (number > BACKTRACE_LINES) {
+            printk("     and more\n");
+            return;
+        }
+        /* Less one: a call of a noreturn function may end its function. */
+        print_call(number, caller, caller - 1);
+        before = caller;
+        number++;
+    }
+}
+
+/* A jump to nowhere has left no frame, but its return address on the stack. */
+void panic_backtrace_trap(const struct trap_frame *frame)
+{
+    struct probe caller;
+
+    printk("backtrace:\n");
+    print_call(0, frame->rip, frame->rip);
+    if (!image_has_code(frame->rip) &&
+        probe_read64((const void *)frame->rsp, &caller) &&
+        image_has_code(caller.value)) {
+        print_call(0, caller.value, caller.value - 1);
+    }
+    panic_backtrace(frame->rbp);
+}

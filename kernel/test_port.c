@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT */
+/* test_port: what the test runner needs of this kernel. */
+#include "kernel/console/console.h"
+#include "kernel/cpu.h"
+#include "kernel/lib/format.h"
+#include "tests/shared/test.h"
+#include "tests/shared/text.h"
+
+void test_print(const char *line)
+{
+    printk("%s\n", line);
+}
+
+/* Under -icount one tick is one instruction; elsewhere about a cycle. */
+uint64_t test_clock(void)
+{
+    return cpu_rdtsc() / 1000;
+}
+
+void test_format_list(char *out, size_t size, const char *format,
+                      va_list arguments)
+{
+    kvsnprintf(out, size, format, arguments);
+}

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: MIT */
+/* trap: exceptions and interrupts, and what is done about them. */
+#include "kernel/trap.h"
+
+#include <mm/fault.h>
+#include <mm/mm.h>
+#include "kernel/console/console.h"
+#include "kernel/cpu.h"
+#include "kernel/fixup.h"
+#include "kernel/gdt.h"
+#include "kernel/irq.h"
+#include "kernel/panic.h"
+
+/* [SDM-3A 6.14.1 "64-Bit Mode IDT"] */
+struct gate {
+    uint16_t offset_low;
+    uint16_t selector;
+    uint8_t ist;
+    uint8_t type;
+    uint16_t offset_middle;
+    uint32_t offset_high;
+    uint32_t reserved;
+};
+_Static_assert(sizeof(struct gate) == 16, "64-bit gate");
+
+/* Present, ring 0, interrupt gate: handlers run with interrupts off. */
+#define GATE_INTERRUPT 0x8e
+
+/* trap_entry.asm: the entry points, and whether CLAC exists there. */
+extern const uint64_t trap_entries[TRAP_VECTORS];
+extern bool trap_clears_ac;
+bool trap_clears_ac;
+
+static struct gate idt[TRAP_VECTORS];
+
+static const char *const exception_names[TRAP_EXCEPTIONS] = {
+    [0] = "#DE divide error",
+    [1] = "#DB debug",
+    [2] = "NMI",
+    [3] = "#BP breakpoint",
+    [4] = "#OF overflow",
+    [5] = "#BR bound range exceeded",
+    [6] = "#UD invalid opcode",
+    [7] = "#NM no math coprocessor",
+    [8] = "#DF double fault",
+    [10] = "#TS invalid TSS",
+    [11] = "#NP segment not present",
+    [12] = "#SS stack fault",
+    [13] = "#GP general protection",
+    [14] = "#PF page fault",
+    [16] = "#MF floating-point error",
+    [17] = "#AC alignment check",
+    [18] = "#MC machine check",
+    [19] = "#XM SIMD floating-point",
+    [20] = "#VE virtualization",
+    [21] = "#CP control protection",
+    [28] = "#HV hypervisor injection",
+    [29] = "#VC VMM communication",
+    [30] = "#SX security",
+};
+
+const char *trap_name(uint64_t vector)
+{
+    if (vector >= TRAP_EXCEPTIONS) {
+        return "interrupt";
+    }
+    const char *name = exception_names[vector];
+    return name != NULL ? name : "reserved exception";
+}
+
+/*
+ * What may come while RSP is bad gets a stack of its own: a kernel stack
+ * overflow is then a #DF report and not a reset.
+ */
+static enum gdt_ist stack_of(unsigned vector)
+{
+    switch (vector) {
+    case TRAP_DOUBLE_FAULT:
+        return IST_DOUBLE_FAULT;
+    case TRAP_NMI:
+        return IST_NMI;
+    case TRAP_MACHINE_CHECK:
+        return IST_MACHINE_CHECK;
+    default:
+        return IST_NONE;
+    }
+}
+
+void trap_init(void)
+{
+    struct cpu_table table = {sizeof(idt) - 1, (uint64_t)(uintptr_t)idt};
+
+    for (unsigned vector = 0; vector < TRAP_VECTORS; vector++) {
+        uint64_t entry = trap_entries[vector];
+        idt[vector] = (struct gate){
+            .offset_low = (uint16_t)entry,
+            .selector = GDT_KERNEL_CODE,
+            .ist = (uint8_t)stack_of(vector),
+            .type = GATE_INTERRUPT,
+            .offset_middle = (uint16_t)(entry >> 16),
+            .offset_high = (uint32_t)(entry >> 32),
+        };
+    }
+    trap_clears_ac = cpu_features.has_smap;
+    cpu_lidt(&table);
+}
+
+vaddr_t trap_idt_address(void)
+{
+    return (vaddr_t)idt;
+}
+
+/* How the processor judged the access that faulted. */
+static struct walk_rules rules_now(const struct trap_frame *frame)
+{
+    uint64_t cr4 = cpu_read_cr4();
+
+    return (struct walk_rules){
+        .write_protect = (cpu_read_cr0() & CR0_WP) != 0,
+        .nx = cpu_features.has_nx,
+        .smep = (cr4 & CR4_SMEP) != 0,
+        .smap = (cr4 & CR4_SMAP) != 0 && (frame->rflags & RFLAGS_AC) == 0,
+    };
+}
+
+/* True if the access can be tried again. */
+static bool resolve_page_fault(const struct trap_frame *frame)
+{
+    struct walk walk;
+
+    if (mm_stage() < MM_STAGE_TABLES || panic_is_active()) {
+        return false;
+    }
+    struct fault fault = {
+        .address = frame->cr2,
+        .code = (uint32_t)frame->error,
+        .ip = frame->rip,
+        .rules = rules_now(frame),
+    };
+    enum fault_result result = fault_handle(&fault, &walk);
+    return result == FAULT_RESOLVED || result == FAULT_SPURIOUS;
+}
+
+void trap_dispatch(struct trap_frame *frame)
+{
+    if (frame->vector >= TRAP_EXCEPTIONS) {
+        irq_handle((unsigned)frame->vector);
+        return;
+    }
+    if (frame->vector == TRAP_PAGE && resolve_page_fault(frame)) {
+        return;
+    }
+    if (fixup_apply(frame)) {
+        return;
+    }
+    if (frame->vector == TRAP_BREAKPOINT) {
+        printk("breakpoint at 0x%lx\n", frame->rip);
+        return;
+    }
+    panic_exception(frame);
+}
