@@ -55,14 +55,13 @@ static bool back_block(uint64_t block, struct blocks_wish *wish)
 {
     pfn_t first = pfn_of(block * BLOCK_FRAMES);
 
-    if (wish->is_raw || trees_has_record(first)) {
+    if (wish->is_raw || record_exists(first)) {
         return true;
     }
     if (wish->is_stuck || record_back_block(first) != MM_OK) {
         wish->is_stuck = true;
         return false;
     }
-    trees_set_backed(block);
     return true;
 }
 

@@ -87,10 +87,4 @@ void blocks_count(const struct blocks_zone *zone,
 /* Counters equal the bits; @out_free: free frames of the zone. */
 bool blocks_check(const struct blocks_zone *zone, uint64_t *out_free);
 
-/* Can the record of @pfn be read? No for frames that do not exist. */
-static inline bool blocks_has_record(pfn_t pfn)
-{
-    return trees_has_record(pfn);
-}
-
 #endif

@@ -35,7 +35,7 @@
  * Every so many frees one passes the array by. Otherwise a CPU that allocates
  * and frees in turn would keep frames of many blocks moving among its users,
  * and none of these blocks would ever be free altogether. A free past the
- * array costs about eight times one into it: this doubles the cost at most.
+ * array is three atomic operations: less than half of one for each free.
  */
 #define BYPASS_EVERY 8
 
@@ -64,7 +64,9 @@ static uint64_t frames_of(const struct memmap *map)
 
 uint64_t frame_metadata_bytes(const struct memmap *map)
 {
-    return cpu_bytes() + trees_bytes(frames_of(map));
+    uint64_t frames = frames_of(map);
+
+    return cpu_bytes() + record_bytes(frames) + trees_bytes(frames);
 }
 
 static const struct {
@@ -82,7 +84,10 @@ void frame_init(struct memmap *map, void *storage)
     frame_cpus = storage;
     frame_cpu_count = port_cpu_count();
     memset(frame_cpus, 0, cpu_bytes());
-    trees_init(map, frames_of(map), (char *)storage + cpu_bytes());
+    uint64_t frames = frames_of(map);
+    char *rest = (char *)storage + cpu_bytes();
+    record_cover(frames, rest);
+    trees_init(map, frames, rest + record_bytes(frames));
     for (unsigned zone = 0; zone < FRAME_ZONES; zone++) {
         blocks_zone_init(&frame_zones[zone].blocks, zone_table[zone].start,
                          zone_table[zone].end);
@@ -299,14 +304,13 @@ static pfn_t claim_single(void)
     return pfn_add(wish.pfn, bit);
 }
 
-static pfn_t claim_block(unsigned order, enum frame_zone highest, bool is_raw)
+/* A block of 2^order frames, with or without records. */
+static pfn_t claim_block(struct blocks_wish wish, enum frame_zone highest)
 {
-    struct blocks_wish wish = {.order = order, .is_raw = is_raw};
-
     if (!claim(&wish, highest)) {
         return PFN_NONE;
     }
-    count_taken(wish.pfn, INT64_C(1) << order);
+    count_taken(wish.pfn, INT64_C(1) << wish.order);
     return wish.pfn;
 }
 
@@ -356,7 +360,7 @@ static MM_NOINLINE pfn_t alloc_slowly(unsigned order, enum frame_type type,
         /* No row for who wants low memory: the rest would be used up high. */
         pfn = order == 0 && highest == ZONE_NORMAL
                   ? claim_single()
-                  : claim_block(order, highest, false);
+                  : claim_block((struct blocks_wish){.order = order}, highest);
     }
     if (pfn_is_none(pfn)) {
         count_failure();
@@ -423,9 +427,11 @@ static pfn_t claim_metadata(void)
     if (!pfn_is_none(pfn)) {
         return pfn;
     }
-    pfn = claim_block(SPARE_ORDER, ZONE_NORMAL, true);
+    struct blocks_wish run = {.order = SPARE_ORDER, .is_raw = true};
+    pfn = claim_block(run, ZONE_NORMAL);
     if (pfn_is_none(pfn)) {
-        return claim_block(0, ZONE_NORMAL, true);
+        struct blocks_wish one = {.order = 0, .is_raw = true};
+        return claim_block(one, ZONE_NORMAL);
     }
     uint64_t spare = (pfn.v >> SPARE_ORDER) << 32 | (UINT32_MAX - 1);
     /* Release: pairs with the acquire in pop_spare(). */
@@ -475,7 +481,7 @@ static MM_NOINLINE void free_block(pfn_t pfn, unsigned order)
 {
     unsigned type = FRAME_NONE;
 
-    if (order <= MM_MAX_ORDER && trees_has_record(pfn)) {
+    if (order <= MM_MAX_ORDER && record_exists(pfn)) {
         type = frame_sole_type(record_of(pfn), order);
     }
     if (type == FRAME_NONE) {
@@ -492,7 +498,7 @@ static MM_NOINLINE void free_block(pfn_t pfn, unsigned order)
 
 void frame_free(pfn_t pfn, unsigned order)
 {
-    if (MM_UNLIKELY(order != 0 || !trees_has_record(pfn))) {
+    if (MM_UNLIKELY(order != 0 || !record_exists(pfn))) {
         free_block(pfn, order);
         return;
     }

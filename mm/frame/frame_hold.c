@@ -15,7 +15,7 @@
 /* The record of a block that is handed out, by its first frame; or NULL. */
 static struct frame_record *live_record(pfn_t pfn)
 {
-    if (!trees_has_record(pfn)) {
+    if (!record_exists(pfn)) {
         return NULL;
     }
     struct frame_record *record = record_of(pfn);

@@ -30,7 +30,8 @@ static bool is_spare(pfn_t pfn)
     uint64_t spare = atomic_load_explicit(&frame_spare, memory_order_relaxed);
     uint64_t index = pfn.v - spare_run(spare).v;
 
-    return index < 32 && (spare_mask(spare) >> index & 1) != 0;
+    return index < UINT64_C(1) << SPARE_ORDER &&
+           (spare_mask(spare) >> index & 1) != 0;
 }
 
 /* Free, but in no list that others see? */
@@ -57,7 +58,7 @@ static pfn_t head_of(pfn_t pfn)
 {
     for (unsigned order = 0; order <= MM_MAX_ORDER; order++) {
         pfn_t head = pfn_of(align_down(pfn.v, UINT64_C(1) << order));
-        if (!trees_has_record(head)) {
+        if (!record_exists(head)) {
             return PFN_NONE;
         }
         const struct frame_record *record = record_of(head);
@@ -206,7 +207,7 @@ static bool check_array(const struct frame_cpu *cpu)
         pfn_t pfn = cpu->frame[i];
         CHECK_OR_FAIL(
             pfn.v < trees_frames && blocks_look(pfn) == BLOCKS_TAKEN &&
-                trees_has_record(pfn) && record_of(pfn)->type == FRAME_NONE,
+                record_exists(pfn) && record_of(pfn)->type == FRAME_NONE,
             "frame: I1: 0x%lx in an array", pfn_to_phys(pfn).v);
     }
     return true;

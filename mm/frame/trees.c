@@ -7,8 +7,8 @@
  *         4 bytes for each 16 MiB. A tree sleeps until somebody needs it; who
  *         comes first draws its bitfields from the memory map.
  * Picture
- *     |free frames, signed 16|      |reserved|ready|filling|backed, 8 blocks|
- *      31                  16            10      9       8  7              0
+ *     |free frames, signed 16|      |reserved|ready|filling|
+ *      31                  16            2       1       0
  *
  *     0: asleep, the bitfields are rubbish.
  *
@@ -27,8 +27,8 @@
 
 #define CACHE_LINE UINT64_C(64)
 
-#define TREE_FILLING    (UINT32_C(1) << 8)
-#define TREE_READY      (UINT32_C(1) << 9)
+#define TREE_FILLING    (UINT32_C(1) << 0)
+#define TREE_READY      (UINT32_C(1) << 1)
 #define TREE_FREE_SHIFT 16
 
 _Atomic uint32_t *trees_word;
@@ -199,14 +199,6 @@ uint32_t trees_leave(uint32_t tree)
 {
     return atomic_fetch_and_explicit(&trees_word[tree], ~TREE_RESERVED,
                                      memory_order_relaxed);
-}
-
-void trees_set_backed(uint64_t block)
-{
-    /* Release: pairs with the acquire in trees_has_record(). */
-    (void)atomic_fetch_or_explicit(&trees_word[block / TREE_BLOCKS],
-                                   UINT32_C(1) << (block % TREE_BLOCKS),
-                                   memory_order_release);
 }
 
 bool trees_check(uint32_t tree, uint64_t *out_free)

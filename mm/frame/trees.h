@@ -14,9 +14,8 @@
 #define TREE_ROWS   (TREE_FRAMES / ROW_FRAMES)
 
 /* In a tree word: a CPU sits here, the others look elsewhere. */
-#define TREE_RESERVED (UINT32_C(1) << 10)
+#define TREE_RESERVED (UINT32_C(1) << 2)
 
-/* Public for trees_has_record(), which is on the path of each free. */
 extern _Atomic uint32_t *trees_word; /* (A) */
 extern uint64_t trees_frames;        /* (C) frames there are words for */
 
@@ -45,9 +44,6 @@ uint32_t trees_add(uint32_t tree, int32_t frames);
 uint32_t trees_reserve(uint32_t tree);
 uint32_t trees_leave(uint32_t tree);
 
-/* The records of this block can be read from now on. */
-void trees_set_backed(uint64_t block);
-
 /* I1 of trees.c and the bitfields of one tree; @out_free: its free frames. */
 bool trees_check(uint32_t tree, uint64_t *out_free);
 
@@ -55,18 +51,6 @@ bool trees_check(uint32_t tree, uint64_t *out_free);
 static inline int32_t tree_free(uint32_t word)
 {
     return (int16_t)(word >> 16);
-}
-
-/* Can the record of @pfn be read? No for frames that do not exist. */
-static inline bool trees_has_record(pfn_t pfn)
-{
-    if (MM_UNLIKELY(pfn.v >= trees_frames)) {
-        return false;
-    }
-    /* Acquire: pairs with the release in trees_set_backed(). */
-    uint32_t word = atomic_load_explicit(&trees_word[pfn.v / TREE_FRAMES],
-                                         memory_order_acquire);
-    return (word >> (pfn.v / BLOCK_FRAMES % TREE_BLOCKS)) & 1;
 }
 
 #endif

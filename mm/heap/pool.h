@@ -6,7 +6,6 @@
 #include <mm/frame.h>
 #include <mm/port.h>
 #include "base/lock.h"
-#include "frame/blocks.h"
 
 /* 16-byte objects in one frame: the most objects a slab can have. */
 #define POOL_MAX_OBJECTS   256
@@ -107,7 +106,7 @@ static inline bool heap_has_type(const void *address, enum frame_type type)
 {
     pfn_t pfn = phys_to_pfn(virt_to_phys(address));
 
-    return blocks_has_record(pfn) && record_of(pfn)->type == type;
+    return record_exists(pfn) && record_of(pfn)->type == type;
 }
 
 /* The slab @address lies in, if it is heap_has_type(@address, FRAME_SLAB). */

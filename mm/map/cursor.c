@@ -94,7 +94,7 @@ unsigned cursor_descend(struct pt_cursor *cursor, vaddr_t address,
         if (!pte_is_table(entry, at)) {
             break;
         }
-        cursor->path[at - 1] = pte_pfn(entry, at);
+        cursor->path[at - 1] = pte_table(entry);
         at--;
     }
     cursor->at = address;

@@ -465,26 +465,25 @@ enum mm_status pt_merge(struct pt_cursor *cursor, vaddr_t address,
 bool pt_lookup(const struct pt *pt, vaddr_t address, pfn_t *out_pfn,
                struct pt_attr *out_attr)
 {
+    unsigned level = pt_features.levels - 1;
     pfn_t table = pt->root;
 
-    for (unsigned level = pt_features.levels; level-- > 0;) {
-        const _Atomic uint64_t *slot =
-            (_Atomic uint64_t *)&cursor_table(table)[pte_index(address, level)]
-                .v;
+    for (;; level--) {
+        const pte_t *slot = &cursor_table(table)[pte_index(address, level)];
         /* Pairs with cursor_swap(): what the entry points to is complete. */
-        pte_t entry = {atomic_load_explicit(slot, memory_order_acquire)};
+        pte_t entry = {atomic_load_explicit((const _Atomic uint64_t *)&slot->v,
+                                            memory_order_acquire)};
 
         if (!pte_is_present(entry)) {
             return false;
         }
-        if (!pte_is_table(entry, level)) {
+        if (pte_is_leaf(entry, level)) {
             uint64_t inside = address & (pte_span(level) - 1);
 
             *out_pfn = pfn_add(pte_pfn(entry, level), inside >> PAGE_SHIFT);
             *out_attr = pte_attr(entry, level);
             return true;
         }
-        table = pte_pfn(entry, level);
+        table = pte_table(entry);
     }
-    return false;
 }

@@ -17,12 +17,26 @@
 /* All rights on: what narrows them is on the way down. */
 #define SCAN_ALL_RIGHTS (PTE_RW | PTE_US | PTE_XD)
 
+/* Index after the last entry of a table of @level that lies in the range. */
+static unsigned stop_index(const struct scan *scan, unsigned level)
+{
+    vaddr_t last = scan->end - 1;
+
+    if (scan->end == 0 ||
+        ((last ^ scan->address) >> pte_shift(level)) >= PTE_TABLE_COUNT) {
+        return PTE_TABLE_COUNT; /* it ends in a later table */
+    }
+    return pte_index(last, level) + 1;
+}
+
+/* Go on in @table, from the entry for the current address. */
 static void enter(struct scan *scan, pfn_t table, unsigned level,
-                  unsigned first, uint64_t rights)
+                  uint64_t rights)
 {
     scan->level = level;
     scan->table[level] = table;
-    scan->next[level] = first;
+    scan->next[level] = pte_index(scan->address, level);
+    scan->stop[level] = stop_index(scan, level);
     scan->seen[level] = 0;
     scan->rights[level] = rights;
 }
@@ -34,7 +48,7 @@ void scan_init(struct scan *scan, pfn_t table, unsigned level, vaddr_t start,
     scan->top = level;
     scan->is_over = false;
     scan->address = start;
-    enter(scan, table, level, pte_index(start, level), SCAN_ALL_RIGHTS);
+    enter(scan, table, level, SCAN_ALL_RIGHTS);
 }
 
 /* Rights with those of @entry taken into account; XD is kept inverted. */
@@ -88,37 +102,31 @@ static enum scan_event report(struct scan *scan, unsigned level, pte_t entry)
     scan->is_user = (rights & PTE_US) != 0;
     scan->seen[level]++;
     if (pte_is_table(entry, level)) {
-        enter(scan, pte_pfn(entry, level), level - 1,
-              pte_index(scan->address, level - 1), rights);
+        enter(scan, pte_pfn(entry, level), level - 1, rights);
     }
     return SCAN_ENTRY;
 }
 
 enum scan_event scan_next(struct scan *scan)
 {
-    while (!scan->is_over) {
-        unsigned level = scan->level;
-        unsigned index = scan->next[level];
+    if (scan->is_over) {
+        return SCAN_END;
+    }
+    unsigned level = scan->level;
+    const volatile pte_t *table = phys_to_virt(pfn_to_phys(scan->table[level]));
 
-        if (index == PTE_TABLE_COUNT) {
-            return leave(scan);
-        }
-        vaddr_t address = address_of(scan, level, index);
-        if (address > scan->address) {
-            scan->address = address;
-        }
-        if (scan->end != 0 && scan->address >= scan->end) {
-            return leave(scan);
-        }
-        scan->next[level]++;
-        const volatile pte_t *table =
-            phys_to_virt(pfn_to_phys(scan->table[level]));
-        pte_t entry = {table[index].v};
+    for (unsigned i = scan->next[level]; i < scan->stop[level]; i++) {
+        pte_t entry = {table[i].v};
+
         if (!pte_is_absent(entry)) {
+            vaddr_t address = address_of(scan, level, i);
+
+            scan->next[level] = i + 1;
+            scan->address = address > scan->address ? address : scan->address;
             return report(scan, level, entry);
         }
     }
-    return SCAN_END;
+    return leave(scan);
 }
 
 void scan_skip(struct scan *scan)

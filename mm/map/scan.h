@@ -18,6 +18,7 @@ struct scan {
     bool is_over;
     pfn_t table[PTE_LEVELS];
     unsigned next[PTE_LEVELS];   /* index to look at next */
+    unsigned stop[PTE_LEVELS];   /* index at which the range ends */
     unsigned seen[PTE_LEVELS];   /* entries that were not absent */
     uint64_t rights[PTE_LEVELS]; /* RW, US and ~XD of the levels above */
 

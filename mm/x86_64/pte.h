@@ -241,6 +241,12 @@ static inline enum pt_promise pte_promise(pte_t pte)
     return (enum pt_promise)(pte_kind(pte) - PTE_KIND_PROMISE);
 }
 
+/* The table a table entry points to. */
+static inline pfn_t pte_table(pte_t pte)
+{
+    return (pfn_t){(pte.v & PTE_FRAME) >> PAGE_SHIFT};
+}
+
 /* The frame of a present leaf (its first), a table or a parked entry. */
 static inline pfn_t pte_pfn(pte_t pte, unsigned level)
 {

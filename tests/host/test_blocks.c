@@ -26,6 +26,7 @@
 #define LIST_FRAMES 2
 
 static MM_ALIGNED(64) char storage[STORE_BYTES];
+static MM_ALIGNED(64) char backed_bits[64];
 static struct blocks_zone zone;
 static bool backing_fails;
 static _Atomic unsigned backed; /* blocks */
@@ -46,6 +47,8 @@ static void start(int rubbish)
     sim_boot_map(RAM);
     /* No record is read or written here. */
     record_init((void *)(uintptr_t)0x10000000, back);
+    CHECK(record_bytes(RAM_FRAMES) <= sizeof(backed_bits));
+    record_cover(RAM_FRAMES, backed_bits);
     backing_fails = false;
     backed = 0;
     asked = 0;
@@ -266,16 +269,16 @@ TEST(blocks, a_block_is_backed_once_before_its_first_frame_leaves)
     CHECK_HELPER(start(0));
     pfn_t pfn = take(0);
     CHECK_EQUAL(backed, 1);
-    CHECK(trees_has_record(pfn));
-    CHECK(!trees_has_record(pfn_of(pfn.v - BLOCK_FRAMES)));
-    CHECK(!trees_has_record(pfn_of(RAM_FRAMES)));
-    CHECK(!trees_has_record(PFN_NONE));
+    CHECK(record_exists(pfn));
+    CHECK(!record_exists(pfn_of(pfn.v - BLOCK_FRAMES)));
+    CHECK(!record_exists(pfn_of(RAM_FRAMES)));
+    CHECK(!record_exists(PFN_NONE));
     (void)take(0);
     CHECK_EQUAL(backed, 1);
     pfn = take(MM_MAX_ORDER);
     CHECK_EQUAL(backed, 3);
-    CHECK(trees_has_record(pfn));
-    CHECK(trees_has_record(pfn_add(pfn, BLOCK_FRAMES)));
+    CHECK(record_exists(pfn));
+    CHECK(record_exists(pfn_add(pfn, BLOCK_FRAMES)));
     /* Raw frames need none. */
     struct blocks_wish wish = {.order = MM_MAX_ORDER, .is_raw = true};
     CHECK(blocks_claim(&zone, NULL, &wish));

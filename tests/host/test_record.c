@@ -14,7 +14,10 @@
 #include "tests/shared/text.h"
 
 #define BLOCK        UINT64_C(512)
+#define FRAMES       (UINT64_C(1) << 24)
 #define RECORD_BYTES UINT64_C(16)
+
+static MM_ALIGNED(64) char storage[FRAMES / BLOCK / 8];
 
 static struct {
     vaddr_t start;
@@ -33,23 +36,43 @@ static enum mm_status note(vaddr_t start, vaddr_t end)
 
 TEST(record, a_block_is_backed_as_a_whole)
 {
-    static const uint64_t frames[] = {0,    1,    511,        512,
-                                      1023, 4096, 0x12345678, 0xfffffffff};
+    static const uint64_t frames[] = {0,    1,    511,      512,
+                                      1023, 4096, 0x123456, FRAMES - 1};
     /* Nothing is read there; only the addresses count. */
     void *base = (void *)(uintptr_t)0x10000000;
 
     record_init(base, note);
+    CHECK(record_bytes(FRAMES) <= sizeof(storage));
+    record_cover(FRAMES, storage);
     for (size_t i = 0; i < sizeof(frames) / sizeof(frames[0]); i++) {
         uint64_t first = align_down(frames[i], BLOCK);
-        asked.answer = i % 2 == 0 ? MM_OK : MM_ENOMEM;
+        bool was_there = record_exists(pfn_of(frames[i]));
+        asked.answer = MM_ENOMEM;
         asked.calls = 0;
-        CHECK_EQUAL(record_back_block(pfn_of(frames[i])), asked.answer);
-        CHECK_EQUAL(asked.calls, 1);
+        CHECK_EQUAL(record_back_block(pfn_of(frames[i])),
+                    was_there ? MM_OK : MM_ENOMEM);
+        CHECK_EQUAL(record_exists(pfn_of(frames[i])), was_there);
+        asked.answer = MM_OK;
+        CHECK_EQUAL(record_back_block(pfn_of(frames[i])), MM_OK);
+        CHECK_EQUAL(asked.calls, was_there ? 0 : 2);
+        CHECK(record_exists(pfn_of(frames[i])));
+        if (was_there) {
+            continue;
+        }
         CHECK_EQUAL(asked.start, 0x10000000 + first * RECORD_BYTES);
         CHECK_EQUAL(asked.end - asked.start, BLOCK * RECORD_BYTES);
         CHECK_EQUAL((vaddr_t)record_of(pfn_of(frames[i])),
                     0x10000000 + frames[i] * RECORD_BYTES);
     }
+}
+
+TEST(record, a_wild_number_has_no_record)
+{
+    record_cover(FRAMES, storage);
+    CHECK(!record_exists(pfn_of(0)));
+    CHECK(!record_exists(pfn_of(FRAMES)));
+    CHECK(!record_exists(pfn_of(UINT64_MAX - 1)));
+    CHECK(!record_exists(PFN_NONE));
 }
 
 TEST(record, every_type_has_a_name_of_its_own)

@@ -63,8 +63,8 @@ void frame_init(struct memmap *map, void *storage);
  *         else in it is 0. The records of the others are untouched.
  * Return: first frame; PFN_NONE if no zone allowed by @flags has such a block
  *         whose records are there or can be backed.
- * Context: any, also interrupts. Takes no lock; waits only while another CPU
- *         wakes the same 16 MiB.
+ * Context: any, also interrupts. Takes no lock of its own (backing may); waits
+ *         only while another CPU wakes the same 16 MiB.
  * Cost:   order 0: some 30 instructions, a row of 64 frames each 64th time.
  *         Others: a few atomic operations.
  */

@@ -39,13 +39,35 @@ struct frame_record {
 };
 _Static_assert(sizeof(struct frame_record) == 16, "16 bytes a frame");
 
+/* Frames whose records are backed together: those of a 2 MiB block. */
+#define RECORD_BLOCK_FRAMES UINT64_C(512)
+
 /* (C) The virtual array, indexed by frame number. */
 extern struct frame_record *record_base;
+extern uint64_t record_frames;          /* (C) frames it covers */
+extern _Atomic uint64_t *record_backed; /* (A) a bit a block: backed */
 
 /* The record of a frame that is allocated; one addition. */
 static inline struct frame_record *record_of(pfn_t pfn)
 {
     return &record_base[pfn.v];
+}
+
+/*
+ * Can the record of @pfn be read? Any number is allowed, so that a wild
+ * pointer can be looked at before its record is.
+ */
+static inline bool record_exists(pfn_t pfn)
+{
+    uint64_t block = pfn.v / RECORD_BLOCK_FRAMES;
+
+    if (MM_UNLIKELY(pfn.v >= record_frames)) {
+        return false;
+    }
+    /* Acquire: pairs with the release in record_back_block(). */
+    uint64_t word =
+        atomic_load_explicit(&record_backed[block / 64], memory_order_acquire);
+    return ((word >> (block % 64)) & 1) != 0;
 }
 
 /*
@@ -61,8 +83,14 @@ typedef enum mm_status (*record_back_fn)(vaddr_t start, vaddr_t end);
 /* @base: 4 KiB-aligned virtual address with room for 16 bytes a frame. */
 void record_init(void *base, record_back_fn back);
 
+/* Bytes record_cover() needs, a multiple of 64. */
+uint64_t record_bytes(uint64_t frames);
+
+/* The array covers @frames frames, none backed. @storage: record_bytes(). */
+void record_cover(uint64_t frames, void *storage);
+
 /*
- * Have the records of the 512-frame block that holds @pfn backed.
+ * Have the records of the block that holds @pfn backed, if they are not.
  * Context: called by blocks.c before a frame leaves the shared structure.
  */
 MM_MUST_CHECK enum mm_status record_back_block(pfn_t pfn);
