@@ -34,6 +34,9 @@ void sim_boot_heap(uint64_t ram_bytes);
 void sim_boot(uint64_t ram_bytes);
 /* The same on another processor. */
 void sim_boot_with(uint64_t ram_bytes, const struct pt_features *features);
+/* The same where it may fail: what mm_init() says. */
+enum mm_status sim_try_boot(uint64_t ram_bytes,
+                            const struct pt_features *features);
 
 /* The CPU this thread plays; how many the port reports (sim_reset(): 1). */
 void sim_set_cpu(unsigned cpu);

@@ -157,7 +157,8 @@ void sim_boot(uint64_t ram_bytes)
     sim_boot_with(ram_bytes, &features);
 }
 
-void sim_boot_with(uint64_t ram_bytes, const struct pt_features *features)
+enum mm_status sim_try_boot(uint64_t ram_bytes,
+                            const struct pt_features *features)
 {
     const struct mm_segment segment[] = {
         {".text", IMAGE_START, TEXT_BYTES, paddr_of(IMAGE_PHYSICAL),
@@ -189,8 +190,14 @@ void sim_boot_with(uint64_t ram_bytes, const struct pt_features *features)
     config.record_start = (vaddr_t)records;
     struct walk_rules rules = {true, features->has_nx, true, true};
     sim_set_rules(rules);
-    if (mm_init(&config) != MM_OK) {
+    enum mm_status status = mm_init(&config);
+    sim_check_release(status == MM_OK);
+    return status;
+}
+
+void sim_boot_with(uint64_t ram_bytes, const struct pt_features *features)
+{
+    if (sim_try_boot(ram_bytes, features) != MM_OK) {
         port_panic("the simulated machine does not start");
     }
-    sim_check_release(true);
 }

@@ -51,6 +51,47 @@ TEST(mm, starts_on_processors_of_all_kinds)
     }
 }
 
+/* Law 3 at start-up: each size starts, or ends in a status and a sentence. */
+TEST(mm, a_machine_too_small_is_told_so)
+{
+    bool has_started = false;
+    unsigned refused = 0;
+
+    /* From four pages above the first MiB on. */
+    for (uint64_t ram = MiB + 16 * KiB; ram <= 2 * MiB; ram += PAGE_BYTES) {
+        enum mm_status status = sim_try_boot(ram, &plain);
+
+        CHECK(status == MM_OK || status == MM_ENOMEM);
+        CHECK(status == MM_OK || !has_started); /* no gap above the first */
+        CHECK(status == MM_OK || sim_log_contains("failed: MM_ENOMEM"));
+        refused += status == MM_OK ? 0 : 1;
+        has_started = has_started || status == MM_OK;
+        CHECK(status != MM_OK || mm_check());
+    }
+    CHECK(has_started && refused > 0);
+}
+
+/* The k-th frame allocation of start-up fails, for every k. */
+TEST(mm, every_allocation_of_start_up_may_fail)
+{
+    uint64_t k = 1;
+
+    for (;; k++) {
+        frame_inject(k);
+        enum mm_status status = sim_try_boot(32 * MiB, &plain);
+        uint64_t tried = frame_inject_count();
+
+        frame_inject(0);
+        if (tried < k) {
+            CHECK_EQUAL(status, MM_OK);
+            break;
+        }
+        CHECK(status == MM_OK || status == MM_ENOMEM);
+        CHECK(frame_check());
+    }
+    CHECK(k > 10);
+}
+
 /* Largest pages the CPU has: a handful of tables for 64 GiB. */
 TEST(mm, the_direct_map_uses_large_pages)
 {
