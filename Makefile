@@ -30,10 +30,13 @@ WARN    := -Wall -Wextra -Wconversion -Wshadow -Wmissing-prototypes \
 INCLUDE := -I. -Imm/include -Imm
 STD     ?= gnu11
 COMMON  := -std=$(STD) -g $(WARN) $(INCLUDE) -MMD -MP
+# Every call has its frame: three instructions more in each small function.
+BACKTRACE := -mno-omit-leaf-frame-pointer -fno-optimize-sibling-calls
 KCFLAGS := $(COMMON) -O2 -ffreestanding -fno-pic -fno-pie -mno-red-zone \
            -mgeneral-regs-only -mcmodel=kernel -fno-stack-protector \
            -fno-omit-frame-pointer -fno-strict-aliasing -fcf-protection=none \
-           -fno-asynchronous-unwind-tables \
+           -fno-delete-null-pointer-checks -fno-asynchronous-unwind-tables \
+           $(if $(filter 1,$(DEBUG)),$(BACKTRACE)) \
            -DMM_PORT_HEADER='"kernel/mm_port.h"' -DMM_DEBUG=$(DEBUG) \
            -DMM_INJECT=$(DEBUG)
 KLDFLAGS := -nostdlib -static -z max-page-size=0x1000 -z noexecstack \
@@ -48,7 +51,8 @@ HCFLAGS := $(COMMON) -O1 -fno-omit-frame-pointer -fno-strict-aliasing \
 KERNEL_SOURCES ?= $(shell find boot kernel mm tests/shared tests/kernel \
                     -name '*.c' -o -name '*.asm' | sort)
 # Parts of the kernel that need no machine are tested here, too.
-HOST_KERNEL    := kernel/cmdline.c kernel/multiboot2.c kernel/lib/format.c
+HOST_KERNEL    := kernel/cmdline.c kernel/multiboot2.c kernel/lib/format.c \
+                  $(addprefix kernel/monitor/,words.c line.c tlb_geometry.c)
 HOST_SOURCES   ?= $(shell find mm tests/shared tests/host -name '*.c' | sort) \
                   $(HOST_KERNEL)
 KERNEL_OBJECTS := $(KERNEL_SOURCES:%=$(B)/kernel/%.o)

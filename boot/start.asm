@@ -210,7 +210,8 @@ build_tables:
     ret
 
 ; The order is the manual's: PAE, CR3, EFER.LME, then CR0.PG.
-; [SDM-3A 10.8.5 "Initializing IA-32e Mode"], [APM-2 14.6.2]
+; [SDM-3A 10.8.5 "Initializing IA-32e Mode"]
+; [APM-2 14.6 "Enabling and Activating Long Mode"]
 enter_long:
     ; CR4 holds PAE and nothing else: what firmware left there (LA57 above
     ; all, which would make the walk start one level higher) is cleared.

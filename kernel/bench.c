@@ -7,8 +7,9 @@
  *
  *   bench: NAME MEDIAN UNIT min MIN mean MEAN
  *
- * Limits: one processor, interrupts off. Ticks are instructions only under
- * QEMU's -icount shift=0; the unit is printed as if they were.
+ * UNIT is "instructions" under QEMU's -icount, else "ticks".
+ *
+ * Limits: one processor, interrupts off.
  */
 #include "kernel/bench.h"
 
@@ -171,6 +172,11 @@ static bool do_map(unsigned pages)
 
 /* --- measuring ------------------------------------------------------------ */
 
+static void print_time(const char *name, uint64_t ticks)
+{
+    printk("bench: %s %lu %s\n", name, ticks, cpu_clock_unit());
+}
+
 static bool take_samples(bool (*operation)(unsigned), unsigned argument)
 {
     for (unsigned i = 0; i < SAMPLES; i++) {
@@ -232,9 +238,9 @@ static bool measure(const struct subject *subject, uint64_t empty)
     for (unsigned i = 0; i < SAMPLES; i++) {
         sum += sample[i];
     }
-    printk("bench: %s %lu instructions min %lu mean %lu\n", subject->name,
-           less(sample[SAMPLES / 2], empty), less(sample[0], empty),
-           less(sum / SAMPLES, empty));
+    printk("bench: %s %lu %s min %lu mean %lu\n", subject->name,
+           less(sample[SAMPLES / 2], empty), cpu_clock_unit(),
+           less(sample[0], empty), less(sum / SAMPLES, empty));
     return true;
 }
 
@@ -256,7 +262,7 @@ static bool batch_frames(void)
         frame_free(frames[i], 0);
     }
     uint64_t ticks = cpu_rdtsc() - start;
-    printk("bench: frame_batch_1000 %lu instructions\n", ticks / BATCH);
+    print_time("frame_batch_1000", ticks / BATCH);
     return count == BATCH;
 }
 
@@ -277,7 +283,7 @@ static bool batch_kmalloc(void)
         blocks[(i * 7) % BATCH] = NULL;
     }
     uint64_t ticks = cpu_rdtsc() - start;
-    printk("bench: kmalloc_64_batch_1000 %lu instructions\n", ticks / BATCH);
+    print_time("kmalloc_64_batch_1000", ticks / BATCH);
     for (unsigned i = 0; i < BATCH && count < BATCH; i++) {
         kfree(blocks[i]); /* it broke off: some are left */
     }
@@ -318,8 +324,7 @@ static void print_start(void)
     frame_stats(&stats);
     uint64_t ram = stats.managed * PAGE_BYTES;
     uint64_t ppm = stats.set_aside_bytes * 1000 / max_u64(ram / 1000, 1);
-    printk("bench: start_to_heap %lu instructions\n",
-           kernel_ready_clock - kernel_start_clock);
+    print_time("start_to_heap", kernel_ready_clock - kernel_start_clock);
     printk("bench: metadata_at_start %lu bytes\n", stats.set_aside_bytes);
     printk("bench: metadata_of_ram %lu.%04lu percent\n", ppm / 10000,
            ppm % 10000);
@@ -355,17 +360,22 @@ static bool run_subjects(const char *pattern)
     size_t length = strlen(pattern);
     uint64_t empty = empty_measurement();
     bool success = true;
+    unsigned run = 0;
 
     for (size_t i = 0; i < sizeof(subjects) / sizeof(subjects[0]); i++) {
         if (strncmp(subjects[i].name, pattern, length) == 0) {
             success = measure(&subjects[i], empty) && success;
+            run++;
         }
     }
     if (length == 0) {
         success = batch_frames() && success;
         success = batch_kmalloc() && success;
     }
-    return success;
+    if (run == 0) {
+        printk("no figure has a name that begins with %s\n", pattern);
+    }
+    return success && run > 0;
 }
 
 bool bench_run(const char *pattern)

@@ -29,7 +29,8 @@
 #define CPUID_BRAND_LEAVES      3
 #define CPUID_ADDRESS_BITS      UINT32_C(0x80000008)
 
-/* Where leaf 0x80000008 is missing. [SDM-3A 4.1.4] */
+/* Where leaf 0x80000008 is missing. [SDM-3A 4.1.4 "Enumeration of Paging
+ * Features by CPUID"] */
 #define FALLBACK_PHYSICAL_BITS 36
 #define FALLBACK_LINEAR_BITS   48
 
@@ -176,4 +177,19 @@ void cpu_pt_features(struct pt_features *out)
         .has_1g = cpu_features.has_1g,
         .has_global = (cr4 & CR4_PGE) != 0,
     };
+}
+
+/* The cost of @turns turns and of whatever lies around them. */
+static uint64_t time_of(uint64_t turns)
+{
+    uint64_t start = cpu_rdtsc();
+
+    cpu_count_down(turns);
+    return cpu_rdtsc() - start;
+}
+
+const char *cpu_clock_unit(void)
+{
+    /* What lies around them is the same in both. */
+    return time_of(2000) - time_of(1000) == 2 * 1000 ? "instructions" : "ticks";
 }

@@ -72,6 +72,12 @@ void cpu_detect(void);
  */
 void cpu_protect(void);
 
+/*
+ * What cpu_rdtsc() counts here: "instructions" under QEMU's -icount, found
+ * out by timing a loop of known length; else "ticks".
+ */
+const char *cpu_clock_unit(void);
+
 struct pt_features;
 
 /* What the paging code needs to know. After cpu_protect(). */
@@ -288,6 +294,12 @@ static inline uint64_t cpu_rdtsc(void)
 
     __asm__ volatile("rdtsc" : "=a"(low), "=d"(high) : : "memory");
     return ((uint64_t)high << 32) | low;
+}
+
+/* Execute exactly 2 * @turns instructions; @turns is not 0. */
+static inline void cpu_count_down(uint64_t turns)
+{
+    __asm__ volatile("1: dec %0\n\tjnz 1b" : "+r"(turns) : : "cc", "memory");
 }
 
 static inline void cpu_breakpoint(void)

@@ -8,147 +8,14 @@
 #include "kernel/explain.h"
 
 #include <mm/frame.h>
-#include <mm/kmap.h>
 #include <mm/mm.h>
 #include "base/bits.h"
 #include "kernel/console/console.h"
 #include "kernel/cpu.h"
 #include "kernel/fixup.h"
-#include "kernel/image.h"
 #include "kernel/lib/format.h"
 #include "kernel/lib/string.h"
 #include "kernel/memory.h"
-
-/* --- places --------------------------------------------------------------- */
-
-struct area {
-    const char *kind;
-    const char *name;
-    vaddr_t start;
-    vaddr_t end; /* last byte */
-};
-
-/* The parts of the layout, sorted; what lies between them is nobody's. */
-static const struct area areas[] = {
-    {"page 0, never mapped", "", 0, PAGE_BYTES - 1},
-    {"user half", "", PAGE_BYTES, LAYOUT_DIRECT - 1},
-    {"direct map", "", LAYOUT_DIRECT, LAYOUT_DIRECT + LAYOUT_DIRECT_BYTES - 1},
-    {"kmap area", "", LAYOUT_KMAP, LAYOUT_KMAP_END - 1},
-    {"frame records", "", LAYOUT_RECORDS,
-     LAYOUT_RECORDS + LAYOUT_DIRECT_BYTES / PAGE_BYTES * 16 - 1},
-    {"kernel image", "", LAYOUT_IMAGE, LAYOUT_SCREEN - 1},
-    {"screen", "", LAYOUT_SCREEN, LAYOUT_SCREEN + LAYOUT_SCREEN_BYTES - 1},
-    {"end of memory, never mapped", "", LAYOUT_SCREEN + LAYOUT_SCREEN_BYTES,
-     UINT64_MAX},
-};
-
-static bool is_inside(vaddr_t address, const struct area *area)
-{
-    return address >= area->start && address <= area->end;
-}
-
-static void set_place(struct explain_place *out, const struct area *area)
-{
-    *out = (struct explain_place){area->kind, area->name, area->start,
-                                  area->end, false};
-}
-
-static void place_in_stacks(vaddr_t address, struct explain_place *out)
-{
-    static const char *const name[STACK_COUNT] = {
-        [STACK_KERNEL] = "kernel stack",
-        [STACK_DOUBLE_FAULT] = "double fault stack",
-        [STACK_NMI] = "NMI stack",
-        [STACK_MACHINE_CHECK] = "machine check stack",
-    };
-    uint64_t stride = PAGE_BYTES + STACK_BYTES;
-    uint64_t index = (address - (vaddr_t)stacks_start) / stride;
-    vaddr_t guard = (vaddr_t)stacks_start + index * stride;
-
-    if (index >= STACK_COUNT) {
-        return;
-    }
-    out->name = name[index];
-    out->is_guard = image_is_stack_guard(address);
-    out->kind = out->is_guard ? "guard of stack" : "stack";
-    out->start = out->is_guard ? guard : guard + PAGE_BYTES;
-    out->end = out->start + (out->is_guard ? PAGE_BYTES : STACK_BYTES) - 1;
-}
-
-static void place_in_image(vaddr_t address, struct explain_place *out)
-{
-    const struct area segment[] = {
-        {"kernel image", ".text", (vaddr_t)text_start, (vaddr_t)text_end - 1},
-        {"kernel image", ".rodata", (vaddr_t)rodata_start,
-         (vaddr_t)rodata_end - 1},
-        {"kernel image", ".data", (vaddr_t)data_start, (vaddr_t)data_end - 1},
-        {"kernel image", ".stacks", (vaddr_t)stacks_start,
-         (vaddr_t)stacks_end - 1},
-        {"kernel image", ".symbols", (vaddr_t)symbols_start,
-         (vaddr_t)symbols_end - 1},
-    };
-
-    for (size_t i = 0; i < sizeof(segment) / sizeof(segment[0]); i++) {
-        if (is_inside(address, &segment[i])) {
-            set_place(out, &segment[i]);
-        }
-    }
-    if (address >= (vaddr_t)stacks_start && address < (vaddr_t)stacks_end) {
-        place_in_stacks(address, out);
-    }
-}
-
-static void place_in_kmap(vaddr_t address, struct explain_place *out)
-{
-    struct kmap_info info;
-
-    if (mm_stage() < MM_STAGE_MAPS || !kmap_find(address, &info)) {
-        out->kind = "kmap area, no block";
-        return;
-    }
-    out->name = info.name;
-    out->is_guard = info.is_guard;
-    out->kind = info.is_guard ? "guard of kmap block" : "kmap block";
-    out->start = info.is_guard ? align_down(address, PAGE_BYTES) : info.start;
-    out->end = out->start + (info.is_guard ? PAGE_BYTES : info.bytes) - 1;
-}
-
-void explain_place(vaddr_t address, struct explain_place *out)
-{
-    static const struct area nobody = {"no part of the layout", "", 0,
-                                       UINT64_MAX};
-
-    set_place(out, &nobody);
-    for (size_t i = 0; i < sizeof(areas) / sizeof(areas[0]); i++) {
-        if (is_inside(address, &areas[i])) {
-            set_place(out, &areas[i]);
-        }
-    }
-    if (out->start == LAYOUT_IMAGE) {
-        place_in_image(address, out);
-    } else if (out->start == LAYOUT_KMAP) {
-        place_in_kmap(address, out);
-    }
-}
-
-struct explain_text explain_place_text(vaddr_t address)
-{
-    struct explain_text text;
-    struct explain_place place;
-
-    explain_place(address, &place);
-    if (pt_features.levels != 0 && !pt_is_canonical(address)) {
-        ksnprintf(text.text, sizeof(text.text),
-                  "between the halves: not canonical");
-        return text;
-    }
-    bool has_name = place.name[0] != '\0';
-    ksnprintf(text.text, sizeof(text.text),
-              "%s%s%s%s (0x%lx-0x%lx), 0x%lx bytes in", place.kind,
-              has_name ? " \"" : "", place.name, has_name ? "\"" : "",
-              place.start, place.end, address - place.start);
-    return text;
-}
 
 /* --- frames --------------------------------------------------------------- */
 
@@ -411,7 +278,8 @@ uint32_t explain_error_code(enum walk_verdict verdict, unsigned access,
 {
     uint32_t code = access & (FAULT_W | FAULT_U);
 
-    /* Fetches are told apart only where it matters. [SDM-3A 4.7] */
+    /* Fetches are told apart only where it matters. [SDM-3A 4.7 "Page-Fault
+     * Exceptions"] */
     if ((access & WALK_EXEC) != 0 && (rules->nx || rules->smep)) {
         code |= FAULT_I;
     }
@@ -421,54 +289,13 @@ uint32_t explain_error_code(enum walk_verdict verdict, unsigned access,
     return code | (verdict != WALK_NOT_PRESENT ? (uint32_t)FAULT_P : 0);
 }
 
-/* A promise in the way: kept for an access it allows, else its own error. */
-static enum fault_result result_of_promise(pte_t entry, unsigned level,
-                                           uint32_t code,
-                                           const struct walk_rules *rules)
-{
-    struct pt_attr attr = pte_attr(entry, level);
-
-    if ((code & FAULT_U) != 0 && (attr.flags & PT_USER) == 0) {
-        return FAULT_SUPERVISOR;
-    }
-    if (pte_promise(entry) != PT_ZERO) {
-        return pte_promise(entry) == PT_OBJECT ? FAULT_NOT_MAPPED : FAULT_GUARD;
-    }
-    if ((code & FAULT_I) != 0 && rules->nx && (attr.flags & PT_EXEC) == 0) {
-        return FAULT_NO_EXECUTE;
-    }
-    if ((code & FAULT_W) != 0 && (attr.flags & PT_WRITE) == 0) {
-        return FAULT_READ_ONLY;
-    }
-    return FAULT_RESOLVED;
-}
-
 enum fault_result explain_fault(const struct walk *walk, uint32_t code,
                                 const struct walk_rules *rules,
                                 unsigned *out_blame)
 {
-    static const enum fault_result by_verdict[] = {
-        [WALK_ALLOWED] = FAULT_SPURIOUS,
-        [WALK_NON_CANONICAL] = FAULT_NOT_MAPPED,
-        [WALK_NOT_PRESENT] = FAULT_NOT_MAPPED,
-        [WALK_RESERVED_BIT] = FAULT_RESERVED_BIT,
-        [WALK_READ_ONLY] = FAULT_READ_ONLY,
-        [WALK_NO_EXECUTE] = FAULT_NO_EXECUTE,
-        [WALK_SUPERVISOR] = FAULT_SUPERVISOR,
-        [WALK_USER_EXEC] = FAULT_USER_EXEC,
-        [WALK_USER_ACCESS] = FAULT_USER_ACCESS,
-    };
-    enum walk_verdict verdict = walk_judge(walk, code, rules, out_blame);
+    struct fault fault = {
+        .address = walk->address, .code = code, .rules = *rules};
 
-    if ((code & FAULT_RSVD) != 0) {
-        return FAULT_RESERVED_BIT;
-    }
-    if (walk->address < PAGE_BYTES) {
-        return FAULT_NULL;
-    }
-    if (walk->state == PTE_PROMISE) {
-        const struct walk_step *last = &walk->step[walk->count - 1];
-        return result_of_promise(last->entry, last->level, code, rules);
-    }
-    return by_verdict[verdict];
+    (void)walk_judge(walk, code, rules, out_blame);
+    return fault_judge(&fault, walk);
 }

@@ -6,26 +6,10 @@
 #include <mm/fault.h>
 #include <mm/walk.h>
 
-/* Whose an address is, by the layout and by the blocks in it. */
-struct explain_place {
-    const char *kind; /* "direct map", "kmap block", "guard of stack", ... */
-    const char *name; /* of block, segment or stack; "" if it has none */
-    vaddr_t start;
-    vaddr_t end; /* last byte, so that the top of memory can be said */
-    bool is_guard;
-};
-
-/*
- * Context: any; for an address in the kmap area it takes the arena's lock, so
- * not from a fault inside vmem.
- */
-void explain_place(vaddr_t address, struct explain_place *out);
-
-/* The same in one line: kmap block "tour" (0x...-0x...), 0x8 bytes in. */
+/* A line of words, by value: no storage to share. */
 struct explain_text {
     char text[160];
 };
-struct explain_text explain_place_text(vaddr_t address);
 
 /* Whose a frame is: table (order 0, 1 holder), or what the map says. */
 struct explain_text explain_frame(pfn_t pfn);

@@ -49,7 +49,8 @@ static void set_ist(enum gdt_ist ist, enum image_stack stack)
     tss.ist[ist - 1][1] = (uint32_t)(end >> 32);
 }
 
-/* Base and limit of a system descriptor lie in pieces. [SDM-3A 8.2.3] */
+/* Base and limit lie in pieces. [SDM-3A 8.2.3 "TSS Descriptor in 64-bit mode"]
+ */
 static void set_tss_descriptor(void)
 {
     uint64_t base = (uint64_t)(uintptr_t)&tss;

@@ -104,7 +104,8 @@ static void print_call(unsigned number, uint64_t address, uint64_t place)
     if (symbol_find(place, &name, &offset)) {
         printk(" %s+0x%lx", name, offset);
     }
-    if (symbol_line(place, &file, &line)) {
+    /* The compiler gives line 0 to code that is no line of the source. */
+    if (symbol_line(place, &file, &line) && line > 0) {
         printk(" (%s:%u)", file, line);
     }
     printk("\n");

@@ -19,12 +19,13 @@
 #include "kernel/console/console.h"
 #include "kernel/cpu.h"
 #include "kernel/explain.h"
-#include "kernel/image.h"
+#include "kernel/place.h"
 #include "kernel/panic.h"
 #include "kernel/symbols.h"
 #include "kernel/trap.h"
 
-#define WALK_TITLE "  walk : "
+#define WALK_TITLE            "  walk : "
+#define VECTOR_INVALID_OPCODE 6
 
 /* RSP this close to a guard page that was hit: the stack has overflowed. */
 #define OVERFLOW_REACH (2 * PAGE_BYTES)
@@ -52,7 +53,7 @@ static void print_near(vaddr_t address)
 {
     struct walk walk;
 
-    printk("  near : %s\n", explain_place_text(address).text);
+    printk("  near : %s\n", place_text(address).text);
     if (explain_walk(address, &walk) && walk.state == PTE_PRESENT &&
         walk.step[walk.count - 1].level < PTE_LEVELS &&
         walk_reserved_bits(walk.step[walk.count - 1].entry,
@@ -124,7 +125,8 @@ static void print_advice(enum fault_result result, vaddr_t address)
 static void report_page_fault(const struct trap_frame *frame)
 {
     struct walk_rules rules = explain_rules();
-    enum fault_result result = FAULT_NOT_MAPPED;
+    enum fault_result result =
+        frame->cr2 < PAGE_BYTES ? FAULT_NULL : FAULT_NOT_MAPPED;
     unsigned blame = EXPLAIN_NO_BLAME;
     struct walk walk;
     bool has_walk = explain_walk(frame->cr2, &walk);
@@ -155,17 +157,16 @@ static void report_page_fault(const struct trap_frame *frame)
 /* --- double faults -------------------------------------------------------- */
 
 /* Did the stack run into the guard page that CR2 names? */
-static bool is_stack_overflow(const struct trap_frame *frame,
-                              struct explain_place *out)
+static bool is_stack_overflow(const struct trap_frame *frame, struct place *out)
 {
-    explain_place(frame->cr2, out);
+    place_find(frame->cr2, out);
     return out->is_guard && frame->rsp >= out->start - OVERFLOW_REACH &&
            frame->rsp <= out->end + 1 + OVERFLOW_REACH;
 }
 
 static void report_double_fault(const struct trap_frame *frame)
 {
-    struct explain_place guard;
+    struct place guard;
     struct walk walk;
 
     if (is_stack_overflow(frame, &guard)) {
@@ -193,7 +194,7 @@ static void report_double_fault(const struct trap_frame *frame)
         "exception\n         could not be entered: IDT, GDT, its code or its "
         "stack is damaged\n");
     printk("  near : CR2 is 0x%lx: %s (if the first was a page fault)\n",
-           frame->cr2, explain_place_text(frame->cr2).text);
+           frame->cr2, place_text(frame->cr2).text);
     printk("  try  : see what was done to the IDT just before; "
            "QEMU -d int shows\n         both exceptions\n");
 }
@@ -268,7 +269,9 @@ static void report_other(const struct trap_frame *frame)
         {TRAP_DIVIDE, "E-DE", "division by zero, or a quotient too large"},
         {TRAP_NMI, "E-NMI",
          "the hardware asks for attention: often a memory error"},
-        {6, "E-UD", "the bytes at rip are no instruction of this processor"},
+        {VECTOR_INVALID_OPCODE, "E-UD",
+         "no instruction of this processor; UD2 stands where the "
+         "compiler\n         saw that the code cannot be meant"},
         {TRAP_STACK, "E-SS", "a stack address that is not canonical"},
         {TRAP_MACHINE_CHECK, "E-MC",
          "the processor has found a fault in the "

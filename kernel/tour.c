@@ -22,6 +22,7 @@
 #include "kernel/cpu.h"
 #include "kernel/entry.h"
 #include "kernel/explain.h"
+#include "kernel/place.h"
 #include "kernel/fixup.h"
 #include "kernel/kernel.h"
 #include "kernel/memory.h"
@@ -38,8 +39,8 @@ static void print_heading(unsigned number, const char *text, uint64_t ticks)
 {
     bool is_plain = cmdline_get("nocolor") != NULL;
 
-    printk("%s%u  %-66s%s %10lu ticks\n", is_plain ? "" : "\x1b[1m", number,
-           text, is_plain ? "" : "\x1b[0m", ticks);
+    printk("%s%u  %-66s%s %10lu %s\n", is_plain ? "" : "\x1b[1m", number, text,
+           is_plain ? "" : "\x1b[0m", ticks, cpu_clock_unit());
 }
 
 /* --- memory --------------------------------------------------------------- */
@@ -53,9 +54,9 @@ static bool show_verdict(void)
 
     frame_stats(&stats);
     printk("\n" KERNEL_NAME ": %s of RAM, %lu frames free, memory up after "
-           "%lu ticks; all structures %s\n",
+           "%lu %s; all structures %s\n",
            explain_bytes(boot_info.ram_bytes).text, stats.free,
-           kernel_ready_clock - kernel_start_clock,
+           kernel_ready_clock - kernel_start_clock, cpu_clock_unit(),
            is_sound ? "sound" : "DAMAGED (above)");
     print_heading(1, "What the firmware says, sorted; checked: every structure",
                   ticks);
@@ -186,7 +187,7 @@ static bool provoke(char *block)
     printk("  page fault at 0x%lx, error code 0x%lx: %s\n", probe.address,
            probe.error, fault_result_text(result));
     explain_print_walk(&walk, blame, "  ");
-    printk("  %s\n  try: %s\n", explain_place_text(probe.address).text,
+    printk("  %s\n  try: %s\n", place_text(probe.address).text,
            fault_result_advice(result));
     return result == FAULT_GUARD;
 }
@@ -269,9 +270,10 @@ static bool fill_slab(struct filling *filling)
         return false;
     }
     print_strip(filling);
-    printk("  the first object took %lu ticks and made the slab, the others "
+    printk("  the first object took %lu %s and made the slab, the others "
            "%lu each\n",
-           first, (filling->ticks - first) / max_u64(filling->capacity - 1, 1));
+           first, cpu_clock_unit(),
+           (filling->ticks - first) / max_u64(filling->capacity - 1, 1));
     return true;
 }
 
@@ -305,7 +307,7 @@ bool tour_run(void)
             success = false;
         }
     }
-    printk("Ticks are RDTSC's: instructions under QEMU -icount shift=0, else "
-           "about cycles.\n");
+    printk("The clock is RDTSC: it counts instructions under QEMU's -icount, "
+           "else about cycles.\n");
     return success;
 }

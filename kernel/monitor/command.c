@@ -7,6 +7,7 @@
 #include "kernel/symbols.h"
 
 #define SYMBOL_BYTES 64
+#define HELP_COLUMN  29 /* where the sentences begin */
 
 static bool run_help(const struct arguments *arguments);
 
@@ -143,7 +144,7 @@ static bool run_help(const struct arguments *arguments)
         printk("%s\n", group->title);
         for (size_t k = 0; k < group->count; k++) {
             const struct command *command = &group->command[k];
-            int blanks = 27 - (int)strlen(command->name);
+            int blanks = HELP_COLUMN - (int)strlen(command->name);
             printk("  %s %-*s %s\n", command->name, blanks > 0 ? blanks : 0,
                    command->arguments, command->help);
         }

@@ -11,7 +11,7 @@ struct arguments {
     const char *name; /* as it was typed: an alias may matter */
     unsigned count;
     const char *const *word;
-    bool wants_json; /* -j was the first word; it is not counted */
+    bool wants_json; /* -j was among them; it is not counted */
 };
 
 struct command {

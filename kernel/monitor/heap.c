@@ -7,6 +7,7 @@
 #include <mm/slab.h>
 #include <mm/tlb.h>
 #include "kernel/console/console.h"
+#include "kernel/lib/string.h"
 #include "kernel/monitor/command.h"
 #include "kernel/monitor/json.h"
 
@@ -30,11 +31,25 @@ static void print_cache_json(const struct slab_stats *stats)
     json_end();
 }
 
+static void print_cache(const struct slab_stats *stats)
+{
+    printk("%-17s %13lu %10lu %9lu %12lu %14lu %7lu %8lu\n", stats->name,
+           stats->live, stats->slabs * stats->slab_objects, stats->object_bytes,
+           stats->slab_objects, stats->slab_frames, stats->slabs,
+           stats->cached);
+}
+
+/* Without -a only caches that have memory: there are some sixty classes. */
 static bool run_slabinfo(const struct arguments *arguments)
 {
+    bool wants_all = arguments->count > 0;
     const struct slab_cache *cache = NULL;
     struct slab_stats stats;
+    unsigned hidden = 0;
 
+    if (wants_all && strcmp(arguments->word[0], "-a") != 0) {
+        return complain(arguments, "-a, not %s", arguments->word[0]);
+    }
     if (!arguments->wants_json) {
         printk("# name            <active_objs> <num_objs> <objsize> "
                "<objperslab> <pagesperslab> <slabs> <cached>\n");
@@ -43,12 +58,14 @@ static bool run_slabinfo(const struct arguments *arguments)
         slab_stats(cache, &stats);
         if (arguments->wants_json) {
             print_cache_json(&stats);
-            continue;
+        } else if (wants_all || stats.slabs > 0) {
+            print_cache(&stats);
+        } else {
+            hidden++;
         }
-        printk("%-17s %13lu %10lu %9lu %12lu %14lu %7lu %8lu\n", stats.name,
-               stats.live, stats.slabs * stats.slab_objects, stats.object_bytes,
-               stats.slab_objects, stats.slab_frames, stats.slabs,
-               stats.cached);
+    }
+    if (hidden > 0) {
+        printk("# and %u without a slab: slabinfo -a\n", hidden);
     }
     return true;
 }
@@ -155,7 +172,8 @@ static bool is_live_block(vaddr_t address)
     pfn_t pfn = phys_to_pfn(virt_to_phys((const void *)address));
 
     if (slab_find((const void *)address, &place)) {
-        return place.is_live && place.object == address;
+        return place.is_live && place.object == address &&
+               strncmp(place.cache_name, "kmalloc-", 8) == 0;
     }
     return address % PAGE_BYTES == 0 &&
            frame_state(pfn) == FRAME_STATE_ALLOCATED &&
@@ -181,7 +199,7 @@ static bool run_kfree(const struct arguments *arguments)
 }
 
 static const struct command commands[] = {
-    {"slabinfo", "", "", "caches of equal objects", "", 0, 0, true,
+    {"slabinfo", "", "[-a]", "caches of equal objects", "-a", 0, 1, true,
      run_slabinfo},
     {"vmstat", "", "", "counters: frames, faults, TLB", "", 0, 0, false,
      run_vmstat},

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* look: commands that look at an address. */
+#include <mm/slab.h>
 #include "base/bits.h"
 #include "kernel/console/console.h"
 #include "kernel/explain.h"
 #include "kernel/fixup.h"
 #include "kernel/image.h"
 #include "kernel/lib/string.h"
+#include "kernel/place.h"
 #include "kernel/monitor/command.h"
 #include "kernel/symbols.h"
 
@@ -197,11 +199,24 @@ static void print_symbol(vaddr_t address)
     unsigned line;
 
     if (symbol_find(address, &name, &offset)) {
-        printk("  symbol: %s+0x%lx", name, offset);
+        printk("  code: %s+0x%lx", name, offset);
         if (symbol_line(address, &file, &line)) {
             printk(" (%s:%u)", file, line);
         }
         printk("\n");
+    }
+}
+
+static void print_object(vaddr_t address)
+{
+    struct slab_place place;
+
+    if (address >= LAYOUT_DIRECT && address < LAYOUT_KMAP &&
+        slab_find((const void *)address, &place)) {
+        printk("  heap: 0x%lx bytes into object %u of cache %s (%lu bytes, "
+               "%s)\n",
+               address - place.object, place.index, place.cache_name,
+               place.object_bytes, place.is_live ? "live" : "free");
     }
 }
 
@@ -220,8 +235,9 @@ static bool run_explain(const struct arguments *arguments)
                         "the tables on the way to 0x%lx cannot be read",
                         address);
     }
-    printk("0x%lx is in: %s\n", address, explain_place_text(address).text);
+    printk("0x%lx is in: %s\n", address, place_text(address).text);
     print_symbol(address);
+    print_object(address);
     explain_print_walk(&walk, EXPLAIN_NO_BLAME, "  ");
     if (walk.state == PTE_PRESENT) {
         printk("  memory type %s; frame 0x%lx: %s\n",

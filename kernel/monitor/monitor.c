@@ -24,21 +24,20 @@ static bool say_usage(const struct command *command)
 static bool run_words(const struct words *words)
 {
     const struct command *command = command_find(words->word[0]);
-    struct arguments arguments = {
-        .name = words->word[0],
-        .count = words->count - 1,
-        .word = words->word + 1,
-    };
+    const char *kept[WORDS_MAX];
+    struct arguments arguments = {.name = words->word[0], .word = kept};
 
     if (command == NULL) {
         printk("unknown command: %s (try: help)\n", words->word[0]);
         return false;
     }
-    if (command->has_json && arguments.count > 0 &&
-        strcmp(arguments.word[0], "-j") == 0) {
-        arguments.wants_json = true;
-        arguments.count--;
-        arguments.word++;
+    for (unsigned i = 1; i < words->count; i++) {
+        if (command->has_json && strcmp(words->word[i], "-j") == 0) {
+            arguments.wants_json = true;
+        } else {
+            kept[arguments.count] = words->word[i];
+            arguments.count++;
+        }
     }
     if (arguments.count < command->least || arguments.count > command->most) {
         return say_usage(command);
@@ -135,46 +134,60 @@ static void visit_show(void *context, const char *list)
     show_matches(((struct completion *)context)->prefix, list);
 }
 
-/* Complete the word before the cursor; list the choices if there are more. */
-static void complete(void)
+/*
+ * The words up to the cursor, of the last command only; the word at the
+ * cursor comes last and may be empty. False if they are too many.
+ */
+static bool words_to_cursor(struct words *out)
 {
     char head[LINE_BYTES];
-    const char *command = head;
-    const char *rest;
-    struct words words;
-    struct completion found = {0};
+    const char *rest = head;
 
     memcpy(head, line.text, line.cursor);
     head[line.cursor] = '\0';
-    do { /* only what stands behind the last ; counts */
-        if (words_split(command, &words, &rest) != MM_OK) {
-            return;
+    do {
+        if (words_split(rest, out, &rest) != MM_OK) {
+            return false;
         }
-        command = rest;
     } while (*rest != '\0');
-    bool starts_word = line.cursor == 0 || head[line.cursor - 1] == ' ' ||
-                       head[line.cursor - 1] == ';';
-    unsigned position = words.count - (starts_word ? 0 : 1);
-    if (words.count == 0) {
-        position = 0;
+    char last = line.cursor > 0 ? head[line.cursor - 1] : ' ';
+    if (last == ';') {
+        out->count = 0; /* nothing of the next command is there yet */
     }
-    if (position > 1) {
+    if (out->count == 0 || last == ' ') {
+        if (out->count == WORDS_MAX) {
+            return false;
+        }
+        out->word[out->count] = "";
+        out->count++;
+    }
+    return true;
+}
+
+/* Complete the word before the cursor; list the choices if there are more. */
+static void complete(void)
+{
+    struct words words;
+    struct completion found = {0};
+
+    /* Only commands and their first arguments have lists. */
+    if (!words_to_cursor(&words) || words.count > 2) {
         return;
     }
-    found.prefix = starts_word ? "" : words.word[words.count - 1];
-    each_choice(&words, position == 0, visit_add, &found);
+    bool is_command = words.count == 1;
+    found.prefix = words.word[words.count - 1];
+    each_choice(&words, is_command, visit_add, &found);
     if (found.matches == 0) {
         return;
     }
-    size_t typed = strlen(found.prefix);
-    if (found.matches > 1 && strlen(found.common) == typed) {
+    const char *more = found.common + strlen(found.prefix);
+    if (found.matches > 1 && *more == '\0') {
         show("\n");
-        each_choice(&words, position == 0, visit_show, &found);
+        each_choice(&words, is_command, visit_show, &found);
         show("\n");
     }
     /* A word that does not fit stays as it is. */
-    if (line_insert(&line, found.common + typed) == LINE_CHANGED &&
-        found.matches == 1) {
+    if (line_insert(&line, more) == LINE_CHANGED && found.matches == 1) {
         (void)line_insert(&line, " ");
     }
 }
@@ -190,6 +203,20 @@ static void enter(void)
     line_begin(&line);
 }
 
+/* In words the first time, then by the bell: it may be a long paste. */
+static void say_full(void)
+{
+    static bool was_said;
+
+    if (was_said) {
+        show("\a");
+        return;
+    }
+    was_said = true;
+    show("\na line holds %d characters\n", LINE_BYTES - 1);
+    draw();
+}
+
 static void take_key(char byte)
 {
     switch (line_key(&line, byte)) {
@@ -201,8 +228,8 @@ static void take_key(char byte)
     case LINE_CHANGED:
         break;
     case LINE_FULL:
-        show("\na line holds %d characters\n", LINE_BYTES - 1);
-        break;
+        say_full();
+        return;
     case LINE_DONE:
         enter();
         break;

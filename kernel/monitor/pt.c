@@ -5,6 +5,7 @@
 #include "kernel/console/console.h"
 #include "kernel/explain.h"
 #include "kernel/lib/string.h"
+#include "kernel/place.h"
 #include "kernel/monitor/command.h"
 #include "kernel/monitor/json.h"
 
@@ -79,7 +80,7 @@ static const char *state_name(const struct audit_run *run)
 }
 
 static void print_run_json(const struct audit_run *run,
-                           const struct explain_place *place)
+                           const struct place *place)
 {
     bool is_present = run->state == PTE_PRESENT;
 
@@ -111,8 +112,7 @@ static const char *page_size_name(unsigned level)
 }
 
 /* rwx; execution is '-' where the CPU cannot forbid it and nobody asked. */
-static void print_run(const struct audit_run *run,
-                      const struct explain_place *place)
+static void print_run(const struct audit_run *run, const struct place *place)
 {
     bool is_present = run->state == PTE_PRESENT;
 
@@ -130,7 +130,7 @@ static void print_run(const struct audit_run *run,
            state_name(run));
 }
 
-static const char *area_title(const struct explain_place *place)
+static const char *area_title(const struct place *place)
 {
     if (strncmp(place->kind, "guard of kmap", 13) == 0 ||
         strncmp(place->kind, "kmap", 4) == 0) {
@@ -146,12 +146,12 @@ static const char *area_title(const struct explain_place *place)
 static bool list_run(void *context, const struct audit_run *run)
 {
     struct listing *listing = context;
-    struct explain_place place;
+    struct place place;
 
     if (!is_wanted(listing, run)) {
         return true;
     }
-    explain_place(run->start, &place);
+    place_find(run->start, &place);
     if (run->state == PTE_PRESENT) {
         listing->present[run->level] += run->bytes;
     } else {

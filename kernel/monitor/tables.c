@@ -8,6 +8,7 @@
 #include "kernel/fixup.h"
 #include "kernel/image.h"
 #include "kernel/lib/string.h"
+#include "kernel/place.h"
 #include "kernel/memory.h"
 #include "kernel/monitor/command.h"
 
@@ -67,7 +68,7 @@ static bool run_pagewalk(const struct arguments *arguments)
     } else {
         printk("  no translation: %s\n", walk_verdict_text(verdict));
     }
-    printk("  the address is in: %s\n", explain_place_text(walk.address).text);
+    printk("  the address is in: %s\n", place_text(walk.address).text);
     return true;
 }
 

@@ -7,11 +7,13 @@
  */
 #include "kernel/monitor/tlb_geometry.h"
 
+#define LEAF_VENDOR       UINT32_C(0)
 #define LEAF_DESCRIPTORS  UINT32_C(2)
 #define LEAF_TRANSLATION  UINT32_C(0x18)
 #define LEAF_AMD_L1       UINT32_C(0x80000005)
 #define LEAF_AMD_L2       UINT32_C(0x80000006)
 #define LEAF_AMD_1G       UINT32_C(0x80000019)
+#define VENDOR_INTEL      UINT32_C(0x756e6547) /* "Genu" in EBX */
 #define SUBLEAVES_MOST    64
 #define DESCRIPTOR_REFERS 0xfe /* and 0xff: see leaf 0x18 */
 
@@ -217,7 +219,11 @@ unsigned tlb_geometry(tlb_leaf_fn read, struct tlb_geometry *out)
 {
     struct list list = {out, 0};
 
-    add_intel(&list, read);
-    add_amd(&list, read);
+    /* Each vendor reserves the leaves of the other. */
+    if (read(LEAF_VENDOR, 0).ebx == VENDOR_INTEL) {
+        add_intel(&list, read);
+    } else {
+        add_amd(&list, read);
+    }
     return list.count;
 }

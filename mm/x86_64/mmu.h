@@ -13,7 +13,11 @@
 
 #define MMU_CR4_PGE (UINT64_C(1) << 7)
 
-/* Forget one page of the current space, global or not. [SDM-3A 4.10.4.1] */
+/*
+ * Forget one page of the current space, global or not.
+ * Source: [SDM-3A 4.10.4.1 "Operations that Invalidate TLBs and
+ *         Paging-Structure Caches"]
+ */
 static inline void mmu_invlpg(vaddr_t address)
 {
     __asm__ volatile("invlpg (%0)" : : "r"(address) : "memory");

@@ -94,7 +94,8 @@ TEST(walk, canonical_addresses)
     CHECK(!pt_is_canonical(UINT64_C(0x0100000000000000)));
 }
 
-/* The rules of [SDM-3A 4.6], told once more and without regard to order. */
+/* The rules of [SDM-3A 4.6 "Access Rights"], told once more and without regard
+ * to order. */
 static enum walk_verdict second_account(uint64_t upper, uint64_t leaf,
                                         unsigned access,
                                         const struct walk_rules *rules)

@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: MIT */
+/* monitor: commands do what they say, and refuse nonsense in words. */
+#include "kernel/monitor/monitor.h"
+
+#include <mm/frame.h>
+#include <mm/kmalloc.h>
+#include "kernel/console/console.h"
+#include "kernel/lib/format.h"
+#include "kernel/lib/string.h"
+#include "kernel/monitor/command.h"
+#include "tests/shared/test.h"
+#include "tests/shared/text.h"
+
+/*
+ * At risk: a command that crashes the machine it should explain, that takes
+ * nonsense for a number, or calls a failure success. Provoked by running them
+ * on the live system, with good words and bad ones, and reading in the log
+ * what they have printed.
+ */
+
+#define OUTPUT_BYTES (32 * KiB)
+
+static char output[OUTPUT_BYTES]; /* the newest of the log, ends in 0 */
+static size_t output_length;
+
+static void keep_newest(const char *text, size_t length)
+{
+    size_t room = sizeof(output) - 1;
+
+    if (length > room) {
+        text += length - room;
+        length = room;
+    }
+    if (output_length + length > room) {
+        size_t dropped = output_length + length - room;
+        memmove(output, output + dropped, output_length - dropped);
+        output_length -= dropped;
+    }
+    memcpy(output + output_length, text, length);
+    output_length += length;
+}
+
+/* What has been printed since @mark was; "" if that is too long ago. */
+static const char *printed_since(const char *mark)
+{
+    const char *found = NULL;
+
+    output_length = 0;
+    log_read(keep_newest);
+    output[output_length] = '\0';
+    for (const char *at = output; *at != '\0'; at++) {
+        if (test_begins_with(at, mark)) {
+            found = at + strlen(mark);
+        }
+    }
+    return found != NULL ? found : "";
+}
+
+/* Run @command; does what it prints contain @text? */
+static void expect(const char *command, bool succeeds, const char *text)
+{
+    static unsigned number;
+    char mark[32];
+
+    number++;
+    ksnprintf(mark, sizeof(mark), "# command %u: ", number);
+    printk("%s%s\n", mark, command);
+    bool success = monitor_execute(command);
+    if (success != succeeds) {
+        test_fail(__FILE__, __LINE__, "%s: %s", command,
+                  success ? "succeeds" : "fails");
+    } else if (!test_contains(printed_since(mark), text)) {
+        test_fail(__FILE__, __LINE__, "%s does not print: %s", command, text);
+    }
+}
+
+#define EXPECT(command, text)  CHECK_HELPER(expect(command, true, text))
+#define REFUSES(command, text) CHECK_HELPER(expect(command, false, text))
+
+TEST(monitor, commands_about_memory_answer)
+{
+    EXPECT("iomem", "kernel image");
+    EXPECT("iomem -j", "{\"v\":1,\"kind\":\"iomem\",\"start\":\"0x");
+    EXPECT("meminfo", "MemFree");
+    EXPECT("free -j", "\"MemTotal\":");
+    EXPECT("buddyinfo", "Node 0, zone      DMA");
+    EXPECT("page 0x200000", "frame 512 (0x200)");
+    EXPECT("page 512", "physical 0x200000");
+    EXPECT("page 0xffffe", "frame 255");
+    EXPECT("page memcpy", ".text");
+    EXPECT("page 0xfffffffffffff", "a hole");
+}
+
+TEST(monitor, commands_about_translation_answer)
+{
+    EXPECT("pagewalk memcpy", "all levels together: r-x");
+    EXPECT("pagewalk 0", "no translation");
+    EXPECT("pt", "---[ direct map ]---");
+    EXPECT("pt -f w -l 0", "rw");
+    EXPECT("pt -j -r memcpy memcpy+1", "\"write\":false,\"exec\":true");
+    EXPECT("pt -f u", "0 ranges");
+    EXPECT("v2p 0xffff800000200000", "0x200000");
+    EXPECT("p2v 0x200000", "0xffff800000200000  direct map");
+    EXPECT("tlb", "pages invalidated");
+    EXPECT("tlb flush", "forgotten");
+    EXPECT("tlb probe kernel_main", "they agree");
+    EXPECT("tlb probe 0", "faults, too");
+}
+
+TEST(monitor, commands_about_addresses_answer)
+{
+    EXPECT("x memcpy 16", "ffffffff8");
+    EXPECT("xp 0x200000 3", "ffff800000200000");
+    EXPECT("explain 0 r k", "#PF, error code 0x0");
+    EXPECT("explain memcpy w k", "page is read-only");
+    EXPECT("explain memcpy x u", "page belongs to the kernel");
+    EXPECT("explain 0xffffbffffffff000 r k", "entry is not present");
+    EXPECT("explain 0xffffffffffffffff r k", "end of memory");
+    EXPECT("explain 0x80000000000000 r k", "not canonical");
+}
+
+TEST(monitor, commands_about_the_rest_answer)
+{
+    EXPECT("slabinfo -a", "kmalloc-64");
+    EXPECT("slabinfo -j", "\"name\":\"kmalloc-8192\"");
+    EXPECT("vmstat", "pgfault_zeroed");
+    EXPECT("cpuinfo", "address sizes");
+    EXPECT("version", "Vellum");
+    EXPECT("help", "buddyinfo");
+    EXPECT("help walk", "pagewalk");
+    EXPECT(" ; ;version;", "Vellum");
+}
+
+TEST(monitor, nonsense_is_refused_in_words)
+{
+    REFUSES("versoin", "unknown command: versoin");
+    REFUSES("version; nope; version", "unknown command: nope");
+    REFUSES("page", "usage: page ADDR|PFN");
+    REFUSES("page zzz", "zzz is neither a number nor a symbol");
+    REFUSES("page 0x1g", "0x1g is no number");
+    REFUSES("page 0xffff800000000000000", "more than 64 bits");
+    REFUSES("page 99999999999999999", "beyond 64 bits");
+    REFUSES("page 0xffffffffffffffff", "nothing is mapped at");
+    REFUSES("pt -f q", "letters of wxus, not q");
+    REFUSES("pt -l 7", "not 7");
+    REFUSES("pt -r 0x2000 0x1000", "is empty");
+    REFUSES("pt -r 0x2000", "its value is missing");
+    REFUSES("x 0", "0x0 cannot be read");
+    REFUSES("x memcpy 1G", "more than");
+    REFUSES("v2p 0", "nothing is mapped at 0x0");
+    REFUSES("v2p 0x80000000000000", "not canonical");
+    REFUSES("p2v 0xfffffffff000", "no RAM");
+    REFUSES("explain memcpy q", "not q");
+    REFUSES("tlb sideways", "not sideways");
+    REFUSES("kmalloc 0", "not between 1 and");
+    REFUSES("kmalloc 1T", "not between 1 and");
+    REFUSES("kfree 0x1234", "no live block");
+    REFUSES("fault sideways", "sideways is none of");
+    REFUSES("help nope", "no command nope");
+    REFUSES("1 2 3 4 5 6 7 8 9 10 11 12 13", "at most");
+}
+
+TEST(monitor, kmalloc_and_kfree_are_a_pair)
+{
+    char command[40];
+    void *block = kmalloc(100);
+
+    CHECK(block != NULL);
+    ksnprintf(command, sizeof(command), "explain 0x%lx", (vaddr_t)block + 9);
+    EXPECT(command, "heap: 0x9 bytes into object");
+    ksnprintf(command, sizeof(command), "kfree 0x%lx", (vaddr_t)block + 1);
+    REFUSES(command, "no live block");
+    ksnprintf(command, sizeof(command), "kfree 0x%lx", (vaddr_t)block);
+    EXPECT(command, "is free");
+    REFUSES(command, "no live block");
+}
+
+TEST(monitor, every_command_has_help_and_a_name_of_its_own)
+{
+    const struct command_group *group;
+
+    for (size_t i = 0; (group = command_group(i)) != NULL; i++) {
+        for (size_t k = 0; k < group->count; k++) {
+            const struct command *command = &group->command[k];
+            CHECK(command_find(command->name) == command);
+            CHECK(command->help[0] != '\0');
+            CHECK(command->least <= command->most);
+            CHECK(command->most < WORDS_MAX);
+        }
+    }
+}
