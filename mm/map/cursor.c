@@ -30,14 +30,6 @@
 #include "base/check.h"
 #include "map/scan.h"
 
-pte_t cursor_for_cpu(pte_t entry)
-{
-    if (pte_is_present(entry) && !pt_features.has_nx) {
-        entry.v &= ~PTE_XD;
-    }
-    return entry;
-}
-
 static _Atomic uint64_t *slot_of(const struct pt_cursor *cursor,
                                  vaddr_t address, unsigned level)
 {

@@ -44,7 +44,13 @@ void cursor_prune(struct pt_cursor *cursor);
 void cursor_release_tree(struct pt_cursor *cursor, pfn_t table, unsigned level);
 
 /* @entry as this CPU can take it: no XD without NX. */
-pte_t cursor_for_cpu(pte_t entry);
+static inline pte_t cursor_for_cpu(pte_t entry)
+{
+    if (pte_is_present(entry) && !pt_features.has_nx) {
+        entry.v &= ~PTE_XD;
+    }
+    return entry;
+}
 
 /* The table page as memory. */
 static inline pte_t *cursor_table(pfn_t table)

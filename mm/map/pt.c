@@ -30,13 +30,16 @@
 
 struct pt pt_kernel;
 
-/* What a range is to be filled with; frames and payloads count up. */
+/*
+ * What a range is to be filled with: an entry without its frame, for level 0
+ * and for those above, and the frame; or a promise. Both may count up.
+ */
 struct filling {
+    pte_t entry[2];
+    uint64_t step; /* from page to page; payloads are stored inverted */
     bool is_promise;
-    enum pt_promise promise;
-    uint64_t payload;
-    pfn_t pfn;
-    struct pt_attr attr;
+    bool is_owned;
+    pfn_t pfn; /* of the first page; 0 for a promise */
 };
 
 static bool in_range(const struct pt_cursor *cursor, vaddr_t start,
@@ -60,19 +63,37 @@ static bool attr_is_valid(const struct pt *pt, struct pt_attr attr)
     return (attr.flags & (pt->is_kernel ? PT_USER : PT_GLOBAL)) == 0;
 }
 
+static struct filling fill_with_frames(pfn_t pfn, struct pt_attr attr)
+{
+    return (struct filling){
+        .entry = {cursor_for_cpu(pte_make_leaf(0, pfn_of(0), attr)),
+                  cursor_for_cpu(pte_make_leaf(1, pfn_of(0), attr))},
+        .step = PAGE_BYTES,
+        .is_owned = (attr.flags & PT_OWNED) != 0,
+        .pfn = pfn,
+    };
+}
+
+static struct filling fill_with_promise(enum pt_promise promise,
+                                        struct pt_attr attr, uint64_t payload)
+{
+    pte_t entry = pte_make_promise(promise, attr, payload);
+
+    return (struct filling){
+        .entry = {entry, entry},
+        .step = promise == PT_OBJECT ? -PAGE_BYTES : 0,
+        .is_promise = true,
+    };
+}
+
+/* The entry of @level for the page at @offset of the range. */
 static pte_t filling_entry(const struct filling *filling, uint64_t offset,
                            unsigned level)
 {
     uint64_t pages = offset >> PAGE_SHIFT;
 
-    if (filling->is_promise) {
-        uint64_t step = filling->promise == PT_OBJECT ? pages : 0;
-
-        return pte_make_promise(filling->promise, filling->attr,
-                                filling->payload + step);
-    }
-    return cursor_for_cpu(
-        pte_make_leaf(level, pfn_add(filling->pfn, pages), filling->attr));
+    return (pte_t){filling->entry[level > 0].v + pfn_to_phys(filling->pfn).v +
+                   pages * filling->step};
 }
 
 /* Largest level one entry of @filling may have at all. */
@@ -82,7 +103,7 @@ static unsigned level_limit(const struct pt_cursor *cursor,
     if (filling->is_promise) {
         return pt_features.levels - (cursor->pt->is_kernel ? 2 : 1);
     }
-    if ((filling->attr.flags & PT_OWNED) == 0) {
+    if (!filling->is_owned) {
         return pt_max_leaf();
     }
     pfn_t pfn = pfn_add(filling->pfn, offset >> PAGE_SHIFT);
@@ -198,12 +219,12 @@ enum mm_status pt_map(struct pt_cursor *cursor, vaddr_t address, pfn_t pfn,
                       uint64_t bytes, struct pt_attr attr)
 {
     uint64_t limit = UINT64_C(1) << (pt_features.physical_bits - PAGE_SHIFT);
-    struct filling filling = {.pfn = pfn, .attr = attr};
 
     if (!in_range(cursor, address, bytes) || !attr_is_valid(cursor->pt, attr) ||
         pfn.v >= limit || (bytes >> PAGE_SHIFT) > limit - pfn.v) {
         return MM_EINVAL;
     }
+    struct filling filling = fill_with_frames(pfn, attr);
     return fill(cursor, &filling, address, bytes);
 }
 
@@ -214,16 +235,12 @@ enum mm_status pt_promise(struct pt_cursor *cursor, vaddr_t start,
                           uint64_t bytes, enum pt_promise promise,
                           struct pt_attr attr, uint64_t payload)
 {
-    struct filling filling = {.is_promise = true,
-                              .promise = promise,
-                              .payload = payload,
-                              .attr = attr};
-
     if (!in_range(cursor, start, bytes) || !attr_is_valid(cursor->pt, attr) ||
         attr.memory > PT_UC || payload >= PAYLOAD_END ||
         (bytes >> PAGE_SHIFT) > PAYLOAD_END - payload) {
         return MM_EINVAL;
     }
+    struct filling filling = fill_with_promise(promise, attr, payload);
     return fill(cursor, &filling, start, bytes);
 }
 
@@ -266,29 +283,6 @@ static enum mm_status cut_ends(struct pt_cursor *cursor, vaddr_t start,
     return status == MM_OK ? cursor_cut(cursor, start + bytes) : status;
 }
 
-/* Rights a protect sets; the rest of an entry's flags stays. */
-#define PROTECT_FLAGS (PT_WRITE | PT_EXEC | PT_USER)
-
-/* @entry of @level with the rights and memory type of @attr. */
-static pte_t protected_entry(pte_t entry, unsigned level, struct pt_attr attr)
-{
-    struct pt_attr now = pte_attr(entry, level);
-    unsigned flags =
-        (now.flags & ~(unsigned)PROTECT_FLAGS) | (attr.flags & PROTECT_FLAGS);
-
-    if (flags & PT_COW) {
-        flags &= ~(unsigned)PT_WRITE;
-    }
-    now.flags = (uint8_t)flags;
-    now.memory = attr.memory;
-    switch (pte_state(entry, level)) {
-    case PTE_PRESENT:
-        return cursor_for_cpu(pte_make_leaf(level, pte_pfn(entry, level), now));
-    default:
-        return pte_make_other(pte_kind(entry), now, pte_payload(entry));
-    }
-}
-
 enum mm_status pt_protect(struct pt_cursor *cursor, vaddr_t start,
                           uint64_t bytes, struct pt_attr attr)
 {
@@ -296,6 +290,7 @@ enum mm_status pt_protect(struct pt_cursor *cursor, vaddr_t start,
         return MM_EINVAL;
     }
     enum mm_status status = cut_ends(cursor, start, bytes);
+    uint64_t bits = pte_encode_attr(attr);
     vaddr_t at = start;
 
     while (status == MM_OK && at - start < bytes) {
@@ -304,7 +299,8 @@ enum mm_status pt_protect(struct pt_cursor *cursor, vaddr_t start,
         vaddr_t next = align_down(at, pte_span(level)) + pte_span(level);
 
         if (!pte_is_absent(entry)) {
-            pte_t changed = protected_entry(entry, level, attr);
+            pte_t changed = cursor_for_cpu(
+                pte_with_rights(entry, level, bits, (attr.memory & 4) != 0));
             pte_t old = cursor_swap(cursor, at, level, changed);
             if (pte_is_present(old) && old.v != changed.v) {
                 tlb_batch_range(cursor->batch, at, next, level);

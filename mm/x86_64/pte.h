@@ -182,6 +182,34 @@ static inline struct pt_attr pte_decode_attr(pte_t pte, bool high_pat)
                   ((pte.v & PTE_TAG7) ? 0x80 : 0))};
 }
 
+/* The third bit of the memory type in a leaf of @level. */
+static inline uint64_t pte_high_pat(unsigned level)
+{
+    return level > 0 ? PTE_PAT_LARGE : PTE_PAT;
+}
+
+/* The bits a change of rights and memory type replaces, in every state. */
+#define PTE_RIGHTS (PTE_RW | PTE_US | PTE_XD | PTE_PWT | PTE_PCD)
+
+/*
+ * @pte, not absent and no table, with the rights and memory type of @bits,
+ * which are pte_encode_attr()'s. What is copied on write stays read-only.
+ */
+static inline pte_t pte_with_rights(pte_t pte, unsigned level, uint64_t bits,
+                                    bool high_pat)
+{
+    uint64_t rights = PTE_RIGHTS;
+
+    if (pte_is_present(pte)) {
+        rights |= pte_high_pat(level);
+        bits |= high_pat ? pte_high_pat(level) : 0;
+    }
+    if (pte.v & PTE_COW) {
+        bits &= ~PTE_RW;
+    }
+    return (pte_t){(pte.v & ~rights) | (bits & rights)};
+}
+
 /*
  * A present leaf of 4 KiB (level 0), 2 MiB (1) or 1 GiB (2), with A and D
  * set: the CPU then never has to write the entry, and kernel tables can be
@@ -192,11 +220,8 @@ static inline pte_t pte_make_leaf(unsigned level, pfn_t pfn,
 {
     uint64_t bits = pte_encode_attr(attr) | PTE_P | PTE_A | PTE_D;
 
-    if (level > 0) {
-        bits |= PTE_PS | ((attr.memory & 4) ? PTE_PAT_LARGE : 0);
-    } else {
-        bits |= (attr.memory & 4) ? PTE_PAT : 0;
-    }
+    bits |= level > 0 ? PTE_PS : 0;
+    bits |= (attr.memory & 4) ? pte_high_pat(level) : 0;
     return (pte_t){bits | (pfn.v << PAGE_SHIFT)};
 }
 
@@ -265,7 +290,7 @@ static inline struct pt_attr pte_attr(pte_t pte, unsigned level)
     bool high_pat = false;
 
     if (pte_is_leaf(pte, level)) {
-        high_pat = (pte.v & (level > 0 ? PTE_PAT_LARGE : PTE_PAT)) != 0;
+        high_pat = (pte.v & pte_high_pat(level)) != 0;
     }
     return pte_decode_attr(pte, high_pat);
 }
