@@ -2,6 +2,7 @@
 /* cmdline: the words behind the kernel's name in GRUB's menu. */
 #include "kernel/cmdline.h"
 
+#include "kernel/lib/number.h"
 #include "kernel/lib/string.h"
 
 /* The words, each ended by 0, one behind the other. */
@@ -93,39 +94,11 @@ bool cmdline_is(const char *key, const char *value)
     return found != NULL && strcmp(found, value) == 0;
 }
 
-static unsigned digit_of(char c)
-{
-    if (c >= '0' && c <= '9') {
-        return (unsigned)(c - '0');
-    }
-    if (c >= 'a' && c <= 'f') {
-        return (unsigned)(c - 'a') + 10;
-    }
-    if (c >= 'A' && c <= 'F') {
-        return (unsigned)(c - 'A') + 10;
-    }
-    return UINT32_MAX;
-}
-
 uint64_t cmdline_number(const char *key, uint64_t otherwise)
 {
     const char *text = cmdline_get(key);
-    unsigned base = 10;
-    uint64_t value = 0;
+    uint64_t value;
 
-    if (text == NULL || *text == '\0') {
-        return otherwise;
-    }
-    if (text[0] == '0' && text[1] == 'x' && text[2] != '\0') {
-        base = 16;
-        text += 2;
-    }
-    for (; *text != '\0'; text++) {
-        unsigned digit = digit_of(*text);
-        if (digit >= base || value > (UINT64_MAX - digit) / base) {
-            return otherwise;
-        }
-        value = value * base + digit;
-    }
-    return value;
+    return text != NULL && number_parse(text, &value) == MM_OK ? value
+                                                               : otherwise;
 }

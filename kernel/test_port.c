@@ -11,7 +11,18 @@ void test_print(const char *line)
     printk("%s\n", line);
 }
 
+const char *test_complaint(void)
+{
+    if ((cpu_read_flags() & RFLAGS_IF) != 0) {
+        return "interrupts were left on";
+    }
+    return (cpu_read_flags() & RFLAGS_AC) != 0 ? "EFLAGS.AC was left set"
+                                               : NULL;
+}
+
 /* Under -icount one tick is one instruction; elsewhere about a cycle. */
+const char test_clock_unit[] = "kiloticks";
+
 uint64_t test_clock(void)
 {
     return cpu_rdtsc() / 1000;

@@ -3,6 +3,7 @@
 #include "kernel/monitor/command.h"
 
 #include "kernel/console/console.h"
+#include "kernel/lib/number.h"
 #include "kernel/lib/string.h"
 #include "kernel/symbols.h"
 
@@ -58,7 +59,7 @@ bool complain(const struct arguments *arguments, const char *format, ...)
 
 bool argument_number(const char *word, uint64_t *out)
 {
-    switch (words_number(word, out)) {
+    switch (number_parse(word, out)) {
     case MM_OK:
         return true;
     case MM_ERANGE:
@@ -91,7 +92,7 @@ static bool find_symbol(const char *word, uint64_t *out)
     if (word[length] == '\0') {
         return true;
     }
-    if (words_number(word + length + 1, &offset) != MM_OK) {
+    if (number_parse(word + length + 1, &offset) != MM_OK) {
         return false;
     }
     *out = word[length] == '+' ? *out + offset : *out - offset;

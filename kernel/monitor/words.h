@@ -23,12 +23,6 @@ struct words {
 MM_MUST_CHECK enum mm_status words_split(const char *text, struct words *out,
                                          const char **out_rest);
 
-/*
- * 0x... or decimal, in either case with K, M, G or T behind it.
- * Return: MM_OK; MM_EINVAL if it is no number; MM_ERANGE above 2^64.
- */
-MM_MUST_CHECK enum mm_status words_number(const char *text, uint64_t *out);
-
 /* Is @word one of the words in @list, which blanks separate? */
 bool words_contain(const char *list, const char *word);
 

@@ -202,6 +202,13 @@ void test_print(const char *line)
     puts(line);
 }
 
+const char *test_complaint(void)
+{
+    return irq_is_off ? "interrupts are still off" : NULL;
+}
+
+const char test_clock_unit[] = "us";
+
 uint64_t test_clock(void)
 {
     struct timespec now;

@@ -12,19 +12,11 @@
 #include "base/bits.h"
 #include "base/memory.h"
 #include "tests/host/sim.h"
-#include "tests/shared/test.h"
+#include "tests/shared/figures.h"
 
 #define SMALL_RAM    (32 * MiB)
 #define SMALL_FRAMES (SMALL_RAM / PAGE_BYTES)
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
-
-static struct frame_stats figures(void)
-{
-    struct frame_stats stats;
-
-    frame_stats(&stats);
-    return stats;
-}
 
 /* --- crimes -------------------------------------------------------------- */
 

@@ -12,15 +12,7 @@
 #include <mm/port.h>
 #include "base/memory.h"
 #include "tests/host/sim.h"
-#include "tests/shared/test.h"
-
-static struct frame_stats figures(void)
-{
-    struct frame_stats stats;
-
-    frame_stats(&stats);
-    return stats;
-}
+#include "tests/shared/figures.h"
 
 struct held {
     pfn_t pfn; /* PFN_NONE: slot is empty */

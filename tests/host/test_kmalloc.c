@@ -7,7 +7,7 @@
 #include "base/bits.h"
 #include "base/memory.h"
 #include "tests/host/sim.h"
-#include "tests/shared/test.h"
+#include "tests/shared/figures.h"
 
 /*
  * At risk: blocks that overlap, contents that change behind the owner's back
@@ -19,22 +19,6 @@
  */
 
 #define RAM_BYTES (64 * MiB)
-
-static uint64_t heap_frames(void)
-{
-    struct frame_stats stats;
-
-    slab_drain();
-    frame_stats(&stats);
-    return stats.by_type[FRAME_SLAB] + stats.by_type[FRAME_LARGE];
-}
-
-static void check_heap(void)
-{
-    CHECK(slab_check());
-    CHECK(kmalloc_check());
-    CHECK(!sim_irq_is_off());
-}
 
 /* By its physical address: the simulated RAM begins at any page. */
 static bool is_block_aligned(const void *block, uint64_t alignment)

@@ -10,7 +10,7 @@
 #include "base/bits.h"
 #include "tests/host/sim.h"
 #include "tests/host/sim_mmu.h"
-#include "tests/shared/test.h"
+#include "tests/shared/figures.h"
 
 /*
  * At risk: a failure half way that leaves frames, tables or addresses behind,
@@ -22,14 +22,6 @@
 
 #define RAM_BYTES (64 * MiB)
 #define DEVICE    UINT64_C(0xfd000000) /* no RAM there */
-
-static uint64_t frames_of(enum frame_type type)
-{
-    struct frame_stats stats;
-
-    frame_stats(&stats);
-    return stats.by_type[type];
-}
 
 struct account {
     uint64_t frames;

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "kernel/lib/number.h"
 #include "tests/shared/test.h"
 
 /*
@@ -120,7 +121,7 @@ TEST(words, numbers_are_hex_decimal_and_with_units)
 
     for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
         uint64_t value = 0;
-        enum mm_status status = words_number(table[i].text, &value);
+        enum mm_status status = number_parse(table[i].text, &value);
         if (status != table[i].status || value != table[i].value) {
             test_fail(__FILE__, __LINE__, "\"%s\": status %d, value 0x%lx",
                       table[i].text, (int)status, value);
@@ -140,7 +141,7 @@ TEST(words, every_number_reads_back)
             test_random_next(&random) >> test_random_below(&random, 64);
         uint64_t read = 0;
         snprintf(text, sizeof(text), turn % 2 ? "%lu" : "0x%lx", value);
-        CHECK_EQUAL(words_number(text, &read), MM_OK);
+        CHECK_EQUAL(number_parse(text, &read), MM_OK);
         CHECK_EQUAL(read, value);
     }
 }

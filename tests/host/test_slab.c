@@ -6,7 +6,7 @@
 #include "base/memory.h"
 #include "heap/magazine.h"
 #include "tests/host/sim.h"
-#include "tests/shared/test.h"
+#include "tests/shared/figures.h"
 
 /*
  * At risk: an index off by one at the end of a slab, objects that overlap,
@@ -19,22 +19,6 @@
  */
 
 #define RAM_BYTES (16 * MiB)
-
-static uint64_t heap_frames(void)
-{
-    struct frame_stats stats;
-
-    slab_drain();
-    frame_stats(&stats);
-    return stats.by_type[FRAME_SLAB] + stats.by_type[FRAME_LARGE];
-}
-
-static void check_heap(void)
-{
-    CHECK(slab_check());
-    CHECK(kmalloc_check());
-    CHECK(!sim_irq_is_off());
-}
 
 static struct slab_stats stats_of(const struct slab_cache *cache)
 {

@@ -7,7 +7,7 @@
 #include "base/bits.h"
 #include "base/memory.h"
 #include "tests/shared/access.h"
-#include "tests/shared/test.h"
+#include "tests/shared/figures.h"
 
 /*
  * At risk: two callers in the same bytes, a block smaller or less aligned than
@@ -17,21 +17,6 @@
  * counted before and after. Other parts of a booted kernel may hold objects:
  * what is compared are differences.
  */
-
-static uint64_t slab_frames(void)
-{
-    struct frame_stats stats;
-
-    slab_drain();
-    frame_stats(&stats);
-    return stats.by_type[FRAME_SLAB] + stats.by_type[FRAME_LARGE];
-}
-
-static void check_heap(void)
-{
-    CHECK(slab_check());
-    CHECK(kmalloc_check());
-}
 
 static bool is_filled(const void *block, uint8_t value, uint64_t bytes)
 {
@@ -333,7 +318,7 @@ TEST(heap, memory_comes_back)
     struct test_random random;
 
     access_boot();
-    uint64_t before = slab_frames();
+    uint64_t before = heap_frames();
     test_random_init(&random, test_seed());
     memset(slot, 0, sizeof(slot));
     for (unsigned step = 0; step < STEPS; step++) {
@@ -353,6 +338,6 @@ TEST(heap, memory_comes_back)
     for (size_t i = 0; i < SLOTS; i++) {
         kfree(slot[i].block);
     }
-    CHECK_EQUAL(slab_frames(), before);
+    CHECK_EQUAL(heap_frames(), before);
     CHECK_HELPER(check_heap());
 }

@@ -4,7 +4,7 @@
 #include <mm/kmap.h>
 #include "base/bits.h"
 #include "tests/shared/access.h"
-#include "tests/shared/test.h"
+#include "tests/shared/figures.h"
 
 /*
  * At risk: memory that is not there or is not zero, a block that costs frames
@@ -16,14 +16,6 @@
  */
 
 #define PAGE ((size_t)PAGE_BYTES)
-
-static uint64_t frames_of(enum frame_type type)
-{
-    struct frame_stats stats;
-
-    frame_stats(&stats);
-    return stats.by_type[type];
-}
 
 /* What must be the same again when all blocks of a test are freed. */
 struct account {

@@ -99,12 +99,15 @@ static bool run_one(const struct test_case *test, unsigned number)
     state.is_running = true;
     test->run();
     state.is_running = false;
+    if (!state.has_failed && test_complaint() != NULL) {
+        test_fail(test->name, 0, "%s", test_complaint());
+    }
     if (!state.has_failed && state.bugs > 0) {
         test_fail(test->name, 0, "unexpected bug report: %.160s", state.bug);
     }
-    test_format(line, sizeof(line), "%s %u - %s # %llu us",
+    test_format(line, sizeof(line), "%s %u - %s # %llu %s",
                 state.has_failed ? "not ok" : "ok", number, test->name,
-                (unsigned long long)(test_clock() - start));
+                (unsigned long long)(test_clock() - start), test_clock_unit);
     test_print(line);
     if (state.has_failed) {
         test_format(line, sizeof(line), "#   %s", state.reason);

@@ -66,8 +66,11 @@ bool test_is_running(void);
 
 /* Printed by the runner, one line of TAP each; the environment supplies it. */
 void test_print(const char *line);
-/* Instructions or nanoseconds, for the time behind each test. */
+/* What a test must not leave behind, in words; NULL if all is well. */
+const char *test_complaint(void);
+/* A clock for the time behind each test, and its unit: "us". */
 uint64_t test_clock(void);
+extern const char test_clock_unit[];
 
 /* xorshift64*: the same sequence everywhere for the same seed. */
 struct test_random {
