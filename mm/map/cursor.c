@@ -13,7 +13,7 @@
  *
  * Invariants
  *   I1  path[l] is the table of level l on the way to `at`, for
- *       bottom <= l < levels.
+ *       level <= l < levels, and slot is the entry for it in path[level].
  *   I2  record.entries of a table is the number of its entries that are not
  *       absent.
  *   I3  outside of an open cursor no table but the root and the pinned ones
@@ -30,33 +30,18 @@
 #include "base/check.h"
 #include "map/scan.h"
 
-static _Atomic uint64_t *slot_of(const struct pt_cursor *cursor,
-                                 vaddr_t address, unsigned level)
+pte_t cursor_swap(struct pt_cursor *cursor, pte_t entry)
 {
-    pte_t *table = cursor_table(cursor->path[level]);
-
-    return (_Atomic uint64_t *)&table[pte_index(address, level)].v;
-}
-
-pte_t cursor_read(const struct pt_cursor *cursor, vaddr_t address,
-                  unsigned level)
-{
-    return (pte_t){atomic_load_explicit(slot_of(cursor, address, level),
-                                        memory_order_relaxed)};
-}
-
-pte_t cursor_swap(struct pt_cursor *cursor, vaddr_t address, unsigned level,
-                  pte_t entry)
-{
-    struct frame_record *record = record_of(cursor->path[level]);
+    _Atomic uint64_t *slot = (_Atomic uint64_t *)&cursor->slot->v;
     /* Releases what the entry points to, to pt_lookup()'s acquire load. */
-    pte_t old = {atomic_exchange_explicit(slot_of(cursor, address, level),
-                                          entry.v, memory_order_acq_rel)};
+    pte_t old = {atomic_exchange_explicit(slot, entry.v, memory_order_acq_rel)};
 
     if (pte_is_absent(old) != pte_is_absent(entry)) {
-        uint16_t step = pte_is_absent(old) ? 1 : UINT16_MAX;
+        struct frame_record *record = record_of(cursor->path[cursor->level]);
 
-        atomic_fetch_add_explicit(&record->entries, step, memory_order_relaxed);
+        atomic_fetch_add_explicit(&record->entries,
+                                  pte_is_absent(old) ? 1 : UINT16_MAX,
+                                  memory_order_relaxed);
     }
     return old;
 }
@@ -65,7 +50,7 @@ pte_t cursor_swap(struct pt_cursor *cursor, vaddr_t address, unsigned level,
 static unsigned common_level(const struct pt_cursor *cursor, vaddr_t address)
 {
     unsigned top = pt_features.levels - 1;
-    unsigned level = cursor->bottom;
+    unsigned level = cursor->level;
 
     while (level < top && ((cursor->at ^ address) >> pte_shift(level + 1))) {
         level++;
@@ -73,25 +58,21 @@ static unsigned common_level(const struct pt_cursor *cursor, vaddr_t address)
     return level;
 }
 
-unsigned cursor_descend(struct pt_cursor *cursor, vaddr_t address,
-                        unsigned level)
+unsigned cursor_seek(struct pt_cursor *cursor, vaddr_t address, unsigned level)
 {
     unsigned at = common_level(cursor, address);
 
-    if (at < level) {
-        at = level;
-    }
-    while (at > level) {
-        pte_t entry = cursor_read(cursor, address, at);
-        if (!pte_is_table(entry, at)) {
-            break;
-        }
-        cursor->path[at - 1] = pte_table(entry);
-        at--;
-    }
+    at = at < level ? level : at;
     cursor->at = address;
-    cursor->bottom = at;
-    return at;
+    for (;;) {
+        cursor->level = at;
+        cursor->slot = &cursor_table(cursor->path[at])[pte_index(address, at)];
+        if (at == level || !pte_is_table(cursor_entry(cursor), at)) {
+            return at;
+        }
+        at--;
+        cursor->path[at] = pte_table(cursor_entry(cursor));
+    }
 }
 
 static pfn_t new_table(struct pt_cursor *cursor)
@@ -138,10 +119,10 @@ static pte_t part_of(pte_t entry, unsigned level, unsigned index)
  * defined as long as they agree [SDM-3A 4.10.2.3 "Details of TLB Use"]; the
  * batch forgets the large one.
  */
-enum mm_status cursor_split(struct pt_cursor *cursor, vaddr_t address)
+enum mm_status cursor_split(struct pt_cursor *cursor)
 {
-    unsigned level = cursor->bottom;
-    pte_t entry = cursor_read(cursor, address, level);
+    unsigned level = cursor->level;
+    pte_t entry = cursor_entry(cursor);
     enum pte_state state = pte_state(entry, level);
     bool holds_frames = state == PTE_PRESENT || state == PTE_PARKED;
     pfn_t table = new_table(cursor);
@@ -159,68 +140,66 @@ enum mm_status cursor_split(struct pt_cursor *cursor, vaddr_t address)
     }
     atomic_store_explicit(&record_of(table)->entries, PTE_TABLE_COUNT,
                           memory_order_relaxed);
-    cursor_swap(cursor, address, level,
-                pte_make_table(table, !cursor->pt->is_kernel));
+    cursor_swap(cursor, pte_make_table(table, !cursor->pt->is_kernel));
     if (state == PTE_PRESENT) {
-        vaddr_t start = align_down(address, pte_span(level));
+        vaddr_t start = align_down(cursor->at, pte_span(level));
         tlb_batch_range(cursor->batch, start, start + pte_span(level), level);
     }
+    return MM_OK;
+}
+
+/* Put an empty table where the cursor stands. */
+static enum mm_status add_table(struct pt_cursor *cursor)
+{
+    pfn_t table = new_table(cursor);
+
+    if (pfn_is_none(table)) {
+        return MM_ENOMEM;
+    }
+    cursor_swap(cursor, pte_make_table(table, !cursor->pt->is_kernel));
     return MM_OK;
 }
 
 enum mm_status cursor_grow(struct pt_cursor *cursor, vaddr_t address,
                            unsigned level)
 {
-    for (;;) {
-        unsigned at = cursor_descend(cursor, address, level);
+    enum mm_status status = MM_OK;
 
-        if (at == level) {
-            return MM_OK;
-        }
-        if (!pte_is_absent(cursor_read(cursor, address, at))) {
-            enum mm_status status = cursor_split(cursor, address);
-            if (status != MM_OK) {
-                return status;
-            }
-            continue;
-        }
-        pfn_t table = new_table(cursor);
-        if (pfn_is_none(table)) {
-            return MM_ENOMEM;
-        }
-        cursor_swap(cursor, address, at,
-                    pte_make_table(table, !cursor->pt->is_kernel));
+    while (status == MM_OK && cursor_seek(cursor, address, level) > level) {
+        status = pte_is_absent(cursor_entry(cursor)) ? add_table(cursor)
+                                                     : cursor_split(cursor);
     }
+    return status;
 }
 
 enum mm_status cursor_cut(struct pt_cursor *cursor, vaddr_t address)
 {
-    for (;;) {
-        unsigned level = cursor_descend(cursor, address, 0);
+    enum mm_status status = MM_OK;
+
+    while (status == MM_OK) {
+        unsigned level = cursor_seek(cursor, address, 0);
 
         if (is_aligned(address, pte_span(level)) ||
-            pte_is_absent(cursor_read(cursor, address, level))) {
-            return MM_OK;
+            pte_is_absent(cursor_entry(cursor))) {
+            break;
         }
-        enum mm_status status = cursor_split(cursor, address);
-        if (status != MM_OK) {
-            return status;
-        }
+        status = cursor_split(cursor);
     }
+    return status;
 }
 
 void cursor_prune(struct pt_cursor *cursor)
 {
-    while (cursor->bottom + 1 < pt_features.levels) {
-        pfn_t table = cursor->path[cursor->bottom];
+    while (cursor->level + 1 < pt_features.levels) {
+        pfn_t table = cursor->path[cursor->level];
         struct frame_record *record = record_of(table);
 
         if (atomic_load_explicit(&record->entries, memory_order_relaxed) > 0 ||
             record->owner == TABLE_PINNED) {
             return;
         }
-        cursor->bottom++;
-        cursor_swap(cursor, cursor->at, cursor->bottom, (pte_t){0});
+        cursor_seek(cursor, cursor->at, cursor->level + 1);
+        cursor_swap(cursor, (pte_t){0});
         atomic_fetch_sub_explicit(&cursor->pt->tables, 1, memory_order_relaxed);
         tlb_batch_release_table(cursor->batch, table);
     }
@@ -291,8 +270,8 @@ enum mm_status pt_open(struct pt *pt, vaddr_t start, vaddr_t end,
     out->start = start;
     out->end = end;
     out->at = start;
-    out->bottom = pt_features.levels - 1;
-    out->path[out->bottom] = pt->root;
+    out->level = pt_features.levels - 1;
+    out->path[out->level] = pt->root;
     out->irq = lock_acquire(&pt->lock);
     return MM_OK;
 }

@@ -5,24 +5,39 @@
 
 #include <mm/pt.h>
 
-/*
- * Go down towards @address as far as tables lead, at most to @level.
- * Return: the level reached: the entry for @address in that table is no
- * table, or the level is @level.
- */
-unsigned cursor_descend(struct pt_cursor *cursor, vaddr_t address,
-                        unsigned level);
+/* The table page as memory. */
+static inline pte_t *cursor_table(pfn_t table)
+{
+    return phys_to_virt(pfn_to_phys(table));
+}
 
-/* The entry for @address in the table of @level the path goes through. */
-pte_t cursor_read(const struct pt_cursor *cursor, vaddr_t address,
-                  unsigned level);
+/*
+ * Stand at the entry for @address, as far down as tables lead, at most in a
+ * table of @level.
+ * Return: the level reached; the entry is no table, or the level is @level.
+ */
+unsigned cursor_seek(struct pt_cursor *cursor, vaddr_t address, unsigned level);
+
+/* First address after the entry. */
+static inline vaddr_t cursor_next(const struct pt_cursor *cursor)
+{
+    uint64_t span = pte_span(cursor->level);
+
+    return (cursor->at & ~(span - 1)) + span;
+}
+
+/* The entry as it is now; the CPU may set A and D at any time. */
+static inline pte_t cursor_entry(const struct pt_cursor *cursor)
+{
+    return (pte_t){atomic_load_explicit((_Atomic uint64_t *)&cursor->slot->v,
+                                        memory_order_relaxed)};
+}
 
 /* Store @entry there in one piece and keep the table's count. The old one. */
-pte_t cursor_swap(struct pt_cursor *cursor, vaddr_t address, unsigned level,
-                  pte_t entry);
+pte_t cursor_swap(struct pt_cursor *cursor, pte_t entry);
 
 /*
- * Make the path for @address end in a table of @level, with new tables where
+ * Stand at the entry for @address in a table of @level: with new tables where
  * there is a gap, and by splitting a large entry.
  * Return: MM_OK; MM_ENOMEM: empty new tables may stand: cursor_prune().
  */
@@ -33,11 +48,13 @@ MM_MUST_CHECK enum mm_status cursor_grow(struct pt_cursor *cursor,
 MM_MUST_CHECK enum mm_status cursor_cut(struct pt_cursor *cursor,
                                         vaddr_t address);
 
-/* Replace the large entry for @address (the path ends at it) by a table. */
-MM_MUST_CHECK enum mm_status cursor_split(struct pt_cursor *cursor,
-                                          vaddr_t address);
+/* Replace the large entry by a table that says the same. */
+MM_MUST_CHECK enum mm_status cursor_split(struct pt_cursor *cursor);
 
-/* Unhook the tables at the path's end that are empty. */
+/*
+ * If the table the cursor stands in is empty, unhook it, and so on upwards:
+ * the cursor then stands at the gap that is left.
+ */
 void cursor_prune(struct pt_cursor *cursor);
 
 /* Hand a table that was unhooked, and all below it, to the batch. */
@@ -50,12 +67,6 @@ static inline pte_t cursor_for_cpu(pte_t entry)
         entry.v &= ~PTE_XD;
     }
     return entry;
-}
-
-/* The table page as memory. */
-static inline pte_t *cursor_table(pfn_t table)
-{
-    return phys_to_virt(pfn_to_phys(table));
 }
 
 /* owner word of a table that start-up made: it stays when it is empty. */

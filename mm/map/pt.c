@@ -129,30 +129,25 @@ static unsigned chunk_level(const struct pt_cursor *cursor,
 }
 
 /* Put @entry in place of what is there: gaps, promises, tables of such. */
-static void place(struct pt_cursor *cursor, vaddr_t address, unsigned level,
-                  pte_t entry)
+static void place(struct pt_cursor *cursor, pte_t entry)
 {
-    pte_t old = cursor_swap(cursor, address, level, entry);
+    pte_t old = cursor_swap(cursor, entry);
 
-    if (pte_is_table(old, level)) {
-        cursor_release_tree(cursor, pte_pfn(old, level), level - 1);
+    if (pte_is_table(old, cursor->level)) {
+        cursor_release_tree(cursor, pte_table(old), cursor->level - 1);
     }
 }
 
 /* Is nothing in the range but gaps and promises? */
 static bool is_vacant(struct pt_cursor *cursor, vaddr_t start, uint64_t bytes)
 {
-    vaddr_t at = start;
-
-    while (at - start < bytes) {
-        unsigned level = cursor_descend(cursor, at, 0);
-        pte_t entry = cursor_read(cursor, at, level);
-        enum pte_state state = pte_state(entry, level);
+    for (vaddr_t at = start; at - start < bytes; at = cursor_next(cursor)) {
+        unsigned level = cursor_seek(cursor, at, 0);
+        enum pte_state state = pte_state(cursor_entry(cursor), level);
 
         if (state != PTE_ABSENT && state != PTE_PROMISE) {
             return false;
         }
-        at = align_down(at, pte_span(level)) + pte_span(level);
     }
     return true;
 }
@@ -160,13 +155,9 @@ static bool is_vacant(struct pt_cursor *cursor, vaddr_t start, uint64_t bytes)
 /* Unhook what a failed grow has left empty in the range. */
 static void prune_range(struct pt_cursor *cursor, vaddr_t start, uint64_t bytes)
 {
-    vaddr_t at = start;
-
-    while (at - start < bytes) {
-        unsigned level = cursor_descend(cursor, at, 0);
-
+    for (vaddr_t at = start; at - start < bytes; at = cursor_next(cursor)) {
+        cursor_seek(cursor, at, 0);
         cursor_prune(cursor);
-        at = align_down(at, pte_span(level)) + pte_span(level);
     }
 }
 
@@ -205,11 +196,10 @@ static enum mm_status fill(struct pt_cursor *cursor,
     }
     while (offset < bytes) {
         unsigned level = chunk_level(cursor, filling, start, offset, bytes);
-        unsigned reached = cursor_descend(cursor, start + offset, level);
+        unsigned reached = cursor_seek(cursor, start + offset, level);
 
         ASSERT(reached == level);
-        place(cursor, start + offset, level,
-              filling_entry(filling, offset, level));
+        place(cursor, filling_entry(filling, offset, level));
         offset += pte_span(level);
     }
     return MM_OK;
@@ -247,8 +237,8 @@ enum mm_status pt_promise(struct pt_cursor *cursor, vaddr_t start,
 void pt_query(struct pt_cursor *cursor, vaddr_t address, struct pt_entry *out)
 {
     ASSERT(address >= cursor->start && address < cursor->end);
-    unsigned level = cursor_descend(cursor, address, 0);
-    pte_t entry = cursor_read(cursor, address, level);
+    unsigned level = cursor_seek(cursor, address, 0);
+    pte_t entry = cursor_entry(cursor);
     enum pte_state state = pte_state(entry, level);
 
     *out = (struct pt_entry){.state = state,
@@ -286,29 +276,31 @@ static enum mm_status cut_ends(struct pt_cursor *cursor, vaddr_t start,
 enum mm_status pt_protect(struct pt_cursor *cursor, vaddr_t start,
                           uint64_t bytes, struct pt_attr attr)
 {
+    bool high_pat = (attr.memory & 4) != 0;
+    uint64_t bits = pte_encode_attr(attr);
+
     if (!in_range(cursor, start, bytes) || !attr_is_valid(cursor->pt, attr)) {
         return MM_EINVAL;
     }
     enum mm_status status = cut_ends(cursor, start, bytes);
-    uint64_t bits = pte_encode_attr(attr);
-    vaddr_t at = start;
-
-    while (status == MM_OK && at - start < bytes) {
-        unsigned level = cursor_descend(cursor, at, 0);
-        pte_t entry = cursor_read(cursor, at, level);
-        vaddr_t next = align_down(at, pte_span(level)) + pte_span(level);
-
-        if (!pte_is_absent(entry)) {
-            pte_t changed = cursor_for_cpu(
-                pte_with_rights(entry, level, bits, (attr.memory & 4) != 0));
-            pte_t old = cursor_swap(cursor, at, level, changed);
-            if (pte_is_present(old) && old.v != changed.v) {
-                tlb_batch_range(cursor->batch, at, next, level);
-            }
-        }
-        at = next;
+    if (status != MM_OK) {
+        return status;
     }
-    return status;
+    for (vaddr_t at = start; at - start < bytes; at = cursor_next(cursor)) {
+        unsigned level = cursor_seek(cursor, at, 0);
+        pte_t entry = cursor_entry(cursor);
+
+        if (pte_is_absent(entry)) {
+            continue;
+        }
+        pte_t changed =
+            cursor_for_cpu(pte_with_rights(entry, level, bits, high_pat));
+        pte_t old = cursor_swap(cursor, changed);
+        if (pte_is_present(old) && old.v != changed.v) {
+            tlb_batch_range(cursor->batch, at, cursor_next(cursor), level);
+        }
+    }
+    return MM_OK;
 }
 
 /* May the entry be removed now, or is the batch full of shared frames? */
@@ -321,15 +313,15 @@ static bool has_room_for(const struct pt_cursor *cursor, pte_t entry,
            (entry.v & PTE_OWN) == 0 || tlb_batch_has_room(cursor->batch);
 }
 
-/* Make the entry for @at absent and hand the batch what it held. */
-static void remove_entry(struct pt_cursor *cursor, vaddr_t at, vaddr_t next,
-                         unsigned level)
+/* Make the entry absent and hand the batch what it held. */
+static void remove_entry(struct pt_cursor *cursor)
 {
-    pte_t old = cursor_swap(cursor, at, level, (pte_t){0});
+    unsigned level = cursor->level;
+    pte_t old = cursor_swap(cursor, (pte_t){0});
     enum pte_state state = pte_state(old, level);
 
     if (state == PTE_PRESENT) {
-        tlb_batch_range(cursor->batch, at, next, level);
+        tlb_batch_range(cursor->batch, cursor->at, cursor_next(cursor), level);
     }
     if ((state == PTE_PRESENT || state == PTE_PARKED) && (old.v & PTE_OWN)) {
         tlb_batch_release(cursor->batch, pte_pfn(old, level));
@@ -348,33 +340,31 @@ enum mm_status pt_unmap(struct pt_cursor *cursor, vaddr_t start, uint64_t bytes,
     if (status != MM_OK) {
         return status;
     }
-    vaddr_t at = start;
-    while (at - start < bytes) {
-        unsigned level = cursor_descend(cursor, at, 0);
-        pte_t entry = cursor_read(cursor, at, level);
-        vaddr_t next = align_down(at, pte_span(level)) + pte_span(level);
+    for (vaddr_t at = start; at - start < bytes; at = cursor_next(cursor)) {
+        unsigned level = cursor_seek(cursor, at, 0);
+        pte_t entry = cursor_entry(cursor);
 
         if (!has_room_for(cursor, entry, level)) {
-            break;
+            *out_end = at;
+            return MM_OK;
         }
         if (!pte_is_absent(entry)) {
-            remove_entry(cursor, at, next, level);
+            remove_entry(cursor);
         }
-        at = next;
     }
-    *out_end = at - start < bytes ? at : start + bytes;
+    *out_end = start + bytes;
     return MM_OK;
 }
 
 enum mm_status pt_split(struct pt_cursor *cursor, vaddr_t address)
 {
     ASSERT(address >= cursor->start && address < cursor->end);
-    unsigned level = cursor_descend(cursor, address, 0);
+    unsigned level = cursor_seek(cursor, address, 0);
 
-    if (level == 0 || pte_is_absent(cursor_read(cursor, address, level))) {
+    if (level == 0 || pte_is_absent(cursor_entry(cursor))) {
         return MM_ENOENT;
     }
-    return cursor_split(cursor, address);
+    return cursor_split(cursor);
 }
 
 /* Does part @index of @table follow from its first, as a split would do? */
@@ -440,17 +430,17 @@ enum mm_status pt_merge(struct pt_cursor *cursor, vaddr_t address,
     if (start < cursor->start || pte_span(level) > cursor->end - start) {
         return MM_EINVAL;
     }
-    unsigned reached = cursor_descend(cursor, address, level);
-    pte_t entry = cursor_read(cursor, address, reached);
+    unsigned reached = cursor_seek(cursor, start, level);
+    pte_t entry = cursor_entry(cursor);
     if (reached != level || !pte_is_table(entry, level)) {
         return MM_ENOENT;
     }
-    pfn_t table = pte_pfn(entry, level);
+    pfn_t table = pte_table(entry);
     pte_t whole = whole_of(cursor_table(table), level);
     if (pte_is_absent(whole) || record_of(table)->owner == TABLE_PINNED) {
         return MM_EINVAL;
     }
-    place(cursor, start, level, whole);
+    place(cursor, whole);
     if (pte_is_present(whole)) {
         tlb_batch_range(cursor->batch, start, start + pte_span(level),
                         level - 1);

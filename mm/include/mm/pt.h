@@ -42,10 +42,13 @@ struct pt_cursor {
     struct tlb_batch *batch;
     vaddr_t start;
     vaddr_t end;
-    uint64_t irq;           /* interrupt state to go back to */
-    vaddr_t at;             /* address the path below was walked for */
-    unsigned bottom;        /* lowest level of the path that is filled in */
-    pfn_t path[PTE_LEVELS]; /* tables from the root (highest) down */
+    uint64_t irq; /* interrupt state to go back to */
+
+    /* Where it stands: at the entry for `at` in a table of `level`. */
+    vaddr_t at;
+    unsigned level;
+    pte_t *slot;
+    pfn_t path[PTE_LEVELS]; /* tables from the root (highest) to `level` */
 };
 
 /*
