@@ -12,9 +12,9 @@ TEST    ?=#               run only tests that begin so, or this scenario
 DEBUG   ?= 1#             poison, red zones, call sites, slow checks
 WERROR  ?=#               1: warnings are errors
 V       ?=#               1: show every command
-HOSTCC  ?= gcc clang#     compilers the host tests are built with
+HOSTS   ?= gcc clang gcc-release#  builds of the host tests, by compiler
 SETUP   ?=#               skip: do not look for missing tools
-export B M CPUS ACCEL Q CMD TEST V HOSTCC SETUP
+export B M CPUS ACCEL Q CMD TEST V HOSTS SETUP
 
 # --- tools and flags ---------------------------------------------------------
 ifeq ($(origin CC),default)
@@ -44,8 +44,7 @@ KLDFLAGS := -nostdlib -static -z max-page-size=0x1000 -z noexecstack \
 SANITIZE ?= -fsanitize=address,undefined -fno-sanitize-recover=all
 HCFLAGS := $(COMMON) -O1 -fno-omit-frame-pointer -fno-strict-aliasing \
            $(SANITIZE) -D_DEFAULT_SOURCE \
-           -DMM_PORT_HEADER='"tests/host/sim_port.h"' -DMM_DEBUG=1 \
-           -DMM_INJECT=1
+           -DMM_PORT_HEADER='"tests/host/sim_port.h"' -DMM_INJECT=1
 
 # --- sources and objects -----------------------------------------------------
 KERNEL_SOURCES ?= $(shell find boot kernel mm tests/shared tests/kernel \
@@ -59,7 +58,7 @@ HOST_SOURCES   ?= $(shell find mm tests/shared tests/host -name '*.c' | sort) \
 KERNEL_OBJECTS := $(KERNEL_SOURCES:%=$(B)/kernel/%.o)
 KERNEL  := $(B)/vellum.elf
 ISO     := $(B)/vellum.iso
-HOST_TESTS := $(HOSTCC:%=$(B)/host-%/test)
+HOST_TESTS := $(HOSTS:%=$(B)/host-%/test)
 
 # What scripts/setup must find before anything is compiled.
 GROUP   := $(or $(if $(filter check,$(MAKECMDGOALS)),check),$\
@@ -142,17 +141,18 @@ $(KERNEL): $(B)/pass-1.elf $(B)/symbols-1.o
 	$(quiet)$(LD) $(KLDFLAGS) $(KERNEL_OBJECTS) $(B)/symbols-1.o -o $@
 	$(quiet)scripts/symbols --same $< $@
 
-# Host tests: build/host-gcc/test and build/host-clang/test.
+# Host tests: build/host-gcc/test and so on; -release is without MM_DEBUG.
 define host_rules
 $(B)/host-$(1)/%.c.o: %.c $(B)/flags | $(READY)
 	$$(call say,CC[$(1)],$$<)
 	@mkdir -p $$(@D)
-	$$(quiet)$(1) $$(HCFLAGS) -c $$< -o $$@
+	$$(quiet)$(1:%-release=%) $$(HCFLAGS) \
+	    -DMM_DEBUG=$(if $(filter %-release,$(1)),0,1) -c $$< -o $$@
 $(B)/host-$(1)/test: $(HOST_SOURCES:%=$(B)/host-$(1)/%.o)
 	$$(call say,LINK,$$@)
-	$$(quiet)$(1) $$(SANITIZE) $$^ -o $$@ -lpthread
+	$$(quiet)$(1:%-release=%) $$(SANITIZE) $$^ -o $$@ -lpthread
 endef
-$(foreach compiler,$(HOSTCC),$(eval $(call host_rules,$(compiler))))
+$(foreach host,$(HOSTS),$(eval $(call host_rules,$(host))))
 
 $(ISO): $(KERNEL) iso/grub.cfg scripts/iso
 	$(call say,ISO,$@)
@@ -162,7 +162,7 @@ $(ISO): $(KERNEL) iso/grub.cfg scripts/iso
 release: | $(READY)
 	@$(MAKE) --no-print-directory B=$(B)/release DEBUG=0 SETUP=skip iso
 
-compile: $(KERNEL) $(foreach c,$(HOSTCC),$(HOST_SOURCES:%=$(B)/host-$(c)/%.o))
+compile: $(KERNEL) $(foreach h,$(HOSTS),$(HOST_SOURCES:%=$(B)/host-$(h)/%.o))
 
 -include $(KERNEL_OBJECTS:.o=.d)
--include $(foreach c,$(HOSTCC),$(HOST_SOURCES:%=$(B)/host-$(c)/%.d))
+-include $(foreach h,$(HOSTS),$(HOST_SOURCES:%=$(B)/host-$(h)/%.d))
