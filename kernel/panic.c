@@ -132,11 +132,11 @@ static bool step(uint64_t *rbp, uint64_t *out_caller)
     return true;
 }
 
-void panic_backtrace(uint64_t rbp)
+/* The calls that led to the frame at @rbp, numbered from @number. */
+static void print_calls(uint64_t rbp, unsigned number)
 {
     uint64_t caller;
     uint64_t before = 0;
-    unsigned number = 1;
     unsigned repeated = 0;
 
     for (unsigned i = 0; i < BACKTRACE_STEPS && step(&rbp, &caller); i++) {
@@ -159,17 +159,46 @@ void panic_backtrace(uint64_t rbp)
     }
 }
 
-/* A jump to nowhere has left no frame, but its return address on the stack. */
+void panic_backtrace(uint64_t rbp)
+{
+    print_calls(rbp, 1);
+}
+
+/* First byte of a function that makes itself a frame. */
+#define PUSH_RBP 0x55
+
+/*
+ * Where the return address lies if what was running had made no frame (yet):
+ * a jump to nowhere, a small function without one, the first instructions of
+ * any other. 0 if there is a frame.
+ */
+static uint64_t return_slot(const struct trap_frame *frame)
+{
+    const char *name;
+    uint64_t offset;
+
+    if (!image_has_code(frame->rip) ||
+        !symbol_find(frame->rip, &name, &offset) || offset == 0) {
+        return frame->rsp;
+    }
+    const uint8_t *start = (const uint8_t *)(frame->rip - offset);
+    if (*start != PUSH_RBP) {
+        return frame->rsp;
+    }
+    return offset == 1 ? frame->rsp + sizeof(uint64_t) : 0;
+}
+
 void panic_backtrace_trap(const struct trap_frame *frame)
 {
+    uint64_t slot = return_slot(frame);
     struct probe caller;
+    unsigned number = 0;
 
     printk("backtrace:\n");
-    print_call(0, frame->rip, frame->rip);
-    if (!image_has_code(frame->rip) &&
-        probe_read64((const void *)frame->rsp, &caller) &&
+    print_call(number++, frame->rip, frame->rip);
+    if (slot != 0 && probe_read64((const void *)slot, &caller) &&
         image_has_code(caller.value)) {
-        print_call(0, caller.value, caller.value - 1);
+        print_call(number++, caller.value, caller.value - 1);
     }
-    panic_backtrace(frame->rbp);
+    print_calls(frame->rbp, number);
 }
