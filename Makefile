@@ -30,8 +30,10 @@ WARN    := -Wall -Wextra -Wconversion -Wshadow -Wmissing-prototypes \
 INCLUDE := -I. -Imm/include -Imm
 STD     ?= gnu11
 COMMON  := -std=$(STD) -g $(WARN) $(INCLUDE) -MMD -MP
-# Every call has its frame: three instructions more in each small function.
-BACKTRACE := -mno-omit-leaf-frame-pointer -fno-optimize-sibling-calls
+# Every call can be found: each function makes its frame first, if it makes
+# one, and jumps to no other in its place.
+BACKTRACE := -fno-optimize-sibling-calls $(if $(findstring clang,$(CC)),\
+             -mllvm -enable-shrink-wrap=false,-fno-shrink-wrap)
 KCFLAGS := $(COMMON) -O2 -ffreestanding -fno-pic -fno-pie -mno-red-zone \
            -mgeneral-regs-only -mcmodel=kernel -fno-stack-protector \
            -fno-omit-frame-pointer -fno-strict-aliasing -fcf-protection=none \
@@ -103,6 +105,12 @@ $(READY): scripts/setup
 	@DRY= scripts/setup $(GROUP)
 	@mkdir -p $(@D) && touch $@
 
+# Other sources than last time: everything is linked again.
+$(B)/sources: export LIST := $(KERNEL_SOURCES) $(HOST_SOURCES)
+$(B)/sources: FORCE
+	@mkdir -p $(@D)
+	@echo "$$LIST" | cmp -s - $@ || echo "$$LIST" >$@
+
 # Other flags than last time: everything is compiled again.
 $(B)/flags: export FLAGS := $(CC) $(KCFLAGS) $(KLDFLAGS) $(NASM) $(HCFLAGS)
 $(B)/flags: FORCE
@@ -114,11 +122,12 @@ $(B)/kernel/%.c.o: %.c $(B)/flags | $(READY)
 	@mkdir -p $(@D)
 	$(quiet)$(CC) $(KCFLAGS) -c $< -o $@
 
+# gdb trips over what NASM says of code in sections far apart: boot/.
 $(B)/kernel/%.asm.o: %.asm $(B)/flags | $(READY)
 	$(call say,NASM,$<)
 	@mkdir -p $(@D)
-	$(quiet)$(NASM) -f elf64 -g -F dwarf -Iboot/ -I$(B)/ \
-	    -MD $(@:.o=.d) -MP $< -o $@
+	$(quiet)$(NASM) -f elf64 $(if $(filter-out boot/%,$<),-g -F dwarf) \
+	    -Iboot/ -I$(B)/ -MD $(@:.o=.d) -MP $< -o $@
 
 # The console font: public domain, from the package console-setup-linux.
 $(B)/font.psf: | $(READY)
@@ -134,7 +143,7 @@ $(B)/symbols-1.asm: $(B)/pass-1.elf scripts/symbols
 	$(quiet)scripts/symbols $< >$@
 $(B)/symbols-%.o: $(B)/symbols-%.asm
 	$(quiet)$(NASM) -f elf64 $< -o $@
-$(B)/pass-1.elf: $(KERNEL_OBJECTS) $(B)/symbols-0.o linker.ld
+$(B)/pass-1.elf: $(KERNEL_OBJECTS) $(B)/symbols-0.o linker.ld $(B)/sources
 	$(quiet)$(LD) $(KLDFLAGS) $(filter %.o,$^) -o $@
 $(KERNEL): $(B)/pass-1.elf $(B)/symbols-1.o
 	$(call say,LINK,$@)
@@ -148,9 +157,9 @@ $(B)/host-$(1)/%.c.o: %.c $(B)/flags | $(READY)
 	@mkdir -p $$(@D)
 	$$(quiet)$(1:%-release=%) $$(HCFLAGS) \
 	    -DMM_DEBUG=$(if $(filter %-release,$(1)),0,1) -c $$< -o $$@
-$(B)/host-$(1)/test: $(HOST_SOURCES:%=$(B)/host-$(1)/%.o)
+$(B)/host-$(1)/test: $(HOST_SOURCES:%=$(B)/host-$(1)/%.o) $(B)/sources
 	$$(call say,LINK,$$@)
-	$$(quiet)$(1:%-release=%) $$(SANITIZE) $$^ -o $$@ -lpthread
+	$$(quiet)$(1:%-release=%) $$(SANITIZE) $$(filter %.o,$$^) -o $$@ -lpthread
 endef
 $(foreach host,$(HOSTS),$(eval $(call host_rules,$(host))))
 
