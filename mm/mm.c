@@ -93,9 +93,8 @@ static enum mm_status build_direct_map(const struct mm_config *config)
 
     while (status == MM_OK && next_ram(config->map, end, &start, &end)) {
         if (end > config->direct_bytes) {
-            port_log("RAM at 0x%llx is beyond the direct map's 0x%llx bytes",
-                     (unsigned long long)end,
-                     (unsigned long long)config->direct_bytes);
+            port_log("RAM at 0x%lx is beyond the direct map's 0x%lx bytes", end,
+                     config->direct_bytes);
             return MM_ERANGE;
         }
         status = pt_install(kernel_root, config->direct_start + start,
@@ -117,9 +116,8 @@ static enum mm_status build_segments(const struct mm_config *config)
                             align_up(segment->bytes, PAGE_BYTES), segment->attr,
                             early_table, (void *)config);
         if (status != MM_OK) {
-            port_log("segment %s at 0x%llx cannot be mapped: %s", segment->name,
-                     (unsigned long long)segment->start,
-                     mm_status_name(status));
+            port_log("segment %s at 0x%lx cannot be mapped: %s", segment->name,
+                     segment->start, mm_status_name(status));
         }
     }
     return status;
@@ -162,9 +160,8 @@ static enum mm_status start_tables(const struct mm_config *config)
     }
     if (!audit_before_load(kernel_root, config->need, config->need_count,
                            &refusal)) {
-        port_log("the new page tables are refused: %s at 0x%llx %s",
-                 refusal.name, (unsigned long long)refusal.address,
-                 refusal.text);
+        port_log("the new page tables are refused: %s at 0x%lx %s",
+                 refusal.name, refusal.address, refusal.text);
         return MM_EFAULT;
     }
     tlb_space_init(&pt_kernel.tlb, pfn_to_phys(kernel_root), true);
@@ -216,8 +213,7 @@ static enum mm_status start_frames(const struct mm_config *config)
         config->map, bytes, PAGE_BYTES, UINT64_MAX, "frame metadata", &storage);
 
     if (status != MM_OK) {
-        port_log("no %llu KiB in one piece for frame metadata",
-                 (unsigned long long)(bytes / KiB));
+        port_log("no %lu KiB in one piece for frame metadata", (bytes / KiB));
         return status;
     }
     lock_init(&record_lock);
@@ -284,11 +280,9 @@ enum mm_status mm_init(const struct mm_config *config)
         enum mm_status status = step[i].start(config);
 
         if (status != MM_OK) {
-            port_log(
-                "start of %s failed: %s; %llu KiB of RAM are usable",
-                step[i].name, mm_status_name(status),
-                (unsigned long long)(memmap_bytes(config->map, MEMMAP_USABLE) /
-                                     KiB));
+            port_log("start of %s failed: %s; %lu KiB of RAM are usable",
+                     step[i].name, mm_status_name(status),
+                     (memmap_bytes(config->map, MEMMAP_USABLE) / KiB));
             return status;
         }
         stage = step[i].reached;
@@ -308,15 +302,12 @@ bool mm_check(void)
     bool tables = pt_audit(&pt_kernel, &verdict);
 
     if (!tables) {
-        port_log("page tables: %llu writable and executable, %llu reserved "
-                 "bits, %llu of freed frames, %llu wrong counts, %llu empty, "
-                 "%llu lost",
-                 (unsigned long long)verdict.writable_exec,
-                 (unsigned long long)verdict.reserved_bits,
-                 (unsigned long long)verdict.freed_frames,
-                 (unsigned long long)verdict.wrong_counts,
-                 (unsigned long long)verdict.empty_tables,
-                 (unsigned long long)verdict.lost_tables);
+        port_log("page tables: %lu writable and executable, %lu reserved "
+                 "bits, %lu of freed frames, %lu wrong counts, %lu empty, "
+                 "%lu lost",
+                 verdict.writable_exec, verdict.reserved_bits,
+                 verdict.freed_frames, verdict.wrong_counts,
+                 verdict.empty_tables, verdict.lost_tables);
     }
     return frames && slabs && blocks && maps && tables;
 }

@@ -192,9 +192,8 @@ void pt_fini(struct pt *pt)
 
         if (pt_open(pt, at, end, &batch, &cursor) != MM_OK ||
             pt_unmap(&cursor, at, end - at, &at) != MM_OK) {
-            port_panic("space with root 0x%llx cannot be taken down at 0x%llx",
-                       (unsigned long long)pfn_to_phys(pt->root).v,
-                       (unsigned long long)at);
+            port_panic("space with root 0x%lx cannot be taken down at 0x%lx",
+                       pfn_to_phys(pt->root).v, at);
         }
         pt_close(&cursor);
         tlb_commit(&batch);

@@ -34,7 +34,10 @@
 /* Processors that may call the library, at least 1, constant after start. */
 unsigned port_cpu_count(void);
 
-/* Print one line of information. @format is printf's: %d %u %x %lx %s %p. */
+/*
+ * Print one line of information. @format is printf's, with these conversions:
+ * %d %u %x %lu %lx %s %p.
+ */
 void port_log(const char *format, ...) MM_PRINTF(1, 2);
 
 /*
