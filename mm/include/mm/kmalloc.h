@@ -29,7 +29,12 @@ MM_MUST_CHECK void *kmalloc_aligned(uint64_t bytes, uint64_t alignment);
  * is short. krealloc(NULL, n) allocates, krealloc(p, 0) frees.
  */
 MM_MUST_CHECK void *krealloc(void *block, uint64_t bytes);
-/* Free. NULL is allowed; anything else that is no live block is reported. */
+/*
+ * Free. NULL is allowed. A pointer to anything that is no block of the heap is
+ * reported. A second free is reported at once for large blocks and in debug
+ * builds; else when the block's object returns from the magazines to its
+ * slab, and until then the block may be handed out twice.
+ */
 void kfree(void *block);
 /*
  * Usable bytes of a live block; 0 and a bug report for anything else. Debug

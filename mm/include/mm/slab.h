@@ -63,8 +63,10 @@ MM_MUST_CHECK enum mm_status slab_destroy(struct slab_cache *cache);
 MM_MUST_CHECK void *slab_alloc(struct slab_cache *cache);
 
 /*
- * Foreign and interior pointers, a pointer of another cache and a double
- * free are bug reports that change nothing. NULL is allowed.
+ * Foreign and interior pointers and a pointer of another cache are bug reports
+ * that change nothing. So is a second free: in debug builds at once, else when
+ * the object returns from the magazines to its slab; until then it may be
+ * handed out twice. NULL is allowed.
  */
 void slab_free(struct slab_cache *cache, void *object);
 
