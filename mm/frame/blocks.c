@@ -93,7 +93,11 @@ static unsigned wanted_frames(const struct blocks_wish *wish)
     return (unsigned)min_u64(UINT64_C(1) << wish->order, BLOCK_FRAMES);
 }
 
-/* Take from one block what is wished for, records included. */
+/*
+ * Take from one block what is wished for, records included. Backing them may
+ * take frames out of this very block, and so may other CPUs: the bitfield has
+ * the last word.
+ */
 static bool claim_in_block(uint64_t block, struct blocks_wish *wish)
 {
     if (wish->order > BLOCK_ORDER && wish->order != BLOCKS_ROW) {

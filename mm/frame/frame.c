@@ -59,7 +59,7 @@ static uint64_t cpu_bytes(void)
 
 static uint64_t frames_of(const struct memmap *map)
 {
-    return memmap_ram_end(map) >> PAGE_SHIFT;
+    return min_u64(memmap_ram_end(map) >> PAGE_SHIFT, FRAMES_REACH);
 }
 
 uint64_t frame_metadata_bytes(const struct memmap *map)
@@ -75,7 +75,7 @@ static const struct {
 } zone_table[FRAME_ZONES] = {
     [ZONE_DMA] = {0, ZONE_DMA_END},
     [ZONE_DMA32] = {ZONE_DMA_END, ZONE_DMA32_END},
-    [ZONE_NORMAL] = {ZONE_DMA32_END, UINT64_MAX >> PAGE_SHIFT},
+    [ZONE_NORMAL] = {ZONE_DMA32_END, FRAMES_REACH},
 };
 
 void frame_init(struct memmap *map, void *storage)
@@ -94,8 +94,10 @@ void frame_init(struct memmap *map, void *storage)
         frame_zones[zone].managed =
             trees_usable(map, zone_table[zone].start, zone_table[zone].end);
     }
-    /* Run numbers have 32 bits: enough for 512 TiB. */
-    ASSERT(trees_frames >> SPARE_ORDER <= UINT32_MAX);
+    if (memmap_ram_end(map) > FRAMES_REACH << PAGE_SHIFT) {
+        port_log("frame: RAM above 0x%lx is left alone, up to 0x%lx",
+                 FRAMES_REACH << PAGE_SHIFT, memmap_ram_end(map));
+    }
     frame_map = map;
     atomic_store_explicit(&frame_spare, 0, memory_order_relaxed);
     frame_set_aside_bytes = frame_metadata_bytes(map);
@@ -205,11 +207,9 @@ static void drain(struct frame_cpu *cpu, unsigned count)
     memmove(cpu->frame, cpu->frame + count, cpu->count * sizeof(pfn_t));
 }
 
-/* Give back the frames kept for metadata. */
-static void drain_spare(void)
+/* Give back what is left of a run for metadata. */
+static void release_spare(uint64_t spare)
 {
-    uint64_t spare =
-        atomic_exchange_explicit(&frame_spare, 0, memory_order_relaxed);
     pfn_t run = spare_run(spare);
     uint64_t row = align_down(run.v, ROW_FRAMES);
 
@@ -224,7 +224,8 @@ void frame_drain(void)
 
     drain(this_cpu(), this_cpu()->count);
     port_irq_restore(irq);
-    drain_spare();
+    release_spare(
+        atomic_exchange_explicit(&frame_spare, 0, memory_order_relaxed));
 }
 
 /* Does this CPU hold anything that frame_drain() would give back? */
@@ -405,14 +406,30 @@ static pfn_t pop_spare(void)
     uint64_t spare = atomic_load_explicit(&frame_spare, memory_order_acquire);
 
     while (spare_mask(spare) != 0) {
-        /* Acquire: pairs with the release in claim_metadata(). */
-        if (atomic_compare_exchange_weak_explicit(
-                &frame_spare, &spare, spare & (spare - 1), memory_order_acquire,
-                memory_order_acquire)) {
+        /* Without its last frame it is no run: 0, as keep_spare() wants. */
+        uint64_t rest = spare & (spare - 1);
+        rest = spare_mask(rest) == 0 ? 0 : rest;
+        /* Acquire: pairs with the release in keep_spare(). */
+        if (atomic_compare_exchange_weak_explicit(&frame_spare, &spare, rest,
+                                                  memory_order_acquire,
+                                                  memory_order_acquire)) {
             return pfn_add(spare_run(spare), lowest_bit(spare));
         }
     }
     return PFN_NONE;
+}
+
+/* Keep a run for metadata, unless another CPU was faster. */
+static void keep_spare(uint64_t spare)
+{
+    uint64_t none = 0;
+
+    /* Release: pairs with the acquire in pop_spare(). */
+    if (!atomic_compare_exchange_strong_explicit(&frame_spare, &none, spare,
+                                                 memory_order_release,
+                                                 memory_order_relaxed)) {
+        release_spare(spare);
+    }
 }
 
 /*
@@ -422,7 +439,6 @@ static pfn_t pop_spare(void)
 static pfn_t claim_metadata(void)
 {
     pfn_t pfn = pop_spare();
-    uint64_t empty = 0;
 
     if (!pfn_is_none(pfn)) {
         return pfn;
@@ -433,15 +449,7 @@ static pfn_t claim_metadata(void)
         struct blocks_wish one = {.order = 0, .is_raw = true};
         return claim_block(one, ZONE_NORMAL);
     }
-    uint64_t spare = (pfn.v >> SPARE_ORDER) << 32 | (UINT32_MAX - 1);
-    /* Release: pairs with the acquire in pop_spare(). */
-    if (!atomic_compare_exchange_strong_explicit(&frame_spare, &empty, spare,
-                                                 memory_order_release,
-                                                 memory_order_relaxed)) {
-        for (uint64_t i = 1; i < UINT64_C(1) << SPARE_ORDER; i++) {
-            release_block(pfn_add(pfn, i), 0); /* another CPU was faster */
-        }
-    }
+    keep_spare((pfn.v >> SPARE_ORDER) << 32 | (UINT32_MAX - 1));
     return pfn;
 }
 

@@ -69,14 +69,19 @@ void frame_unref(pfn_t pfn)
 
 /* --- splitting and joining ----------------------------------------------- */
 
-void frame_split(pfn_t pfn, unsigned order)
+enum mm_status frame_split(pfn_t pfn, unsigned order)
 {
     struct frame_record *record = live_record(pfn);
 
-    if (order > MM_MAX_ORDER || record == NULL ||
-        frame_sole_type(record, order) == FRAME_NONE) {
+    if (record == NULL || record->order != order || record_refs(record) == 0) {
         frame_report("frame_split", pfn, order);
-        return;
+        return MM_EINVAL;
+    }
+    if (record_refs(record) > 1) {
+        return MM_EBUSY;
+    }
+    if (order == 0) {
+        return MM_OK;
     }
     if (order >= BLOCK_ORDER) {
         bitfield_split(pfn, order);
@@ -85,6 +90,7 @@ void frame_split(pfn_t pfn, unsigned order)
     for (uint64_t i = 0; i < UINT64_C(1) << order; i++) {
         frame_begin_record(pfn_add(pfn, i), 0, type);
     }
+    return MM_OK;
 }
 
 enum mm_status frame_join(pfn_t pfn, unsigned order)
@@ -100,6 +106,9 @@ enum mm_status frame_join(pfn_t pfn, unsigned order)
         if (record == NULL || frame_sole_type(record, 0) != first->type) {
             return MM_EINVAL;
         }
+    }
+    if (order == 0) {
+        return MM_OK;
     }
     for (uint64_t i = 1; i < UINT64_C(1) << order; i++) {
         frame_end_record(record_of(pfn_add(pfn, i)));

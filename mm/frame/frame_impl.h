@@ -42,6 +42,9 @@ extern struct frame_zone_state frame_zones[FRAME_ZONES];
 extern _Atomic uint64_t frame_spare;
 #define SPARE_ORDER 5
 
+/* Run numbers have 32 bits: frames from here on, 512 TiB, are left alone. */
+#define FRAMES_REACH (UINT64_C(1) << (32 + SPARE_ORDER))
+
 static inline uint32_t spare_mask(uint64_t spare)
 {
     return (uint32_t)spare;

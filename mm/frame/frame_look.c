@@ -74,13 +74,13 @@ enum frame_state frame_state(pfn_t pfn)
 {
     const struct memmap_range *range = NULL;
 
-    if (pfn.v < trees_frames) {
+    if (pfn.v <= UINT64_MAX >> PAGE_SHIFT) {
         range = memmap_find(frame_map, pfn_to_phys(pfn));
     }
     if (range == NULL || !memmap_is_ram(range->type)) {
         return FRAME_STATE_NO_RAM;
     }
-    if (range->type != MEMMAP_USABLE || pfn.v == 0) {
+    if (range->type != MEMMAP_USABLE || pfn.v == 0 || pfn.v >= trees_frames) {
         return FRAME_STATE_RESERVED;
     }
     switch (blocks_look(pfn)) {

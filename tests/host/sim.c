@@ -35,6 +35,7 @@ static unsigned piece_count;
 
 static _Thread_local unsigned this_cpu;
 static _Thread_local bool irq_is_off;
+static void (*interrupt)(void);
 static unsigned cpu_count = 1;
 
 static bool log_is_on;
@@ -65,8 +66,24 @@ unsigned port_cpu_count(void)
 #define SIM_IRQ_ON  UINT64_C(0x1290)
 #define SIM_IRQ_OFF UINT64_C(0x0ff0)
 
+void sim_set_interrupt(void (*handler)(void))
+{
+    interrupt = handler;
+}
+
+/* Interrupts are on for a moment: one comes. It is not interrupted itself. */
+static void take_interrupt(void)
+{
+    if (interrupt != NULL && !irq_is_off) {
+        irq_is_off = true;
+        interrupt();
+        irq_is_off = false;
+    }
+}
+
 uint64_t sim_irq_save(void)
 {
+    take_interrupt();
     uint64_t state = irq_is_off ? SIM_IRQ_OFF : SIM_IRQ_ON;
 
     irq_is_off = true;
@@ -83,6 +100,7 @@ void sim_irq_restore(uint64_t state)
         port_panic("interrupts restored while they are on");
     }
     irq_is_off = state == SIM_IRQ_OFF;
+    take_interrupt();
 }
 
 bool sim_irq_is_off(void)
@@ -186,6 +204,7 @@ void sim_reset(uint64_t ram_bytes)
     clear_ram();
     this_cpu = 0;
     irq_is_off = false;
+    interrupt = NULL;
     cpu_count = 1;
     log_length = 0;
     log_text[0] = '\0';

@@ -43,6 +43,13 @@ void sim_set_cpu(unsigned cpu);
 void sim_set_cpu_count(unsigned count);
 bool sim_irq_is_off(void);
 
+/*
+ * An interrupt that comes whenever it can: @handler is called, itself with
+ * interrupts off, just before they go off and as soon as they are on again.
+ * NULL: none, as after sim_reset().
+ */
+void sim_set_interrupt(void (*handler)(void));
+
 /* Let record backing fail / work. */
 void sim_fail_record_backing(bool fail);
 

@@ -2,6 +2,7 @@
 /* Bring a simulated machine up, as far as a test wants it. */
 #include "tests/host/sim.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -28,8 +29,10 @@ static struct memmap map;
 static struct memmap_claim claim[4];
 static size_t claim_count;
 
-static char *records;         /* reserved once: 16 bytes a possible frame */
-static uint64_t records_size; /* bytes */
+#define RECORD_BYTES (SIM_PHYSICAL_END / PAGE_BYTES * 16)
+
+static char *records; /* reserved once: 16 bytes a possible frame */
+static _Atomic bool is_backed[RECORD_BYTES / PAGE_BYTES];
 static bool record_backing_fails;
 
 struct memmap *sim_map(void)
@@ -81,26 +84,24 @@ void sim_fail_record_backing(bool fail)
     record_backing_fails = fail;
 }
 
-/* Is the page of the record array readable already? */
-static bool is_backed(uintptr_t page)
-{
-    unsigned char resident;
-
-    return mincore((void *)page, PAGE_BYTES, &resident) == 0 && (resident & 1);
-}
-
-/* One metadata frame for each page, as the kernel does it. */
+/*
+ * One metadata frame for each page, as the kernel does it. Of two that back
+ * the same page at once, a thread or an interrupt, both pay; nothing is
+ * written, so a record that is in use meanwhile stays as it is.
+ */
 static enum mm_status back_records(vaddr_t start, vaddr_t end)
 {
     for (vaddr_t page = start; page < end; page += PAGE_BYTES) {
-        if (is_backed(page)) {
+        _Atomic bool *backed =
+            &is_backed[(page - (vaddr_t)records) / PAGE_BYTES];
+        if (atomic_load(backed)) {
             continue;
         }
         if (record_backing_fails || pfn_is_none(frame_alloc_metadata())) {
             return MM_ENOMEM;
         }
         mprotect((void *)page, PAGE_BYTES, PROT_READ | PROT_WRITE);
-        *(volatile char *)page = 0; /* resident from now on */
+        atomic_store(backed, true);
     }
     return MM_OK;
 }
@@ -110,15 +111,15 @@ static void reset_records(void)
 {
     record_backing_fails = false;
     if (records == NULL) {
-        records_size = SIM_PHYSICAL_END / PAGE_BYTES * 16;
-        records = mmap(NULL, records_size, PROT_NONE,
+        records = mmap(NULL, RECORD_BYTES, PROT_NONE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (records == MAP_FAILED) {
             port_panic("no address space for records");
         }
     }
-    madvise(records, records_size, MADV_DONTNEED);
-    mprotect(records, records_size, PROT_NONE);
+    madvise(records, RECORD_BYTES, MADV_DONTNEED);
+    mprotect(records, RECORD_BYTES, PROT_NONE);
+    memset(is_backed, 0, sizeof(is_backed));
     record_init(records, back_records);
 }
 

@@ -245,6 +245,14 @@ TEST(blocks, cpus_sit_at_different_trees)
     }
     CHECK(frames >= usable() - LIST_FRAMES && frames <= usable());
     CHECK_HELPER(check_free(0));
+    /* Who has left a tree has left it to others. */
+    for (uint32_t tree = 0; tree < RAM_FRAMES / TREE_FRAMES; tree++) {
+        bool is_taken = false;
+        for (unsigned i = 0; i < 3; i++) {
+            is_taken |= seat[i] == tree + 1;
+        }
+        CHECK_EQUAL((trees_word[tree] & TREE_RESERVED) != 0, is_taken);
+    }
 }
 
 TEST(blocks, a_zone_keeps_to_its_trees)
@@ -260,6 +268,7 @@ TEST(blocks, a_zone_keeps_to_its_trees)
     CHECK(wish.pfn.v >= TREE_FRAMES);
     /* A zone above all RAM is empty and says so. */
     blocks_zone_init(&high, 1 << 20, UINT64_MAX >> PAGE_SHIFT);
+    CHECK_EQUAL(high.end, high.first);
     CHECK(!blocks_claim(&high, NULL, &wish));
     CHECK(!blocks_claim_anywhere(&high, &wish));
 }

@@ -9,6 +9,7 @@
 #include <mm/frame.h>
 
 #include <mm/port.h>
+#include <mm/pt.h>
 #include "base/bits.h"
 #include "base/memory.h"
 #include "tests/host/sim.h"
@@ -135,12 +136,42 @@ TEST(frame, wrong_references_are_reported)
     CHECK_BUG("is inside the slab block");
     frame_ref(scene.beyond);
     CHECK_BUG("is not RAM");
+    /* Marked inside its block, as the heap does it. */
+    *record_of(pfn_add(scene.block, 2)) =
+        (struct frame_record){.type = FRAME_SLAB, .order = RECORD_TAIL};
+    frame_ref(pfn_add(scene.block, 2));
+    CHECK_BUG("is inside the slab block");
+    frame_unref(pfn_add(scene.block, 2));
+    CHECK_BUG("frame_unref: ");
+    atomic_store(&record_of(scene.single)->refs, 0);
+    frame_ref(scene.single);
+    CHECK_BUG("with 0 holders");
     atomic_store(&record_of(scene.single)->refs, UINT32_MAX);
     frame_ref(scene.single);
     CHECK_BUG("with 4294967295 holders");
     CHECK_EQUAL(record_of(scene.single)->refs, UINT32_MAX);
     frame_unref(scene.single);
     CHECK_EQUAL(record_of(scene.single)->refs, UINT32_MAX - 1);
+    CHECK(frame_check());
+}
+
+/* Start-up tables have records, but are not the allocator's. */
+TEST(frame, a_start_up_table_is_not_freed)
+{
+    sim_boot(SMALL_RAM);
+    pfn_t table = pt_kernel.root;
+    struct frame_stats before = figures();
+    CHECK_EQUAL(frame_state(table), FRAME_STATE_RESERVED);
+    frame_free(table, 0);
+    CHECK_BUG("was never the allocator's");
+    frame_ref(table);
+    CHECK_BUG("was never the allocator's");
+    frame_unref(table);
+    CHECK_BUG("was never the allocator's");
+    CHECK_EQUAL(record_of(table)->type, FRAME_TABLE);
+    CHECK_EQUAL(record_of(table)->refs, 1);
+    struct frame_stats after = figures();
+    CHECK(memcmp(&before, &after, sizeof(before)) == 0);
     CHECK(frame_check());
 }
 
@@ -184,7 +215,7 @@ TEST(frame, blocks_split_into_single_frames_and_join)
         sim_boot_frames(SMALL_RAM);
         pfn_t pfn = frame_alloc(order, FRAME_USER, FRAME_ANY);
         struct frame_stats before = figures();
-        frame_split(pfn, order);
+        CHECK_EQUAL(frame_split(pfn, order), MM_OK);
         CHECK(frame_check());
         CHECK_EQUAL(figures().by_type[FRAME_USER], frames);
         for (uint64_t i = 0; i < frames; i++) {
@@ -200,7 +231,7 @@ TEST(frame, blocks_split_into_single_frames_and_join)
         CHECK(frame_check());
         struct frame_stats after = figures();
         CHECK(memcmp(&before, &after, sizeof(before)) == 0);
-        frame_split(pfn, order);
+        CHECK_EQUAL(frame_split(pfn, order), MM_OK);
         for (uint64_t i = 0; i < frames; i++) {
             frame_free(pfn_add(pfn, i), 0);
         }
@@ -218,8 +249,9 @@ TEST(frame, only_equal_sole_single_frames_join)
     sim_boot_frames(SMALL_RAM);
     pfn_t pfn = frame_alloc(4, FRAME_USER, FRAME_ANY);
     CHECK_EQUAL(frame_join(pfn, 4), MM_EINVAL); /* is one block already */
-    frame_split(pfn, 4);
+    CHECK_EQUAL(frame_split(pfn, 4), MM_OK);
     CHECK_EQUAL(frame_join(pfn_add(pfn, 1), 4), MM_EINVAL);
+    CHECK_EQUAL(frame_join(pfn_add(pfn, 1), 1), MM_EINVAL); /* misaligned */
     CHECK_EQUAL(frame_join(pfn, 11), MM_EINVAL);
     CHECK_EQUAL(frame_join(PFN_NONE, 0), MM_EINVAL);
     CHECK_EQUAL(frame_join(pfn_of(SMALL_FRAMES), 4), MM_EINVAL);
@@ -232,10 +264,57 @@ TEST(frame, only_equal_sole_single_frames_join)
     CHECK_EQUAL(frame_join(pfn, 4), MM_OK);
     frame_free(pfn, 4);
     CHECK(frame_check());
-    frame_split(pfn, 4);
+}
+
+TEST(frame, what_is_no_block_of_that_order_does_not_split)
+{
+    sim_boot_frames(SMALL_RAM);
+    pfn_t pfn = frame_alloc(4, FRAME_USER, FRAME_ANY);
+    static const unsigned wrong[] = {0, 3, 5, 99, RECORD_TAIL, UINT32_MAX};
+    for (size_t i = 0; i < COUNT(wrong); i++) {
+        CHECK_EQUAL(frame_split(pfn, wrong[i]), MM_EINVAL);
+        CHECK_BUG("is a user block of order 4 with 1");
+    }
+    CHECK_EQUAL(frame_split(pfn_add(pfn, 1), 0), MM_EINVAL);
+    CHECK_BUG("is inside the user block");
+    CHECK_EQUAL(frame_split(PFN_NONE, 0), MM_EINVAL);
     CHECK_BUG("frame_split");
-    frame_split(pfn, 99);
-    CHECK_BUG("frame_split");
+    frame_free(pfn, 4);
+    CHECK_EQUAL(frame_split(pfn, 4), MM_EINVAL);
+    CHECK_BUG("is free already");
+    CHECK(frame_check());
+}
+
+TEST(frame, a_shared_block_does_not_split)
+{
+    static const unsigned orders[] = {0, 4, 9, 10};
+
+    for (size_t i = 0; i < COUNT(orders); i++) {
+        sim_boot_frames(SMALL_RAM);
+        pfn_t pfn = frame_alloc(orders[i], FRAME_USER, FRAME_ANY);
+        struct frame_record *record = record_of(pfn);
+        record->owner = 77;
+        frame_ref(pfn);
+        CHECK_EQUAL(frame_split(pfn, orders[i]), MM_EBUSY);
+        CHECK(record->order == orders[i] && record->owner == 77);
+        CHECK_EQUAL(record->refs, 2);
+        frame_unref(pfn);
+        CHECK_EQUAL(frame_split(pfn, orders[i]), MM_OK);
+        CHECK(frame_check());
+    }
+}
+
+TEST(frame, a_single_frame_splits_and_joins_unchanged)
+{
+    sim_boot_frames(SMALL_RAM);
+    pfn_t pfn = frame_alloc(0, FRAME_USER, FRAME_ANY);
+    record_of(pfn)->owner = 77;
+    record_of(pfn)->entries = 5;
+    CHECK_EQUAL(frame_split(pfn, 0), MM_OK);
+    CHECK_EQUAL(frame_join(pfn, 0), MM_OK);
+    CHECK_EQUAL(record_of(pfn)->owner, 77);
+    CHECK_EQUAL(record_of(pfn)->entries, 5);
+    CHECK(frame_check());
 }
 
 /* --- more frames --------------------------------------------------------- */

@@ -205,13 +205,14 @@ TEST(frame, holders_split_and_join)
     pfn_t pfn = frame_alloc(3, FRAME_USER, FRAME_ANY);
     CHECK(!pfn_is_none(pfn));
     frame_ref(pfn);
+    CHECK_EQUAL(frame_split(pfn, 3), MM_EBUSY);
     frame_unref(pfn);
-    frame_split(pfn, 3);
+    CHECK_EQUAL(frame_split(pfn, 3), MM_OK);
     for (unsigned i = 0; i < 8; i++) {
         CHECK_EQUAL(record_of(pfn_add(pfn, i))->refs, 1);
     }
     CHECK_EQUAL(frame_join(pfn, 3), MM_OK);
-    frame_split(pfn, 3);
+    CHECK_EQUAL(frame_split(pfn, 3), MM_OK);
     for (unsigned i = 0; i < 8; i++) {
         frame_unref(pfn_add(pfn, i));
     }

@@ -46,7 +46,8 @@ struct frame_stats {
 uint64_t frame_metadata_bytes(const struct memmap *map);
 
 /*
- * Take over all usable ranges of @map, but frame 0, which an empty page-table
+ * Take over all usable ranges of @map below 512 TiB (what lies above is left
+ * alone, and named by port_log()), but frame 0, which an empty page-table
  * entry names. Touches one word a tree (16 MiB), not the RAM: bitfields come
  * to life on first use.
  * @storage: frame_metadata_bytes(map) bytes, 4 KiB-aligned, in the direct map.
@@ -94,11 +95,17 @@ void frame_unref(pfn_t pfn);
 
 /*
  * Make an allocated block of @order into 2^order blocks of order 0 with the
- * same type and one reference each (the reference count must be 1).
+ * same type, one reference each and all else 0. Order 0 stays as it is.
+ * Return: MM_OK; MM_EBUSY: the block has more than one holder; MM_EINVAL:
+ *         there is no such block, which is reported by port_bug(). On failure
+ *         nothing has changed.
  */
-void frame_split(pfn_t pfn, unsigned order);
+MM_MUST_CHECK enum mm_status frame_split(pfn_t pfn, unsigned order);
 
-/* The opposite, for 2^order sole-owned order-0 frames in a row. */
+/*
+ * The opposite, for 2^order sole-owned order-0 frames of one type in a row.
+ * Return: MM_OK; MM_EINVAL: they are not that; nothing has changed.
+ */
 MM_MUST_CHECK enum mm_status frame_join(pfn_t pfn, unsigned order);
 
 /*
