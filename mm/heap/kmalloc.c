@@ -187,7 +187,6 @@ static void large_free(void *block, uintptr_t site)
     if (MM_DEBUG) {
         large_verify(block, site);
     }
-    record->owner = 0;
     atomic_fetch_sub_explicit(&large_frames, UINT64_C(1) << order,
                               memory_order_relaxed);
     frame_free(phys_to_pfn(virt_to_phys(block)), order);

@@ -137,7 +137,6 @@ static void store_prepare(struct slab_cache *cache)
     if (cache->store == &no_room) {
         cache->store = fresh;
         fresh = &no_room;
-        cache->store_low = 0;
     }
     lock_release(&cache->store_lock, irq);
     array_free(fresh); /* another CPU was faster */

@@ -206,21 +206,32 @@ static unsigned take_from(struct slab *slab, void **out_objects, unsigned count)
     return taken;
 }
 
-/* Add the slab @fresh (or none), then take what free objects there are. */
-static unsigned take(struct slab_pool *pool, struct slab *fresh,
+/* A slab with a free object, or NULL. */
+static struct slab *open_slab_locked(const struct slab_pool *pool)
+{
+    struct slab *partial = pool->list[POOL_PARTIAL];
+
+    return partial != NULL ? partial : pool->list[POOL_EMPTY];
+}
+
+/*
+ * Take free objects. The slab *@fresh, unless NULL, was made without the lock,
+ * and others may have given objects back meanwhile: it joins the pool, and is
+ * NULL then, only if it is needed. Else an empty slab would stand beside it.
+ */
+static unsigned take(struct slab_pool *pool, struct slab **fresh,
                      void **out_objects, unsigned count)
 {
     unsigned taken = 0;
     uint64_t irq = lock_acquire(&pool->lock);
 
-    if (fresh != NULL) {
-        link_locked(pool, fresh);
-        pool->slabs++;
-    }
     while (taken < count) {
-        struct slab *slab = pool->list[POOL_PARTIAL];
-        if (slab == NULL) {
-            slab = pool->list[POOL_EMPTY];
+        struct slab *slab = open_slab_locked(pool);
+        if (slab == NULL && *fresh != NULL) { // I5
+            slab = *fresh;
+            *fresh = NULL;
+            link_locked(pool, slab);
+            pool->slabs++;
         }
         if (slab == NULL) {
             break;
@@ -318,18 +329,22 @@ static struct slab_pool *side_pool(uint64_t bytes)
 void *pool_side_alloc(uint64_t bytes)
 {
     struct slab_pool *pool = side_pool(bytes);
+    struct slab *fresh = NULL;
     void *storage;
 
-    if (take(pool, NULL, &storage, 1) == 1) {
+    if (take(pool, &fresh, &storage, 1) == 1) {
         return storage;
     }
     vaddr_t frames = frames_alloc(pool);
     if (frames == 0) {
         return NULL;
     }
-    struct slab *slab = (struct slab *)frames;
-    fill_in(slab, pool, frames, NULL);
-    return take(pool, slab, &storage, 1) == 1 ? storage : NULL;
+    fresh = (struct slab *)frames;
+    fill_in(fresh, pool, frames, NULL);
+    unsigned taken = take(pool, &fresh, &storage, 1);
+    ASSERT(taken == 1);
+    release_side(fresh);
+    return storage;
 }
 
 void pool_side_free(void *storage)
@@ -415,13 +430,16 @@ static void release(struct slab *slab)
 
 unsigned pool_take(struct slab_pool *pool, void **out_objects, unsigned count)
 {
-    unsigned taken = take(pool, NULL, out_objects, count);
+    struct slab *fresh = NULL;
+    unsigned taken = take(pool, &fresh, out_objects, count);
 
     if (taken > 0) {
         return taken;
     }
-    struct slab *slab = slab_make(pool);
-    return slab == NULL ? 0 : take(pool, slab, out_objects, count);
+    fresh = slab_make(pool);
+    taken = take(pool, &fresh, out_objects, count);
+    release(fresh);
+    return taken;
 }
 
 void pool_put(struct slab_pool *pool, void *const *objects, unsigned count)

@@ -313,6 +313,12 @@ TEST(kmalloc, crime_overflow_after_krealloc)
         block[10000] = 0;
         kfree(block);
         CHECK_BUG("large block");
+        block = kmalloc(9000);
+        CHECK(block != NULL);
+        block[9000] = 0;
+        CHECK(krealloc(block, 10000) == block); /* looks before it moves it */
+        CHECK_BUG("large block");
+        kfree(block);
         CHECK_HELPER(check_heap());
     }
 }

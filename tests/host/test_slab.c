@@ -343,22 +343,26 @@ TEST(slab, all_memory_is_gone)
     CHECK_HELPER(check_heap());
 }
 
-/* What comes back twice without a detective in between, as in release. */
-TEST(slab, the_bitmap_knows_a_double_free)
+/* A store takes batches until it is full to the last place. */
+TEST(slab, a_store_is_filled_to_the_last_place)
 {
-    static struct slab_pool pool;
-    void *object[2];
+    enum { OBJECTS = 14 };
+    static void *object[OBJECTS];
+    uint64_t most = 0;
 
     sim_boot_heap(RAM_BYTES);
-    pool_init(&pool, POOL_CACHE, "bitmap", 64, 16);
-    CHECK_EQUAL(pool_take(&pool, object, 2), 2);
-    pool_put(&pool, object, 1);
-    pool_put(&pool, object, 2); /* the first is refused, the second goes */
-    CHECK_BUG("double free of object");
-    CHECK(pool_check(&pool));
-    CHECK_EQUAL(pool.out, 0);
-    pool_trim(&pool);
-    CHECK_EQUAL(pool.slabs, 0);
+    struct slab_cache *cache = slab_create("big", 8192, 0, NULL);
+    CHECK(cache != NULL);
+    for (unsigned i = 0; i < OBJECTS; i++) {
+        object[i] = slab_alloc(cache);
+        CHECK(object[i] != NULL);
+    }
+    for (unsigned i = 0; i < OBJECTS; i++) {
+        slab_free(cache, object[i]);
+        most = max_u64(most, stats_of(cache).cached);
+    }
+    CHECK_EQUAL(most, 6 + 6); /* a magazine of six, a store of six */
+    CHECK(slab_destroy(cache) == MM_OK);
     CHECK_HELPER(check_heap());
 }
 
@@ -507,6 +511,7 @@ TEST(slab, crime_outside_objects)
     uint64_t bytes = stats_of(scene).slab_frames * PAGE_BYTES;
     slab_free(scene, (void *)(place.slab_start + bytes - 1));
     CHECK_BUG("outside all objects of slab");
+    CHECK(!slab_find((void *)(place.slab_start + bytes - 1), &place));
     if (MM_DEBUG) {
         slab_free(scene, (void *)place.slab_start);
         CHECK_BUG("outside all objects of slab");
