@@ -94,6 +94,9 @@ static void audit_entry(const struct scan *scan, struct audit_verdict *out)
     if (state == PTE_PROMISE) {
         out->promises++;
     }
+    if (state == PTE_DAMAGED) {
+        out->damaged++;
+    }
     if (state != PTE_PRESENT) {
         return;
     }
@@ -138,9 +141,9 @@ static bool is_needlessly_empty(const struct pt *pt, const struct scan *scan)
 /* Is the entry just seen a way into tables that are not @pt's to audit? */
 static bool is_foreign(const struct pt *pt, const struct scan *scan)
 {
-    return scan->at == pt_features.levels - 1 &&
-           (scan_holds_records(scan) ||
-            (!pt->is_kernel && (scan->address >> 63) != 0));
+    return scan_holds_records(scan) ||
+           (!pt->is_kernel && scan->at == pt_features.levels - 1 &&
+            (scan->address >> 63) != 0);
 }
 
 bool pt_audit(const struct pt *pt, struct audit_verdict *out)
@@ -170,8 +173,9 @@ bool pt_audit(const struct pt *pt, struct audit_verdict *out)
     out->lost_tables = out->tables > expected ? out->tables - expected
                                               : expected - out->tables;
     return out->writable_exec == 0 && out->reserved_bits == 0 &&
-           out->freed_frames == 0 && out->wrong_counts == 0 &&
-           out->empty_tables == 0 && out->lost_tables == 0;
+           out->damaged == 0 && out->freed_frames == 0 &&
+           out->wrong_counts == 0 && out->empty_tables == 0 &&
+           out->lost_tables == 0;
 }
 
 /* What is wrong with one need, or NULL. */

@@ -88,6 +88,13 @@ static pfn_t new_table(struct pt_cursor *cursor)
     return table;
 }
 
+/* Undo new_table(): nothing has ever led to it. */
+static void drop_table(struct pt_cursor *cursor, pfn_t table)
+{
+    atomic_fetch_sub_explicit(&cursor->pt->tables, 1, memory_order_relaxed);
+    frame_free(table, 0);
+}
+
 /* Entry @index of the table that says what the large @entry said. */
 static pte_t part_of(pte_t entry, unsigned level, unsigned index)
 {
@@ -123,16 +130,20 @@ enum mm_status cursor_split(struct pt_cursor *cursor)
 {
     unsigned level = cursor->level;
     pte_t entry = cursor_entry(cursor);
-    enum pte_state state = pte_state(entry, level);
-    bool holds_frames = state == PTE_PRESENT || state == PTE_PARKED;
+    enum mm_status status = MM_OK;
     pfn_t table = new_table(cursor);
 
     ASSERT(level > 0 && !pte_is_absent(entry));
     if (pfn_is_none(table)) {
         return MM_ENOMEM;
     }
-    if (holds_frames && (entry.v & PTE_OWN)) {
-        frame_split(pte_pfn(entry, level), pte_shift(level) - PAGE_SHIFT);
+    if (cursor_owns_frames(entry, level)) {
+        status =
+            frame_split(pte_pfn(entry, level), pte_shift(level) - PAGE_SHIFT);
+    }
+    if (status != MM_OK) {
+        drop_table(cursor, table);
+        return status;
     }
     pte_t *part = cursor_table(table);
     for (unsigned i = 0; i < PTE_TABLE_COUNT; i++) {
@@ -141,7 +152,7 @@ enum mm_status cursor_split(struct pt_cursor *cursor)
     atomic_store_explicit(&record_of(table)->entries, PTE_TABLE_COUNT,
                           memory_order_relaxed);
     cursor_swap(cursor, pte_make_table(table, !cursor->pt->is_kernel));
-    if (state == PTE_PRESENT) {
+    if (pte_is_present(entry)) {
         vaddr_t start = align_down(cursor->at, pte_span(level));
         tlb_batch_range(cursor->batch, start, start + pte_span(level), level);
     }

@@ -18,6 +18,15 @@ static inline pte_t *cursor_table(pfn_t table)
  */
 unsigned cursor_seek(struct pt_cursor *cursor, vaddr_t address, unsigned level);
 
+/* Has a present or parked entry of @level a reference on its frames? */
+static inline bool cursor_owns_frames(pte_t entry, unsigned level)
+{
+    enum pte_state state = pte_state(entry, level);
+
+    return (state == PTE_PRESENT || state == PTE_PARKED) &&
+           (entry.v & PTE_OWN) != 0;
+}
+
 /* First address after the entry. */
 static inline vaddr_t cursor_next(const struct pt_cursor *cursor)
 {
@@ -31,6 +40,19 @@ static inline pte_t cursor_entry(const struct pt_cursor *cursor)
 {
     return (pte_t){atomic_load_explicit((_Atomic uint64_t *)&cursor->slot->v,
                                         memory_order_relaxed)};
+}
+
+/*
+ * Store @entry in place of *@expected if that is what stands there: for
+ * changes of an entry whose A and D the CPU may set meanwhile. Neither is
+ * absent. On failure *@expected is what stands there now.
+ */
+static inline MM_MUST_CHECK bool cursor_replace(const struct pt_cursor *cursor,
+                                                pte_t *expected, pte_t entry)
+{
+    return atomic_compare_exchange_strong_explicit(
+        (_Atomic uint64_t *)&cursor->slot->v, &expected->v, entry.v,
+        memory_order_acq_rel, memory_order_relaxed);
 }
 
 /* Store @entry there in one piece and keep the table's count. The old one. */
@@ -48,7 +70,10 @@ MM_MUST_CHECK enum mm_status cursor_grow(struct pt_cursor *cursor,
 MM_MUST_CHECK enum mm_status cursor_cut(struct pt_cursor *cursor,
                                         vaddr_t address);
 
-/* Replace the large entry by a table that says the same. */
+/*
+ * Replace the large entry by a table that says the same.
+ * Return: MM_OK; MM_ENOMEM; MM_EBUSY: its block has more than one holder.
+ */
 MM_MUST_CHECK enum mm_status cursor_split(struct pt_cursor *cursor);
 
 /*

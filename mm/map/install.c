@@ -125,7 +125,7 @@ static enum mm_status adopt_table(pfn_t table, unsigned entries)
         struct frame_record *record = record_of(table);
 
         record->type = FRAME_TABLE;
-        record->order = 0;
+        record->order = RECORD_TAIL; /* no block that could be given back */
         record->owner = TABLE_PINNED;
         atomic_store_explicit(&record->refs, 1, memory_order_relaxed);
         atomic_store_explicit(&record->entries, (uint16_t)entries,
@@ -148,7 +148,7 @@ enum mm_status pt_adopt(struct pt *pt, pfn_t root, bool is_kernel)
     tlb_space_init(&pt->tlb, pfn_to_phys(root), is_kernel);
     scan_init(&scan, root, top, 0, 0);
     while (status == MM_OK && (event = scan_next(&scan)) != SCAN_END) {
-        if (event == SCAN_ENTRY && scan.at == top &&
+        if (event == SCAN_ENTRY && pte_is_table(scan.entry, scan.at) &&
             scan_holds_records(&scan)) {
             scan_skip(&scan);
         } else if (event == SCAN_LEAVE) {
@@ -186,6 +186,7 @@ void pt_fini(struct pt *pt)
     vaddr_t end = UINT64_C(1) << (pte_shift(pt_features.levels) - 1);
     vaddr_t at = PAGE_BYTES;
 
+    ASSERT(!tlb_is_loaded(&pt->tlb));
     while (at < end) {
         struct tlb_batch batch;
         struct pt_cursor cursor;
@@ -199,6 +200,7 @@ void pt_fini(struct pt *pt)
         tlb_commit(&batch);
     }
     ASSERT(atomic_load_explicit(&pt->tables, memory_order_relaxed) == 1);
+    /* Loaded nowhere, so nothing has to be invalidated first. */
     record_of(pt->root)->owner = 0;
     frame_unref(pt->root);
     pt->root = PFN_NONE;

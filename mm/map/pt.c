@@ -96,6 +96,12 @@ static pte_t filling_entry(const struct filling *filling, uint64_t offset,
                    pages * filling->step};
 }
 
+/* log2 of the frames in the owned block at @pfn. */
+static unsigned owned_order(pfn_t pfn)
+{
+    return record_of(pfn)->order;
+}
+
 /* Largest level one entry of @filling may have at all. */
 static unsigned level_limit(const struct pt_cursor *cursor,
                             const struct filling *filling, uint64_t offset)
@@ -107,11 +113,22 @@ static unsigned level_limit(const struct pt_cursor *cursor,
         return pt_max_leaf();
     }
     pfn_t pfn = pfn_add(filling->pfn, offset >> PAGE_SHIFT);
-    return record_of(pfn)->order == MM_TABLE_BITS ? 1 : 0;
+    return owned_order(pfn) == MM_TABLE_BITS ? 1 : 0;
+}
+
+/* Does a table stand for @address at @level that must stay? */
+static bool is_pinned_below(struct pt_cursor *cursor, vaddr_t address,
+                            unsigned level)
+{
+    bool is_reached = cursor_seek(cursor, address, level) == level;
+    pte_t entry = cursor_entry(cursor);
+
+    return is_reached && pte_is_table(entry, level) &&
+           record_of(pte_table(entry))->owner == TABLE_PINNED;
 }
 
 /* Level of the entry that begins at @offset of the range. */
-static unsigned chunk_level(const struct pt_cursor *cursor,
+static unsigned chunk_level(struct pt_cursor *cursor,
                             const struct filling *filling, vaddr_t start,
                             uint64_t offset, uint64_t bytes)
 {
@@ -122,10 +139,35 @@ static unsigned chunk_level(const struct pt_cursor *cursor,
         bits |= pfn_to_phys(filling->pfn).v + offset;
     }
     while (level > 0 && (!is_aligned(bits, pte_span(level)) ||
-                         bytes - offset < pte_span(level))) {
+                         bytes - offset < pte_span(level) ||
+                         is_pinned_below(cursor, start + offset, level))) {
         level--;
     }
     return level;
+}
+
+/*
+ * Can the mapping hold a reference on each block in the range: whole ones, of
+ * the size of a leaf, that are handed out?
+ */
+static bool can_own(vaddr_t start, pfn_t pfn, uint64_t bytes)
+{
+    uint64_t offset = 0;
+
+    while (offset < bytes) {
+        pfn_t block = pfn_add(pfn, offset >> PAGE_SHIFT);
+        if (!record_exists(block) || record_of(block)->type == FRAME_NONE) {
+            return false;
+        }
+        unsigned level = owned_order(block) == MM_TABLE_BITS ? 1 : 0;
+        if (owned_order(block) != level * MM_TABLE_BITS ||
+            !is_aligned(start + offset, pte_span(level)) ||
+            bytes - offset < pte_span(level)) {
+            return false;
+        }
+        offset += pte_span(level);
+    }
+    return true;
 }
 
 /* Put @entry in place of what is there: gaps, promises, tables of such. */
@@ -172,6 +214,9 @@ static enum mm_status prepare(struct pt_cursor *cursor,
         unsigned level = chunk_level(cursor, filling, start, offset, bytes);
         enum mm_status status = cursor_grow(cursor, start + offset, level);
 
+        if (filling->is_owned && level < level_limit(cursor, filling, offset)) {
+            status = MM_EEXIST; /* a pinned table: the block must stay whole */
+        }
         if (status != MM_OK) {
             prune_range(cursor, start, offset + PAGE_BYTES);
             return status;
@@ -214,6 +259,9 @@ enum mm_status pt_map(struct pt_cursor *cursor, vaddr_t address, pfn_t pfn,
         pfn.v >= limit || (bytes >> PAGE_SHIFT) > limit - pfn.v) {
         return MM_EINVAL;
     }
+    if ((attr.flags & PT_OWNED) && !can_own(address, pfn, bytes)) {
+        return MM_EINVAL;
+    }
     struct filling filling = fill_with_frames(pfn, attr);
     return fill(cursor, &filling, address, bytes);
 }
@@ -226,8 +274,10 @@ enum mm_status pt_promise(struct pt_cursor *cursor, vaddr_t start,
                           struct pt_attr attr, uint64_t payload)
 {
     if (!in_range(cursor, start, bytes) || !attr_is_valid(cursor->pt, attr) ||
-        attr.memory > PT_UC || payload >= PAYLOAD_END ||
-        (bytes >> PAGE_SHIFT) > PAYLOAD_END - payload) {
+        attr.memory > PT_UC || payload >= PAYLOAD_END) {
+        return MM_EINVAL;
+    }
+    if (promise == PT_OBJECT && (bytes >> PAGE_SHIFT) > PAYLOAD_END - payload) {
         return MM_EINVAL;
     }
     struct filling filling = fill_with_promise(promise, attr, payload);
@@ -273,13 +323,45 @@ static enum mm_status cut_ends(struct pt_cursor *cursor, vaddr_t start,
     return status == MM_OK ? cursor_cut(cursor, start + bytes) : status;
 }
 
-enum mm_status pt_protect(struct pt_cursor *cursor, vaddr_t start,
-                          uint64_t bytes, struct pt_attr attr)
+/* Is everything in the range present? */
+static bool is_all_present(struct pt_cursor *cursor, vaddr_t start,
+                           uint64_t bytes)
+{
+    for (vaddr_t at = start; at - start < bytes; at = cursor_next(cursor)) {
+        cursor_seek(cursor, at, 0);
+        if (!pte_is_present(cursor_entry(cursor))) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Give the entry where the cursor stands the rights and type of @attr. */
+static void protect_entry(struct pt_cursor *cursor, struct pt_attr attr)
 {
     bool high_pat = (attr.memory & 4) != 0;
     uint64_t bits = pte_encode_attr(attr);
+    pte_t entry = cursor_entry(cursor);
+    pte_t changed;
 
+    do {
+        changed = cursor_for_cpu(
+            pte_with_rights(entry, cursor->level, bits, high_pat));
+    } while (!cursor_replace(cursor, &entry, changed));
+    if (pte_is_present(entry) && entry.v != changed.v) {
+        tlb_batch_range(cursor->batch, cursor->at, cursor_next(cursor),
+                        cursor->level);
+    }
+}
+
+enum mm_status pt_protect(struct pt_cursor *cursor, vaddr_t start,
+                          uint64_t bytes, struct pt_attr attr)
+{
     if (!in_range(cursor, start, bytes) || !attr_is_valid(cursor->pt, attr)) {
+        return MM_EINVAL;
+    }
+    /* Only leaves have room for the third bit of the memory type. */
+    if (attr.memory > PT_UC && !is_all_present(cursor, start, bytes)) {
         return MM_EINVAL;
     }
     enum mm_status status = cut_ends(cursor, start, bytes);
@@ -287,17 +369,9 @@ enum mm_status pt_protect(struct pt_cursor *cursor, vaddr_t start,
         return status;
     }
     for (vaddr_t at = start; at - start < bytes; at = cursor_next(cursor)) {
-        unsigned level = cursor_seek(cursor, at, 0);
-        pte_t entry = cursor_entry(cursor);
-
-        if (pte_is_absent(entry)) {
-            continue;
-        }
-        pte_t changed =
-            cursor_for_cpu(pte_with_rights(entry, level, bits, high_pat));
-        pte_t old = cursor_swap(cursor, changed);
-        if (pte_is_present(old) && old.v != changed.v) {
-            tlb_batch_range(cursor->batch, at, cursor_next(cursor), level);
+        cursor_seek(cursor, at, 0);
+        if (!pte_is_absent(cursor_entry(cursor))) {
+            protect_entry(cursor, attr);
         }
     }
     return MM_OK;
@@ -307,10 +381,8 @@ enum mm_status pt_protect(struct pt_cursor *cursor, vaddr_t start,
 static bool has_room_for(const struct pt_cursor *cursor, pte_t entry,
                          unsigned level)
 {
-    enum pte_state state = pte_state(entry, level);
-
-    return (state != PTE_PRESENT && state != PTE_PARKED) ||
-           (entry.v & PTE_OWN) == 0 || tlb_batch_has_room(cursor->batch);
+    return !cursor_owns_frames(entry, level) ||
+           tlb_batch_has_room(cursor->batch);
 }
 
 /* Make the entry absent and hand the batch what it held. */
@@ -318,12 +390,11 @@ static void remove_entry(struct pt_cursor *cursor)
 {
     unsigned level = cursor->level;
     pte_t old = cursor_swap(cursor, (pte_t){0});
-    enum pte_state state = pte_state(old, level);
 
-    if (state == PTE_PRESENT) {
+    if (pte_is_present(old)) {
         tlb_batch_range(cursor->batch, cursor->at, cursor_next(cursor), level);
     }
-    if ((state == PTE_PRESENT || state == PTE_PARKED) && (old.v & PTE_OWN)) {
+    if (cursor_owns_frames(old, level)) {
         tlb_batch_release(cursor->batch, pte_pfn(old, level));
     }
     cursor_prune(cursor);
@@ -412,13 +483,20 @@ static pte_t whole_of(const pte_t *table, unsigned level)
         !is_aligned(pfn_to_phys(pfn).v, pte_span(level))) {
         return (pte_t){0};
     }
-    if ((attr.flags & PT_OWNED) &&
-        frame_join(pfn, pte_shift(level) - PAGE_SHIFT) != MM_OK) {
-        return (pte_t){0};
-    }
     return state == PTE_PARKED
                ? pte_make_parked(pfn, attr)
                : cursor_for_cpu(pte_make_leaf(level, pfn, attr));
+}
+
+/* May the entries of @table become @whole, records included? */
+static bool join_frames(pfn_t table, pte_t whole, unsigned level)
+{
+    if (pte_is_absent(whole) || record_of(table)->owner == TABLE_PINNED) {
+        return false;
+    }
+    return !cursor_owns_frames(whole, level) ||
+           frame_join(pte_pfn(whole, level), pte_shift(level) - PAGE_SHIFT) ==
+               MM_OK;
 }
 
 enum mm_status pt_merge(struct pt_cursor *cursor, vaddr_t address,
@@ -427,7 +505,8 @@ enum mm_status pt_merge(struct pt_cursor *cursor, vaddr_t address,
     vaddr_t start = align_down(address, pte_span(level));
 
     ASSERT(level > 0 && level < pt_features.levels);
-    if (start < cursor->start || pte_span(level) > cursor->end - start) {
+    if (start < cursor->start || start >= cursor->end ||
+        pte_span(level) > cursor->end - start) {
         return MM_EINVAL;
     }
     unsigned reached = cursor_seek(cursor, start, level);
@@ -437,7 +516,7 @@ enum mm_status pt_merge(struct pt_cursor *cursor, vaddr_t address,
     }
     pfn_t table = pte_table(entry);
     pte_t whole = whole_of(cursor_table(table), level);
-    if (pte_is_absent(whole) || record_of(table)->owner == TABLE_PINNED) {
+    if (!join_frames(table, whole, level)) {
         return MM_EINVAL;
     }
     place(cursor, whole);
@@ -454,6 +533,9 @@ bool pt_lookup(const struct pt *pt, vaddr_t address, pfn_t *out_pfn,
     unsigned level = pt_features.levels - 1;
     pfn_t table = pt->root;
 
+    if (!pt_is_canonical(address)) {
+        return false;
+    }
     for (;; level--) {
         const pte_t *slot = &cursor_table(table)[pte_index(address, level)];
         /* Pairs with cursor_swap(): what the entry points to is complete. */

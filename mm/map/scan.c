@@ -14,6 +14,9 @@
 #include "base/bits.h"
 #include "base/check.h"
 
+/* The record array has entries of this level, 512 GiB each, to itself. */
+#define RECORD_LEVEL 3
+
 /* All rights on: what narrows them is on the way down. */
 #define SCAN_ALL_RIGHTS (PTE_RW | PTE_US | PTE_XD)
 
@@ -21,12 +24,14 @@
 static unsigned stop_index(const struct scan *scan, unsigned level)
 {
     vaddr_t last = scan->end - 1;
+    bool is_top = level + 1 == pt_features.levels;
 
-    if (scan->end == 0 ||
-        ((last ^ scan->address) >> pte_shift(level)) >= PTE_TABLE_COUNT) {
-        return PTE_TABLE_COUNT; /* it ends in a later table */
+    /* Above the top level there is nothing but the sign of the address. */
+    if (scan->end != 0 && (is_top || ((last ^ scan->address) >>
+                                      pte_shift(level)) < PTE_TABLE_COUNT)) {
+        return pte_index(last, level) + 1;
     }
-    return pte_index(last, level) + 1;
+    return PTE_TABLE_COUNT; /* it ends in a later table */
 }
 
 /* Go on in @table, from the entry for the current address. */
@@ -137,8 +142,11 @@ void scan_skip(struct scan *scan)
 
 bool scan_holds_records(const struct scan *scan)
 {
-    unsigned top = pt_features.levels - 1;
+    uint64_t span = pte_span(scan->at);
+    vaddr_t first = align_down(scan->address, span);
+    vaddr_t records = (vaddr_t)record_base;
+    vaddr_t last_record = (vaddr_t)(record_base + record_frames) - 1;
 
-    return scan->at == top && pte_index(scan->address, top) ==
-                                  pte_index((vaddr_t)record_base, top);
+    return scan->at == RECORD_LEVEL && first <= last_record &&
+           records <= first + (span - 1);
 }

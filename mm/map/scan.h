@@ -44,7 +44,7 @@ enum scan_event scan_next(struct scan *scan);
 void scan_skip(struct scan *scan);
 
 /*
- * Does the top-level entry just reported lead to the record array? Its
+ * Does the entry just reported lead to the record array and nothing else? Its
  * tables are made by pt_install() at any time and have no records themselves.
  */
 bool scan_holds_records(const struct scan *scan);

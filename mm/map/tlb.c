@@ -42,6 +42,9 @@
  */
 unsigned tlb_ceiling = 32;
 
+/* In a record's count of entries: the block waits in a batch. */
+#define CHAINED UINT16_MAX
+
 static struct tlb_space *loaded;    /* (P) what CR3 holds */
 static struct tlb_stats statistics; /* (P) */
 
@@ -108,15 +111,33 @@ bool tlb_batch_has_room(const struct tlb_batch *batch)
     return batch->shared_count < TLB_BATCH_SHARED;
 }
 
+/*
+ * A block with one holder comes here once. Twice means that two mappings
+ * claimed the one reference: the chain would run in a circle.
+ */
+static void chain_block(struct tlb_batch *batch, pfn_t pfn)
+{
+    struct frame_record *record = record_of(pfn);
+
+    if (atomic_load_explicit(&record->entries, memory_order_relaxed) ==
+        CHAINED) {
+        port_bug("tlb: frame 0x%lx is released twice, but has one holder",
+                 pfn.v);
+        return;
+    }
+    atomic_store_explicit(&record->entries, CHAINED, memory_order_relaxed);
+    record->owner = batch->chain.v;
+    batch->chain = pfn;
+    batch->chain_count++;
+}
+
 void tlb_batch_release(struct tlb_batch *batch, pfn_t pfn)
 {
     struct frame_record *record = record_of(pfn);
 
     /* One holder: it is this mapping, and it cannot be found any more. */
     if (atomic_load_explicit(&record->refs, memory_order_acquire) == 1) {
-        record->owner = batch->chain.v;
-        batch->chain = pfn;
-        batch->chain_count++;
+        chain_block(batch, pfn);
         return;
     }
     ASSERT(tlb_batch_has_room(batch));
@@ -153,14 +174,19 @@ static void invalidate(const struct tlb_batch *batch)
     }
 }
 
+/* Only as many as were chained: see chain_block(). */
 static void release(struct tlb_batch *batch)
 {
-    pfn_t next;
+    pfn_t pfn = batch->chain;
 
-    for (pfn_t pfn = batch->chain; !pfn_is_none(pfn); pfn = next) {
-        next = pfn_of(record_of(pfn)->owner);
+    for (uint64_t i = 0; i < batch->chain_count; i++) {
+        struct frame_record *record = record_of(pfn);
+        pfn_t next = pfn_of(record->owner);
+
+        atomic_store_explicit(&record->entries, 0, memory_order_relaxed);
         frame_unref(pfn);
         statistics.released++;
+        pfn = next;
     }
     for (unsigned i = 0; i < batch->shared_count; i++) {
         frame_unref(batch->shared[i]);
@@ -193,6 +219,11 @@ void tlb_switch(struct tlb_space *space)
     loaded = space;
     statistics.switches++;
     mmu_write_root(space->root);
+}
+
+bool tlb_is_loaded(const struct tlb_space *space)
+{
+    return space == loaded;
 }
 
 void tlb_flush_all(void)

@@ -73,6 +73,7 @@ enum pte_state {
     PTE_PARKED, /* a frame is there, access is not allowed (PROT_NONE) */
     PTE_PRESENT,
     PTE_SWAPPED,
+    PTE_DAMAGED, /* bits that no state has: written past the library */
     PTE_TABLE
 };
 
@@ -81,7 +82,8 @@ enum pte_kind {
     PTE_KIND_NONE = 0,
     PTE_KIND_PROMISE = 1, /* .. 4 */
     PTE_KIND_PARKED = 5,
-    PTE_KIND_SWAPPED = 6
+    PTE_KIND_SWAPPED = 6,
+    PTE_KIND_DAMAGED = 7 /* never made */
 };
 
 /* log2 of the bytes one entry of @level spans: 12, 21, 30, 39, 48. */
@@ -134,11 +136,13 @@ static inline enum pte_state pte_state(pte_t pte, unsigned level)
     }
     switch (pte_kind(pte)) {
     case PTE_KIND_NONE:
-        return PTE_ABSENT;
+        return pte_is_absent(pte) ? PTE_ABSENT : PTE_DAMAGED;
     case PTE_KIND_PARKED:
         return PTE_PARKED;
     case PTE_KIND_SWAPPED:
         return PTE_SWAPPED;
+    case PTE_KIND_DAMAGED:
+        return PTE_DAMAGED;
     default:
         return PTE_PROMISE;
     }

@@ -283,6 +283,13 @@ static enum walk_verdict fill(vaddr_t address, unsigned access,
     }
 }
 
+void sim_walk_ahead(vaddr_t address)
+{
+    struct translation one;
+
+    (void)fill(address, WALK_READ, &one);
+}
+
 /* A denied access makes the CPU forget what it had for the page. */
 static void forget_after_fault(vaddr_t address)
 {

@@ -35,6 +35,9 @@ enum fault_result sim_last_fault(void);
  */
 enum walk_verdict sim_translate(vaddr_t address, unsigned access, paddr_t *out);
 
+/* Walk to @address as a CPU does on a guess: caches, but never faults. */
+void sim_walk_ahead(vaddr_t address);
+
 /* What the machine has switched on. */
 void sim_set_rules(struct walk_rules rules);
 

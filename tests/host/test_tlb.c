@@ -81,6 +81,21 @@ TEST(tlb, scattered_ranges_are_kept_apart_or_flushed_whole)
     tlb_commit(&batch);
 }
 
+TEST(tlb, ranges_of_two_sizes_are_kept_apart)
+{
+    struct tlb_batch batch;
+    struct sim_mmu_counts before;
+
+    CHECK_HELPER(start());
+    before = sim_mmu_counts();
+    tlb_batch_init(&batch, &space.tlb);
+    tlb_batch_range(&batch, BASE, BASE + 2 * MiB, 1);
+    tlb_batch_range(&batch, BASE + 2 * MiB, BASE + 2 * MiB + PAGE_BYTES, 0);
+    CHECK_EQUAL(batch.range_count, 2);
+    tlb_commit(&batch);
+    CHECK_EQUAL(sim_mmu_counts().pages - before.pages, 2);
+}
+
 TEST(tlb, an_empty_batch_does_nothing)
 {
     struct tlb_batch batch;

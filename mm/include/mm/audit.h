@@ -33,6 +33,7 @@ struct audit_verdict {
     uint64_t promises;
     uint64_t writable_exec; /* entries that break W^X */
     uint64_t reserved_bits; /* entries the CPU would refuse */
+    uint64_t damaged;       /* entries of no state */
     uint64_t freed_frames;  /* present owned entries of free frames */
     uint64_t wrong_counts;  /* tables whose record counts wrongly */
     uint64_t empty_tables;  /* tables that should have been given back */

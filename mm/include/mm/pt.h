@@ -72,14 +72,16 @@ void pt_query(struct pt_cursor *cursor, vaddr_t address, struct pt_entry *out);
 
 /*
  * Map @bytes from @address to the frames from @pfn up, with the largest
- * leaves that alignment, the CPU and the range allow (owned frames: 4 KiB,
- * or 2 MiB where the block at that frame is of order 9).
- * With PT_OWNED the caller's reference on each block goes to the mapping.
+ * leaves that alignment, the CPU and the range allow.
+ * With PT_OWNED the caller's reference on each block goes to the mapping:
+ * blocks of order 0, and of order 9 at addresses aligned to 2 MiB.
  * Return: MM_OK; MM_EEXIST if a present, parked or swapped entry is in the
  *         way (promises and gaps are replaced);
- *         MM_EINVAL: PT_WRITE with PT_EXEC, page 0, unaligned or out of the
- *         range, frame beyond MAXPHYADDR, user flag in the wrong half;
- *         MM_ENOMEM for tables. On failure nothing has changed.
+ *         MM_EINVAL: PT_WRITE with PT_EXEC or PT_COW, unaligned or out of
+ *         the range, frame beyond MAXPHYADDR, user flag in the wrong half,
+ *         owned blocks of another order or not handed out;
+ *         MM_ENOMEM for tables; MM_EBUSY: as pt_split(). On failure no
+ *         meaning has changed; large promises may have been split.
  */
 MM_MUST_CHECK enum mm_status pt_map(struct pt_cursor *cursor, vaddr_t address,
                                     pfn_t pfn, uint64_t bytes,
@@ -96,8 +98,11 @@ MM_MUST_CHECK enum mm_status pt_promise(struct pt_cursor *cursor, vaddr_t start,
 
 /*
  * Set the rights and memory type of everything that is not a gap; PT_OWNED,
- * PT_GLOBAL and the tag of each entry stay as they are.
- * Return: MM_OK; MM_EINVAL: as pt_map(); MM_ENOMEM for a split: unchanged.
+ * PT_GLOBAL and the tag of each entry stay as they are. What is copied on
+ * write stays read-only.
+ * Return: MM_OK; MM_EINVAL: as pt_map(), or PT_WP or PT_WT for a range that is
+ *         not all present; MM_ENOMEM, MM_EBUSY: as pt_split(). On failure no
+ *         meaning has changed.
  */
 MM_MUST_CHECK enum mm_status pt_protect(struct pt_cursor *cursor, vaddr_t start,
                                         uint64_t bytes, struct pt_attr attr);
@@ -107,14 +112,17 @@ MM_MUST_CHECK enum mm_status pt_protect(struct pt_cursor *cursor, vaddr_t start,
  * the batch.
  * @out_end: the address reached. Below the end only if the batch was full:
  *           close, commit, open again and go on from there.
- * Return: MM_OK; MM_ENOMEM for a split: nothing has changed.
+ * Return: MM_OK; MM_EINVAL: out of the range; MM_ENOMEM, MM_EBUSY: as
+ *         pt_split(), and no meaning has changed.
  */
 MM_MUST_CHECK enum mm_status pt_unmap(struct pt_cursor *cursor, vaddr_t start,
                                       uint64_t bytes, vaddr_t *out_end);
 
 /*
  * Replace the large leaf or promise at @address by a table of 512 smaller
- * ones that mean the same. MM_ENOENT if a level-0 entry stands there.
+ * ones that mean the same.
+ * Return: MM_OK; MM_ENOENT if a level-0 entry or a gap stands there;
+ *         MM_ENOMEM; MM_EBUSY: an owned block has more than one holder.
  */
 MM_MUST_CHECK enum mm_status pt_split(struct pt_cursor *cursor,
                                       vaddr_t address);

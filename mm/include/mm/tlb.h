@@ -84,6 +84,9 @@ void tlb_commit(struct tlb_batch *batch);
 /* Load @space on this CPU; nothing if it is loaded already. */
 void tlb_switch(struct tlb_space *space);
 
+/* Is @space loaded on this CPU? */
+bool tlb_is_loaded(const struct tlb_space *space);
+
 /* Forget everything of every space on this CPU. */
 void tlb_flush_all(void);
 

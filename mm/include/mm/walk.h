@@ -9,7 +9,7 @@
 /* What the processor can do; filled in once by the host from CPUID. */
 struct pt_features {
     unsigned levels;        /* 4 or 5 */
-    unsigned physical_bits; /* MAXPHYADDR, 36 .. 52 */
+    unsigned physical_bits; /* MAXPHYADDR, 32 .. 52 */
     bool has_nx;            /* EFER.NXE is on; else every page can execute */
     bool has_1g;            /* leaves at level 2 */
     bool has_global;        /* CR4.PGE is on */
