@@ -172,6 +172,12 @@ static bool do_map(unsigned pages)
 
 /* --- measuring ------------------------------------------------------------ */
 
+/* Does @name begin with @pattern? */
+static bool is_wanted(const char *name, const char *pattern)
+{
+    return strncmp(name, pattern, strlen(pattern)) == 0;
+}
+
 static void print_time(const char *name, uint64_t ticks)
 {
     printk("bench: %s %lu %s\n", name, ticks, cpu_clock_unit());
@@ -334,19 +340,33 @@ static uint64_t set_aside_bytes(void)
     return bytes;
 }
 
-/* Once, at start: what kernel_main() and frame_init() have left. */
-static void print_start(void)
+/*
+ * Once, at start: what kernel_main() and frame_init() have left.
+ * Return: how many figures were wanted.
+ */
+static unsigned print_start(const char *pattern)
 {
+    unsigned run = 0;
     struct frame_stats stats;
 
     frame_stats(&stats);
     uint64_t ram = stats.managed * PAGE_BYTES;
     uint64_t set_aside = set_aside_bytes();
     uint64_t ppm = set_aside * 1000 / max_u64(ram / 1000, 1);
-    print_time("start_to_heap", kernel_ready_clock - kernel_start_clock);
-    printk("bench: metadata_at_start %lu bytes\n", set_aside);
-    printk("bench: metadata_of_ram %lu.%04lu percent\n", ppm / 10000,
-           ppm % 10000);
+    if (is_wanted("start_to_heap", pattern)) {
+        print_time("start_to_heap", kernel_ready_clock - kernel_start_clock);
+        run++;
+    }
+    if (is_wanted("metadata_at_start", pattern)) {
+        printk("bench: metadata_at_start %lu bytes\n", set_aside);
+        run++;
+    }
+    if (is_wanted("metadata_of_ram", pattern)) {
+        printk("bench: metadata_of_ram %lu.%04lu percent\n", ppm / 10000,
+               ppm % 10000);
+        run++;
+    }
+    return run;
 }
 
 /* Pages for the table operations: frames of our own, in a block's place. */
@@ -376,18 +396,17 @@ static bool finish(void)
 
 static bool run_subjects(const char *pattern)
 {
-    size_t length = strlen(pattern);
+    unsigned run = print_start(pattern);
     uint64_t empty = empty_measurement();
     bool success = true;
-    unsigned run = 0;
 
     for (size_t i = 0; i < sizeof(subjects) / sizeof(subjects[0]); i++) {
-        if (strncmp(subjects[i].name, pattern, length) == 0) {
+        if (is_wanted(subjects[i].name, pattern)) {
             success = measure(&subjects[i], empty) && success;
             run++;
         }
     }
-    if (length == 0) {
+    if (pattern[0] == '\0') {
         success = batch_frames() && success;
         success = batch_kmalloc() && success;
     }
@@ -402,7 +421,6 @@ bool bench_run(const char *pattern)
     bool success = prepare();
 
     if (success) {
-        print_start();
         success = run_subjects(pattern);
     } else {
         printk("no memory for the measurements\n");

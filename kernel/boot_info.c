@@ -2,10 +2,12 @@
 /* boot_info: what the boot loader said, copied out before memory is used. */
 #include "kernel/boot_info.h"
 
+#include "base/bits.h"
 #include "base/check.h"
-#include "base/memory.h"
 #include "kernel/image.h"
 #include "kernel/layout.h"
+#include "kernel/lib/format.h"
+#include "kernel/lib/string.h"
 
 #define LOW_MEMORY_END (1 * MiB)
 #define FIXED_MAX      16
@@ -17,24 +19,26 @@ static struct mb2 block;
 static struct memmap_claim fixed[FIXED_MAX];
 static size_t fixed_count;
 
-static void copy_text(char *to, size_t size, const char *text)
+/* Copy what fits; return how long @text is, NULL being "". */
+static size_t copy_text(char *to, size_t size, const char *text)
 {
-    size_t length = 0;
+    size_t bytes = text != NULL ? strlen(text) : 0;
+    size_t kept = min_u64(bytes, size - 1);
 
-    while (text != NULL && text[length] != '\0' && length < size - 1) {
-        to[length] = text[length];
-        length++;
+    if (kept > 0) {
+        memcpy(to, text, kept);
     }
-    to[length] = '\0';
+    to[kept] = '\0';
+    return bytes;
 }
 
-static void copy_text_tag(enum mb2_type type, char *to, size_t size)
+static size_t copy_text_tag(enum mb2_type type, char *to, size_t size)
 {
     struct mb2_tag tag;
 
-    if (mb2_find(&block, type, 0, &tag)) {
-        copy_text(to, size, mb2_text(&tag, 0));
-    }
+    return mb2_find(&block, type, 0, &tag)
+               ? copy_text(to, size, mb2_text(&tag, 0))
+               : 0;
 }
 
 static void copy_modules(void)
@@ -47,7 +51,10 @@ static void copy_modules(void)
             struct boot_module *kept = &boot_info.module[count];
             kept->start = module.start;
             kept->end = module.end;
-            copy_text(kept->name, sizeof(kept->name), module.name);
+            if (copy_text(kept->name, sizeof(kept->name), module.name) == 0) {
+                ksnprintf(kept->name, sizeof(kept->name), "module %lu",
+                          count + 1);
+            }
         }
     }
     boot_info.module_count = count;
@@ -159,8 +166,9 @@ enum mm_status boot_info_read(uint32_t magic, uint64_t physical)
         return MM_ERANGE;
     }
     boot_info.is_complete = mb2_is_complete(&block);
-    copy_text_tag(MB2_COMMAND_LINE, boot_info.command_line,
-                  sizeof(boot_info.command_line));
+    boot_info.command_line_bytes =
+        copy_text_tag(MB2_COMMAND_LINE, boot_info.command_line,
+                      sizeof(boot_info.command_line));
     copy_text_tag(MB2_LOADER_NAME, boot_info.loader, sizeof(boot_info.loader));
     copy_modules();
     copy_rsdp();

@@ -20,6 +20,7 @@ struct boot_module {
 
 struct boot_info {
     char command_line[CMDLINE_MAX];
+    size_t command_line_bytes; /* of all of it; what is longer is cut */
     char loader[64];
     struct boot_framebuffer framebuffer;
     struct boot_module module[BOOT_MODULES_KEPT];

@@ -16,6 +16,7 @@
 #include "kernel/lib/format.h"
 #include "kernel/lib/string.h"
 #include "kernel/memory.h"
+#include "kernel/trap.h"
 
 /* --- frames --------------------------------------------------------------- */
 
@@ -149,7 +150,7 @@ static void append_state(struct explain_text *text, pte_t entry, unsigned level)
 {
     switch (pte_state(entry, level)) {
     case PTE_ABSENT:
-        append(text, entry.v == 0 ? "absent" : "not present");
+        append(text, "absent");
         return;
     case PTE_PROMISE:
         append(text, promise_text(pte_promise(entry)));
@@ -159,6 +160,9 @@ static void append_state(struct explain_text *text, pte_t entry, unsigned level)
         return;
     case PTE_SWAPPED:
         append(text, "swapped out");
+        return;
+    case PTE_DAMAGED:
+        append(text, "damaged: bits that no state has");
         return;
     case PTE_TABLE:
         append(text, "table");
@@ -263,14 +267,7 @@ void explain_print_walk(const struct walk *walk, unsigned blame,
 
 struct walk_rules explain_rules(void)
 {
-    uint64_t cr4 = cpu_read_cr4();
-
-    return (struct walk_rules){
-        .write_protect = (cpu_read_cr0() & CR0_WP) != 0,
-        .nx = cpu_features.has_nx,
-        .smep = (cr4 & CR4_SMEP) != 0,
-        .smap = (cr4 & CR4_SMAP) != 0,
-    };
+    return trap_rules(0);
 }
 
 uint32_t explain_error_code(enum walk_verdict verdict, unsigned access,

@@ -35,6 +35,11 @@ static void read_boot_info(uint32_t magic, uint64_t physical)
         printk("warning: the boot information breaks off; what follows the "
                "break is ignored\n");
     }
+    if (boot_info.command_line_bytes >= CMDLINE_MAX) {
+        printk("warning: the command line has %lu bytes; what follows byte "
+               "%d is ignored\n",
+               boot_info.command_line_bytes, CMDLINE_MAX - 1);
+    }
 }
 
 MM_NORETURN void kernel_main(uint32_t magic, uint64_t boot_information)

@@ -31,33 +31,52 @@ MM_NORETURN static void stop(void)
     if (cmdline_is("exit", "debug")) {
         shutdown_debug_exit(SHUTDOWN_FAILED);
     }
-    printk("The machine is halted.\n");
+    printk("The machine is halted (in QEMU: Ctrl-A X leaves).\n");
     cpu_irq_off();
     for (;;) {
         cpu_halt();
     }
 }
 
-/* Return the first time only: what fails while it reports must not loop. */
-static void begin(const char *what, uint64_t rip, uint64_t address)
+/* What the last words are about. */
+struct cause {
+    const char *name;
+    uint64_t rip;
+    uint64_t cr2;
+    uint64_t rbp;
+};
+
+static void print_cause(const char *title, const struct cause *cause)
 {
+    printk("%s: %s, rip 0x%lx, cr2 0x%lx, rbp 0x%lx\n", title, cause->name,
+           cause->rip, cause->cr2, cause->rbp);
+}
+
+/* Return the first time only: what fails while it reports must not loop. */
+static void begin(const struct cause *cause)
+{
+    static struct cause first;
+
     cpu_irq_off();
     depth++;
     if (depth == 1) {
+        first = *cause;
+        trap_share_stack();
         memory_show_screen();
         return;
     }
     if (depth == 2) {
-        printk("\nand while this was being reported: %s at 0x%lx "
-               "(address 0x%lx)\n",
-               what, rip, address);
+        print_cause("\nwhile this was being reported", cause);
+        print_cause("the first was", &first);
     }
     stop();
 }
 
 MM_NORETURN void panic_list(const char *format, va_list arguments)
 {
-    begin("panic", MM_CALLER(), 0);
+    struct cause cause = {"panic", MM_CALLER(), cpu_read_cr2(), cpu_read_rbp()};
+
+    begin(&cause);
     printk("\nPANIC: ");
     printk_list(format, arguments);
     printk("\n");
@@ -87,7 +106,10 @@ MM_NORETURN void give_up(const char *format, ...)
 
 MM_NORETURN void panic_exception(const struct trap_frame *frame)
 {
-    begin(trap_name(frame->vector), frame->rip, frame->cr2);
+    struct cause cause = {trap_name(frame->vector), frame->rip, frame->cr2,
+                          frame->rbp};
+
+    begin(&cause);
     report_exception(frame);
     stop();
 }

@@ -10,7 +10,7 @@
  *          registers, backtrace
  *
  * Limits   The name of a kmap block is found under the arena's lock: a fault
- *          inside vmem at an address of the kmap area would wait for itself.
+ *          inside vmem at an address of the kmap area is reported without it.
  */
 #include "kernel/report.h"
 
@@ -66,7 +66,7 @@ static void print_near(vaddr_t address)
 /* --- page faults ---------------------------------------------------------- */
 
 static const char *const page_fault_code[FAULT_RESULTS] = {
-    [FAULT_RESOLVED] = "E-PF-PROMISE",
+    [FAULT_RESOLVED] = "", /* never reported */
     [FAULT_SPURIOUS] = "E-PF-STALE",
     [FAULT_NULL] = "E-PF-NULL",
     [FAULT_GUARD] = "E-PF-GUARD",
@@ -118,13 +118,24 @@ static void print_error_code(uint64_t code)
 
 static void print_advice(enum fault_result result, vaddr_t address)
 {
-    printk("  try  : %s;\n         or in the monitor: explain 0x%lx\n",
+    printk("  try  : %s;\n         after a restart, in the monitor: explain "
+           "0x%lx\n",
            fault_result_advice(result), address);
+}
+
+static void print_spurious(uint64_t code)
+{
+    if ((code & (FAULT_PK | FAULT_SS)) != 0) {
+        printk("         but a protection key or the shadow stack does not\n");
+    } else {
+        printk("         and which has faulted again after %d tries\n",
+               TRAP_RETRIES);
+    }
 }
 
 static void report_page_fault(const struct trap_frame *frame)
 {
-    struct walk_rules rules = explain_rules();
+    struct walk_rules rules = trap_rules(frame->rflags);
     enum fault_result result =
         frame->cr2 < PAGE_BYTES ? FAULT_NULL : FAULT_NOT_MAPPED;
     unsigned blame = EXPLAIN_NO_BLAME;
@@ -144,6 +155,9 @@ static void report_page_fault(const struct trap_frame *frame)
     printk("  [%s]\n", page_fault_code[result]);
     print_error_code(frame->error);
     printk("  why  : %s\n", fault_result_text(result));
+    if (result == FAULT_SPURIOUS) {
+        print_spurious(frame->error);
+    }
     if (has_walk) {
         explain_print_walk(&walk, blame, WALK_TITLE);
     } else {

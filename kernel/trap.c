@@ -9,6 +9,7 @@
 #include "kernel/fixup.h"
 #include "kernel/gdt.h"
 #include "kernel/irq.h"
+#include "kernel/lib/string.h"
 #include "kernel/panic.h"
 
 /* [SDM-3A 6.14.1 "64-Bit Mode IDT"] */
@@ -110,8 +111,12 @@ vaddr_t trap_idt_address(void)
     return (vaddr_t)idt;
 }
 
-/* How the processor judged the access that faulted. */
-static struct walk_rules rules_now(const struct trap_frame *frame)
+void trap_share_stack(void)
+{
+    idt[TRAP_NMI].ist = IST_NONE;
+}
+
+struct walk_rules trap_rules(uint64_t rflags)
 {
     uint64_t cr4 = cpu_read_cr4();
 
@@ -119,8 +124,29 @@ static struct walk_rules rules_now(const struct trap_frame *frame)
         .write_protect = (cpu_read_cr0() & CR0_WP) != 0,
         .nx = cpu_features.has_nx,
         .smep = (cr4 & CR4_SMEP) != 0,
-        .smap = (cr4 & CR4_SMAP) != 0 && (frame->rflags & RFLAGS_AC) == 0,
+        .smap = (cr4 & CR4_SMAP) != 0 && (rflags & RFLAGS_AC) == 0,
     };
+}
+
+/*
+ * The tables allow the access, a TLB may have said otherwise: is it worth
+ * another try? Not if it has come back with the same registers TRAP_RETRIES
+ * times, and not if what forbids it stands in no page table.
+ */
+static bool can_retry(const struct trap_frame *frame)
+{
+    static struct trap_frame last;
+    static unsigned retries;
+
+    if ((frame->error & (FAULT_PK | FAULT_SS)) != 0) {
+        return false;
+    }
+    if (memcmp(frame, &last, sizeof(last)) != 0) {
+        last = *frame;
+        retries = 0;
+    }
+    retries++;
+    return retries <= TRAP_RETRIES;
 }
 
 /* True if the access can be tried again. */
@@ -135,10 +161,11 @@ static bool resolve_page_fault(const struct trap_frame *frame)
         .address = frame->cr2,
         .code = (uint32_t)frame->error,
         .ip = frame->rip,
-        .rules = rules_now(frame),
+        .rules = trap_rules(frame->rflags),
     };
     enum fault_result result = fault_handle(&fault, &walk);
-    return result == FAULT_RESOLVED || result == FAULT_SPURIOUS;
+    return result == FAULT_RESOLVED ||
+           (result == FAULT_SPURIOUS && can_retry(frame));
 }
 
 void trap_dispatch(struct trap_frame *frame)
@@ -146,6 +173,9 @@ void trap_dispatch(struct trap_frame *frame)
     if (frame->vector >= TRAP_EXCEPTIONS) {
         irq_handle((unsigned)frame->vector);
         return;
+    }
+    if (frame->vector == TRAP_NMI && panic_is_active()) {
+        return; /* the report that is going on says more */
     }
     if (frame->vector == TRAP_PAGE && resolve_page_fault(frame)) {
         return;

@@ -4,6 +4,7 @@
 #define KERNEL_TRAP_H
 
 #include <mm/types.h>
+#include <mm/walk.h>
 
 /* Vectors. [SDM-3A 6.3 "Sources of Interrupts"] */
 enum trap_vector {
@@ -58,6 +59,21 @@ vaddr_t trap_idt_address(void);
 
 /* "#PF page fault"; "interrupt" from vector 32 up. */
 const char *trap_name(uint64_t vector);
+
+/* How the processor judges accesses of code that runs with @rflags. */
+struct walk_rules trap_rules(uint64_t rflags);
+
+/*
+ * So often an access that the tables allow is tried again, should nothing
+ * have happened in between.
+ */
+#define TRAP_RETRIES 8
+
+/*
+ * From now on an NMI uses the stack that it finds, so that the next one does
+ * not overwrite the report of the first.
+ */
+void trap_share_stack(void);
 
 /* Called by trap_entry.asm only. */
 void trap_dispatch(struct trap_frame *frame);

@@ -7,6 +7,7 @@
 #include "kernel/fixup.h"
 #include "kernel/image.h"
 #include "kernel/lib/string.h"
+#include "kernel/memory.h"
 #include "kernel/place.h"
 #include "kernel/monitor/command.h"
 #include "kernel/symbols.h"
@@ -32,7 +33,8 @@ static unsigned read_bytes(vaddr_t address, unsigned count, uint8_t *out)
     return i;
 }
 
-static void print_bytes(vaddr_t address, const uint8_t *bytes, unsigned count)
+/* @address is what x was asked about: with xp, a physical one. */
+static void print_bytes(uint64_t address, const uint8_t *bytes, unsigned count)
 {
     printk("%016lx ", address);
     for (unsigned i = 0; i < DUMP_COLUMNS; i++) {
@@ -50,8 +52,49 @@ static void print_bytes(vaddr_t address, const uint8_t *bytes, unsigned count)
     printk("\n");
 }
 
+static bool complain_unreadable(const struct arguments *arguments,
+                                uint64_t address, bool is_physical)
+{
+    if (!is_physical) {
+        return complain(arguments, "0x%lx cannot be read (try: explain 0x%lx)",
+                        address, address);
+    }
+    const struct memmap_range *range =
+        memmap_find(memory_map(), paddr_of(address));
+    if (range != NULL && memmap_is_ram(range->type)) {
+        return complain(arguments, "0x%lx cannot be read (try: page 0x%lx)",
+                        address, address);
+    }
+    return complain(arguments, "0x%lx is no RAM: %s", address,
+                    range != NULL ? range->reason
+                                  : "nothing in the memory map");
+}
+
+/* Dump @bytes that begin at @address of memory, seen @offset higher. */
+static bool dump(const struct arguments *arguments, uint64_t address,
+                 uint64_t bytes, uint64_t offset)
+{
+    while (bytes > 0) {
+        uint8_t line[DUMP_COLUMNS];
+        unsigned wanted = (unsigned)min_u64(bytes, DUMP_COLUMNS);
+        unsigned count = read_bytes(address + offset, wanted, line);
+
+        if (count > 0) {
+            print_bytes(address, line, count);
+        }
+        if (count < wanted) {
+            return complain_unreadable(arguments, address + count, offset != 0);
+        }
+        address += count;
+        bytes -= count;
+    }
+    return true;
+}
+
+/* x, and xp: through the direct map, where the RAM is. */
 static bool run_x(const struct arguments *arguments)
 {
+    bool is_physical = strcmp(arguments->name, "xp") == 0;
     uint64_t address;
     uint64_t bytes = DUMP_BYTES;
 
@@ -60,30 +103,23 @@ static bool run_x(const struct arguments *arguments)
          !argument_number(arguments->word[1], &bytes))) {
         return false;
     }
+    if (bytes == 0) {
+        return complain(arguments, "0 bytes leave nothing to show");
+    }
     if (bytes > DUMP_MOST) {
         return complain(arguments, "%lu bytes are more than %lu", bytes,
                         DUMP_MOST);
     }
-    if (strcmp(arguments->name, "xp") == 0) {
-        address += LAYOUT_DIRECT;
+    if (is_physical && (address >= LAYOUT_DIRECT_BYTES ||
+                        bytes > LAYOUT_DIRECT_BYTES - address)) {
+        return complain(arguments,
+                        "0x%lx is no physical address in reach: they end "
+                        "at 0x%lx",
+                        address >= LAYOUT_DIRECT_BYTES ? address
+                                                       : LAYOUT_DIRECT_BYTES,
+                        LAYOUT_DIRECT_BYTES);
     }
-    while (bytes > 0) {
-        uint8_t line[DUMP_COLUMNS];
-        unsigned wanted = (unsigned)min_u64(bytes, DUMP_COLUMNS);
-        unsigned count = read_bytes(address, wanted, line);
-
-        if (count > 0) {
-            print_bytes(address, line, count);
-        }
-        if (count < wanted) {
-            return complain(arguments,
-                            "0x%lx cannot be read (try: explain 0x%lx)",
-                            address + count, address + count);
-        }
-        address += count;
-        bytes -= count;
-    }
-    return true;
+    return dump(arguments, address, bytes, is_physical ? LAYOUT_DIRECT : 0);
 }
 
 /* --- explain -------------------------------------------------------------- */

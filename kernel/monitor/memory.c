@@ -50,8 +50,8 @@ static bool run_iomem(const struct arguments *arguments)
     }
     bar_print(map);
     if (map->clipped > 0) {
-        printk("  %lu claims of the firmware had to be corrected: see dmesg\n",
-               map->clipped);
+        printk("  %lu claim%s had to be corrected: see dmesg\n", map->clipped,
+               map->clipped == 1 ? "" : "s");
     }
     return true;
 }
@@ -245,8 +245,8 @@ static const struct command commands[] = {
      run_meminfo},
     {"buddyinfo", "buddydump", "", "free blocks by zone and order", "", 0, 0,
      false, run_buddyinfo},
-    {"page", "", "ADDR|PFN", "one frame: state, owner, reason", "", 1, 1, false,
-     run_page},
+    {"page", "", "ADDR|PFN", "a frame: its number, decimal, or an address 0x",
+     "", 1, 1, false, run_page},
 };
 
 const struct command_group command_memory =

@@ -74,6 +74,8 @@ static const char *state_name(const struct audit_run *run)
         return "parked";
     case PTE_SWAPPED:
         return "swapped";
+    case PTE_DAMAGED:
+        return "damaged";
     default:
         return run->is_contiguous ? "" : "scattered frames";
     }
@@ -206,6 +208,38 @@ struct range {
     vaddr_t end; /* 0 = 2^64 */
 };
 
+/* -r, two addresses as they were typed; false after a sentence. */
+static bool take_range(const struct arguments *arguments,
+                       const char *const *word, struct range *range)
+{
+    vaddr_t ends[2]; /* first and last byte */
+
+    if (!argument_address(word[0], &range->start) ||
+        !argument_address(word[1], &range->end)) {
+        return false;
+    }
+    if (range->start >= range->end) {
+        return complain(arguments, "the range 0x%lx-0x%lx is empty",
+                        range->start, range->end);
+    }
+    ends[0] = range->start;
+    ends[1] = range->end - 1;
+    for (unsigned i = 0; i < 2; i++) {
+        if (!pt_is_canonical(ends[i])) {
+            return complain(arguments,
+                            "0x%lx is not canonical: bits %u to 63 differ",
+                            ends[i], pte_shift(pt_features.levels) - 1);
+        }
+    }
+    if (ends[0] >> 63 != ends[1] >> 63) {
+        return complain(arguments, "0x%lx and 0x%lx are in different halves",
+                        ends[0], ends[1]);
+    }
+    range->start = align_down(range->start, PAGE_BYTES);
+    range->end = align_up(range->end, PAGE_BYTES);
+    return true;
+}
+
 /* One option of pt and its values; false after a sentence. */
 static bool take_option(const struct arguments *arguments, unsigned *at,
                         struct listing *listing, struct range *range)
@@ -229,15 +263,7 @@ static bool take_option(const struct arguments *arguments, unsigned *at,
     }
     if (strcmp(word[0], "-r") == 0 && left >= 2) {
         *at += 3;
-        if (!argument_address(word[1], &range->start) ||
-            !argument_address(word[2], &range->end)) {
-            return false;
-        }
-        range->start = align_down(range->start, PAGE_BYTES);
-        range->end = align_up(range->end, PAGE_BYTES);
-        return range->start < range->end || range->end == 0 ||
-               complain(arguments, "0x%lx-0x%lx is empty", range->start,
-                        range->end);
+        return take_range(arguments, &word[1], range);
     }
     return complain(arguments,
                     "%s is no option, or its value is missing: "

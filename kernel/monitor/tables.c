@@ -177,8 +177,10 @@ static bool run_tlb(const struct arguments *arguments)
         printk("this CPU has forgotten every translation\n");
         return true;
     }
-    if (strcmp(what, "probe") == 0 && arguments->count == 2) {
-        return tlb_probe(arguments);
+    if (strcmp(what, "probe") == 0) {
+        return arguments->count == 2
+                   ? tlb_probe(arguments)
+                   : complain(arguments, "probe needs an address");
     }
     return complain(arguments, "stats, flush or probe ADDR, not %s", what);
 }

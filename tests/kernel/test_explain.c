@@ -9,6 +9,7 @@
 #include "kernel/lib/string.h"
 #include "kernel/place.h"
 #include "tests/shared/test.h"
+#include "tests/shared/text.h"
 
 /*
  * At risk: a report that names the wrong block or the wrong right sends its
@@ -78,6 +79,8 @@ static bool reads(uint64_t bits, unsigned level, const char *text)
 TEST(explain, entries_read_as_they_are)
 {
     CHECK(reads(0, 0, "absent"));
+    CHECK(test_begins_with(explain_entry((pte_t){PTE_RW}, 0).text,
+                           "damaged: bits that no state has"));
     CHECK(reads(PTE_P | PTE_RW, 1, "table rwx"));
     CHECK(reads(PTE_P | PTE_US | PTE_A, 3, "table r-x user accessed"));
     CHECK(reads(PTE_P | PTE_PS | PTE_RW | PTE_G, 1, "2 MiB rwx WB global"));

@@ -110,7 +110,7 @@ TEST(monitor, commands_about_translation_answer)
 TEST(monitor, commands_about_addresses_answer)
 {
     EXPECT("x memcpy 16", "ffffffff8");
-    EXPECT("xp 0x200000 3", "ffff800000200000");
+    EXPECT("xp 0x200000 3", "\n0000000000200000 ");
     EXPECT("explain 0 r k", "#PF, error code 0x0");
     EXPECT("explain memcpy w k", "page is read-only");
     EXPECT("explain memcpy x u", "page belongs to the kernel");
@@ -144,9 +144,19 @@ TEST(monitor, nonsense_is_refused_in_words)
     REFUSES("pt -f q", "letters of wxus, not q");
     REFUSES("pt -l 7", "not 7");
     REFUSES("pt -r 0x2000 0x1000", "is empty");
+    REFUSES("pt -r 5 4", "is empty");
+    REFUSES("pt -r 5 5", "is empty");
+    REFUSES("pt -r 0x1000000000000000 0x2000000000000000",
+            "0x1000000000000000 is not canonical");
+    REFUSES("pt -r 5 0x2000000000000000", "0x1fffffffffffffff is not");
+    REFUSES("pt -r 5 0xffffffffffffffff", "in different halves");
     REFUSES("pt -r 0x2000", "its value is missing");
     REFUSES("x 0", "0x0 cannot be read");
     REFUSES("x memcpy 1G", "more than");
+    REFUSES("xp 0x400000000000", "no physical address in reach");
+    REFUSES("xp 0x3ffffffffff0 32", "no physical address in reach");
+    REFUSES("xp 0x3fffffffff00", "0x3fffffffff00 is no RAM: nothing");
+    REFUSES("bench NOSUCH", "no figure has a name that begins with NOSUCH");
     REFUSES("v2p 0", "nothing is mapped at 0x0");
     REFUSES("v2p 0x80000000000000", "not canonical");
     REFUSES("p2v 0xfffffffff000", "no RAM");

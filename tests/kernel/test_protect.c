@@ -27,6 +27,7 @@ TEST(protect, control_registers_have_all_there_is)
     CHECK_EQUAL((cr4 & CR4_SMEP) != 0, cpu_features.has_smep);
     CHECK_EQUAL((cr4 & CR4_SMAP) != 0, cpu_features.has_smap);
     CHECK_EQUAL((cr4 & CR4_UMIP) != 0, cpu_features.has_umip);
+    CHECK_EQUAL((cr4 & CR4_MCE) != 0, cpu_features.has_mce);
     CHECK_EQUAL((cr4 & CR4_PGE) != 0, cpu_features.has_pge);
     CHECK_EQUAL((cpu_rdmsr(MSR_EFER) & EFER_NXE) != 0, cpu_features.has_nx);
     CHECK((cpu_read_flags() & RFLAGS_AC) == 0);
