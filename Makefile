@@ -29,7 +29,8 @@ WARN    := -Wall -Wextra -Wconversion -Wshadow -Wmissing-prototypes \
            $(if $(WERROR),-Werror)
 INCLUDE := -I. -Imm/include -Imm
 STD     ?= gnu11
-COMMON  := -std=$(STD) -g $(WARN) $(INCLUDE) -MMD -MP
+COMMON  := -std=$(STD) -g $(WARN) $(INCLUDE) -MMD -MP \
+           -ffile-prefix-map=$(CURDIR)/=
 # Every call can be found: each function makes its frame first, if it makes
 # one, and jumps to no other in its place.
 BACKTRACE := -fno-optimize-sibling-calls $(if $(findstring clang,$(CC)),\
