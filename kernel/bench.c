@@ -21,7 +21,6 @@
 #include "base/bits.h"
 #include "kernel/console/console.h"
 #include "kernel/cpu.h"
-#include "kernel/image.h"
 #include "kernel/kernel.h"
 #include "kernel/lib/string.h"
 #include "kernel/memory.h"
@@ -96,11 +95,11 @@ static bool do_kmap(unsigned pages)
     return block != NULL;
 }
 
-/* Addresses and tables only: frames that are there, as Linux's vmap(). */
+/* Addresses and tables only, as Linux's vmap(); nothing is behind them. */
 static bool do_window(unsigned pages)
 {
-    paddr_t image = paddr_of(image_physical(image_start));
-    void *window = kmap_mmio(image, pages * PAGE_BYTES, PT_WB, "bench");
+    paddr_t hole = paddr_of(memmap_ram_end(memory_map()));
+    void *window = kmap_mmio(hole, pages * PAGE_BYTES, PT_WB, "bench");
 
     kmap_free(window);
     return window != NULL;

@@ -16,7 +16,7 @@
 #include "kernel/trap.h"
 
 /* With less than this, tables, metadata and heap have no room. */
-#define NEEDED_BYTES (4 * MiB)
+#define NEEDED_BYTES (5 * MiB)
 
 #define SEGMENTS_MAX (5 + STACK_COUNT)
 #define NEEDS_MAX    (5 + STACK_COUNT)

@@ -252,7 +252,8 @@ static enum mm_status protect_alias(const struct mm_config *config,
 
 static enum mm_status start_maps(const struct mm_config *config)
 {
-    enum mm_status status = kmap_init(config->kmap_start, config->kmap_end);
+    enum mm_status status =
+        kmap_init(config->kmap_start, config->kmap_end, config->map);
 
     for (size_t i = 0; status == MM_OK && i < config->segment_count; i++) {
         if ((config->segment[i].attr.flags & PT_WRITE) == 0) {

@@ -29,10 +29,11 @@
  * the tables maps at most STRIDE_BYTES, or removes a whole block.
  *
  * Cost: O(pages) for eager blocks; lazy ones cost a few entries at any size.
- * kmap_find() is O(blocks): it is there for reports.
+ * A window adds a search of the memory map. kmap_find() is O(blocks): it is
+ * there for reports.
  *
  * Limits: frames of 4 KiB only; device windows use large leaves where both
- * addresses happen to be aligned. kmap_mmio() asks about each frame.
+ * addresses happen to be aligned.
  */
 #include <mm/kmap.h>
 
@@ -60,8 +61,9 @@ struct kmap_block {
     const char *name;
 };
 
-static struct vmem arena;         /* own lock */
-static struct slab_cache *blocks; /* (I) descriptors */
+static struct vmem arena;             /* own lock */
+static struct slab_cache *blocks;     /* (I) descriptors */
+static const struct memmap *physical; /* (I) for windows */
 
 /* --- one visit to the page tables ----------------------------------------- */
 
@@ -86,7 +88,7 @@ static void leave(struct visit *visit)
     tlb_commit(&visit->batch);
 }
 
-enum mm_status kmap_init(vaddr_t start, vaddr_t end)
+enum mm_status kmap_init(vaddr_t start, vaddr_t end, const struct memmap *map)
 {
     struct visit visit;
 
@@ -106,8 +108,10 @@ enum mm_status kmap_init(vaddr_t start, vaddr_t end)
         vmem_fini(&arena);
         enum mm_status destroyed = slab_destroy(blocks);
         ASSERT(destroyed == MM_OK);
+        return status;
     }
-    return status;
+    physical = map;
+    return MM_OK;
 }
 
 /* --- blocks: addresses and a descriptor ----------------------------------- */
@@ -297,12 +301,19 @@ void *kmap_stack(uint64_t bytes, const char *name)
     return kmap_alloc(bytes, KMAP_ZERO, name);
 }
 
-/* Is one of the frames from @first up to @end the frame allocator's? */
-static bool reaches_managed(pfn_t first, pfn_t end)
+/* RAM that is in use or may be: no device, nor for the firmware alone. */
+static bool is_ours(enum memmap_type type)
 {
-    for (pfn_t pfn = first; pfn.v < end.v; pfn.v++) {
-        enum frame_state state = frame_state(pfn);
-        if (state != FRAME_STATE_NO_RAM && state != FRAME_STATE_RESERVED) {
+    return type == MEMMAP_USABLE || type == MEMMAP_RECLAIM ||
+           type == MEMMAP_KERNEL;
+}
+
+/* Is there such RAM in [start, end)? */
+static bool reaches_ram(uint64_t start, uint64_t end)
+{
+    for (size_t i = memmap_first_above(physical, start);
+         i < physical->count && physical->range[i].start < end; i++) {
+        if (is_ours(physical->range[i].type)) {
             return true;
         }
     }
@@ -315,14 +326,12 @@ void *kmap_mmio(paddr_t start, uint64_t bytes, enum pt_memory memory,
     uint64_t end;
 
     if (bytes == 0 || !checked_add(start.v, bytes, &end) ||
-        end > UINT64_C(1) << pt_features.physical_bits) {
+        end > UINT64_C(1) << pt_features.physical_bits ||
+        reaches_ram(start.v, end)) {
         return NULL;
     }
     pfn_t first = phys_to_pfn(start);
     uint64_t offset = start.v - pfn_to_phys(first).v;
-    if (reaches_managed(first, pfn_of(div_round_up(end, PAGE_BYTES)))) {
-        return NULL;
-    }
     struct kmap_block *block = reserve(offset + bytes, name);
     if (block == NULL) {
         return NULL;

@@ -141,6 +141,12 @@ static struct vmem_tag *hash_find(struct vmem *vmem, uint64_t address)
     return tag;
 }
 
+/* Segments from which on more buckets are worth their memory. */
+static uint64_t crowd_of(const struct vmem *vmem)
+{
+    return (uint64_t)TAGS_PER_BUCKET << vmem->bucket_shift;
+}
+
 /* Move every tag to the buckets at @larger, twice as many; give the old. */
 static struct vmem_tag **hash_move(struct vmem *vmem, struct vmem_tag **larger)
 {
@@ -161,19 +167,21 @@ static struct vmem_tag **hash_move(struct vmem *vmem, struct vmem_tag **larger)
 
 /*
  * More buckets than 2^@shift, if there is memory for them. The old ones serve
- * as well, only slower, so that failing here is no failure.
+ * as well, only slower, so that failing here is no failure. It is tried again
+ * when there are twice as many segments: a table may be too large for good,
+ * and asking costs more than the search it would save.
  */
 static void hash_grow(struct vmem *vmem, unsigned shift)
 {
     struct vmem_tag **unused =
         kmalloc_array(UINT64_C(2) << shift, sizeof(*unused));
 
-    if (unused == NULL) {
-        return;
-    }
     uint64_t irq = lock_acquire(&vmem->lock);
-    if (vmem->bucket_shift == shift) { /* else somebody was faster */
+    if (unused == NULL) {
+        vmem->crowd = max_u64(vmem->crowd, 2 * vmem->allocated);
+    } else if (vmem->bucket_shift == shift) { /* else somebody was faster */
         unused = hash_move(vmem, unused);
+        vmem->crowd = crowd_of(vmem);
     }
     lock_release(&vmem->lock, irq);
     if (unused != vmem->few) {
@@ -190,6 +198,7 @@ void vmem_init(struct vmem *vmem, const char *name, uint64_t quantum)
     lock_init(&vmem->lock);
     vmem->buckets = vmem->few;
     vmem->bucket_shift = highest_bit(VMEM_BUCKETS);
+    vmem->crowd = crowd_of(vmem);
 }
 
 void vmem_fini(struct vmem *vmem)
@@ -415,7 +424,7 @@ enum mm_status vmem_alloc(struct vmem *vmem, uint64_t size, uint64_t alignment,
         *out = start;
     }
     unsigned shift = vmem->bucket_shift;
-    bool is_crowded = vmem->allocated >> shift >= TAGS_PER_BUCKET;
+    bool is_crowded = vmem->allocated >= vmem->crowd;
     lock_release(&vmem->lock, irq);
     spare_drop(vmem, &spare);
     if (is_crowded) {

@@ -14,10 +14,10 @@
  *    below page 1    any           any      null pointer
  *    present         allowed now   any      spurious: try again
  *    present         refused       any      the right that is missing
- *    promise, guard  any           kernel   guard
- *    promise, zero   promised      kernel   a zeroed frame; try again
- *    promise, zero   not promised  kernel   the right that is missing
- *    promise         any           user     the page is the kernel's
+ *    promise         any           user     the page is the kernel's, if it is
+ *    promise, guard  any           any      guard
+ *    promise, zero   promised      any      a zeroed frame; try again
+ *    promise, zero   not promised  any      the right that is missing
  *    anything else   any           any      not mapped
  *
  * Locking: the cursor on one page of pt_kernel, to keep a promise. That lock

@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* Tests of fault: each state of an entry, each access, each origin. */
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+
 #include <mm/audit.h>
 #include <mm/fault.h>
 #include <mm/frame.h>
@@ -15,7 +19,8 @@
  * name, a frame that leaks when a promise cannot be kept, a promise broken
  * for the neighbours of the page that was touched. Provoked by one page for
  * each state an entry can be in and all error codes against it, by failing
- * each frame allocation in turn, and by damaged entries.
+ * each frame allocation in turn, by damaged entries, and by a second CPU that
+ * is stopped between reading a promise and keeping it.
  */
 
 #define RAM_BYTES (64 * MiB)
@@ -205,6 +210,40 @@ TEST(fault, user_mode_gets_nothing_of_the_kernel)
     CHECK_EQUAL(frames_of(FRAME_KMAP), frames);
 }
 
+/* Promises of user pages: no such page is in the kernel's tables. */
+TEST(fault, a_promise_to_user_mode_is_judged_by_its_rights)
+{
+    static const struct {
+        enum pt_promise promise;
+        unsigned flags;
+        unsigned code;
+        enum fault_result result;
+    } table[] = {
+        {PT_ZERO, PT_USER, R, FAULT_RESOLVED},
+        {PT_ZERO, PT_USER, W, FAULT_READ_ONLY},
+        {PT_ZERO, PT_USER | PT_WRITE, W, FAULT_RESOLVED},
+        {PT_ZERO, PT_USER | PT_WRITE, X, FAULT_NO_EXECUTE},
+        {PT_ZERO, PT_USER | PT_EXEC, X, FAULT_RESOLVED},
+        {PT_GUARD, PT_USER, R, FAULT_GUARD},
+        {PT_GUARD_GROW, PT_USER, W, FAULT_GUARD},
+        {PT_OBJECT, PT_USER, R, FAULT_NOT_MAPPED},
+        {PT_ZERO, PT_WRITE, W, FAULT_SUPERVISOR},
+        {PT_GUARD, PT_READ, R, FAULT_SUPERVISOR},
+    };
+
+    for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+        struct fault fault = {.address = 16 * MiB,
+                              .code = table[i].code | FAULT_U,
+                              .rules = RULES_ON};
+        struct walk walk = {
+            .address = fault.address, .count = 1, .state = PTE_PROMISE};
+
+        walk.step[0].entry =
+            pte_make_promise(table[i].promise, pt_attr(table[i].flags), 0);
+        CHECK_EQUAL(fault_judge(&fault, &walk), table[i].result);
+    }
+}
+
 TEST(fault, the_first_page_is_null)
 {
     sim_boot(RAM_BYTES);
@@ -369,6 +408,83 @@ TEST(fault, without_memory_a_promise_stays_a_promise)
     CHECK(kmap_check() && pt_audit(&pt_kernel, &verdict));
     kmap_free((void *)block);
     CHECK_EQUAL(frames_of(FRAME_KMAP), 0);
+}
+
+/* --- a promise that changes under a fault --------------------------------- */
+
+struct late {
+    vaddr_t page;
+    enum fault_result result;
+    atomic_bool is_done;
+};
+
+/* Another CPU; it has the number of this one, which stands still meanwhile. */
+static void *touch_late(void *context)
+{
+    struct late *late = context;
+
+    late->result = handle(late->page, W);
+    atomic_store(&late->is_done, true);
+    return NULL;
+}
+
+static unsigned tickets(struct lock *lock)
+{
+    return (uint16_t)(atomic_load(&lock->next) - atomic_load(&lock->owner));
+}
+
+/*
+ * The tables of @page are locked here when the other CPU reads its promise, so
+ * that it stops on the way to keeping it. Then @promise takes its place.
+ */
+static void change_under_fault(struct late *late, enum pt_promise promise)
+{
+    struct tlb_batch batch;
+    struct pt_cursor cursor;
+    pthread_t thread;
+
+    sim_set_cpu_count(2);
+    CHECK(pt_open(&pt_kernel, late->page, late->page + PAGE_BYTES, &batch,
+                  &cursor) == MM_OK);
+    int created = pthread_create(&thread, NULL, touch_late, late);
+    while (created == 0 && tickets(&pt_kernel.lock) < 2 &&
+           !atomic_load(&late->is_done)) {
+        sched_yield();
+    }
+    enum mm_status status = pt_promise(&cursor, late->page, PAGE_BYTES, promise,
+                                       pt_attr(PT_READ), 0);
+    pt_close(&cursor);
+    tlb_commit(&batch);
+    CHECK_EQUAL(created, 0);
+    CHECK_EQUAL(pthread_join(thread, NULL), 0);
+    sim_set_cpu_count(1);
+    CHECK_EQUAL(status, MM_OK);
+}
+
+/* Not kept, and its frame is back; the next try says what is there now. */
+TEST(fault, a_promise_withdrawn_meanwhile_is_not_kept)
+{
+    static const struct {
+        enum pt_promise promise;
+        enum fault_result next;
+    } table[] = {
+        {PT_GUARD, FAULT_GUARD},
+        {PT_GUARD_GROW, FAULT_GUARD},
+        {PT_OBJECT, FAULT_NOT_MAPPED},
+    };
+
+    for (unsigned i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+        CHECK_HELPER(build_zoo());
+        struct late late = {.page = page_of(ZOO_ZERO)};
+        uint64_t frames = frames_of(FRAME_KMAP);
+
+        CHECK_HELPER(change_under_fault(&late, table[i].promise));
+        CHECK_EQUAL(late.result, FAULT_SPURIOUS);
+        CHECK_EQUAL(frames_of(FRAME_KMAP), frames);
+        CHECK_EQUAL(query(late.page).state, PTE_PROMISE);
+        CHECK_EQUAL(query(late.page).promise, table[i].promise);
+        CHECK_EQUAL(handle(late.page, W), table[i].next);
+    }
 }
 
 /* --- words ---------------------------------------------------------------- */

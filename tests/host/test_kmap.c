@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Tests of kmap that need a machine of their own: failures and inner order. */
+#include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include <mm/audit.h>
 #include <mm/frame.h>
@@ -17,7 +19,8 @@
  * a frame let go of before it was invalidated, a removal that stops early and
  * is taken for complete, a window whose frames are freed as if they were RAM.
  * Provoked by failing each frame allocation in turn for each kind of block, by
- * frames with a second holder, and by a TLB that never forgets by itself.
+ * frames with a second holder, by a TLB that never forgets by itself, and by a
+ * fault in the midst of a search of the arena.
  */
 
 #define RAM_BYTES (64 * MiB)
@@ -353,14 +356,82 @@ TEST(kmap, the_edges_of_physical_memory)
     CHECK_HELPER(account_close(&before));
 }
 
+/* Start-up again on the same machine, with a map that has every type. */
+static void boot_with_types(struct memmap *map)
+{
+    static struct memmap_range range[MEMMAP_TYPES];
+
+    /* 16 pages each and 16 of hole before it; type n at (2n + 1) * 64 KiB. */
+    for (unsigned type = 0; type < MEMMAP_TYPES; type++) {
+        uint64_t start = DEVICE + (2 * type + 1) * 64 * KiB;
+        range[type] = (struct memmap_range){start, start + 64 * KiB,
+                                            (enum memmap_type)type, "test", ""};
+    }
+    /* There is no range of a hole. */
+    *map = (struct memmap){&range[1], MEMMAP_TYPES - 1, MEMMAP_TYPES - 1, 0};
+    sim_boot(RAM_BYTES);
+    CHECK(memmap_check(map));
+    CHECK(kmap_init(SIM_KMAP, SIM_KMAP + 512 * GiB, map) == MM_OK);
+}
+
+static void check_window(uint64_t start, uint64_t bytes, bool is_allowed)
+{
+    void *window = kmap_mmio(paddr_of(start), bytes, PT_UC, "window");
+
+    CHECK_EQUAL(window != NULL, is_allowed);
+    kmap_free(window);
+}
+
+/* RAM in use or free is out of bounds; what the firmware keeps is not. */
+TEST(kmap, the_type_of_the_memory_decides_about_a_window)
+{
+    struct memmap map;
+
+    CHECK_HELPER(boot_with_types(&map));
+    for (size_t i = 0; i < map.count; i++) {
+        const struct memmap_range *range = &map.range[i];
+        bool is_allowed = range->type != MEMMAP_USABLE &&
+                          range->type != MEMMAP_RECLAIM &&
+                          range->type != MEMMAP_KERNEL;
+
+        CHECK_HELPER(check_window(range->start, 1, is_allowed));
+        CHECK_HELPER(check_window(range->end - 1, 1, is_allowed));
+        CHECK_HELPER(check_window(range->start - 1, 2, is_allowed));
+        CHECK_HELPER(check_window(range->end - 1, 2, is_allowed));
+        CHECK_HELPER(
+            check_window(range->start - 64 * KiB, 192 * KiB, is_allowed));
+        CHECK_HELPER(check_window(range->start - 1, 1, true));
+        CHECK_HELPER(check_window(range->end, 1, true));
+    }
+    CHECK_HELPER(check_window(DEVICE, 64 * MiB, false));
+    CHECK(kmap_check());
+}
+
+TEST(kmap, no_window_opens_onto_the_image_or_metadata)
+{
+    sim_boot(RAM_BYTES);
+    struct account before = account_open();
+    pfn_t metadata = frame_alloc_metadata();
+
+    CHECK(!pfn_is_none(metadata));
+    CHECK_EQUAL(frame_state(metadata), FRAME_STATE_METADATA);
+    CHECK_HELPER(check_window(pfn_to_phys(metadata).v, PAGE_BYTES, false));
+    CHECK_HELPER(check_window(2 * MiB, 1, false));            /* .text */
+    CHECK_HELPER(check_window(2 * MiB + 64 * KiB, 1, false)); /* .data */
+    CHECK_HELPER(check_window(MiB - 1, RAM_BYTES, false));
+    CHECK_HELPER(account_close(&before));
+}
+
 /* --- start-up ------------------------------------------------------------- */
 
 TEST(kmap, an_arena_that_cannot_be_opened_is_refused)
 {
     sim_boot(RAM_BYTES);
-    CHECK_EQUAL(kmap_init(PAGE_BYTES, MiB), MM_EINVAL); /* user half */
-    CHECK_EQUAL(kmap_init(SIM_KMAP + 1, SIM_KMAP + MiB), MM_EINVAL);
-    CHECK_EQUAL(kmap_init(SIM_KMAP, SIM_KMAP), MM_EINVAL);
+    const struct memmap *map = sim_map();
+    CHECK_EQUAL(kmap_init(PAGE_BYTES, MiB, map), MM_EINVAL); /* user half */
+    CHECK_EQUAL(kmap_init(SIM_KMAP + 1, SIM_KMAP + MiB, map), MM_EINVAL);
+    CHECK_EQUAL(kmap_init(SIM_KMAP, SIM_KMAP, map), MM_EINVAL);
+    CHECK_EQUAL(kmap_init(SIM_KMAP, SIM_KMAP + 513 * GiB, map), MM_ERANGE);
     CHECK(kmap_check()); /* the first arena still stands */
 }
 
@@ -386,4 +457,50 @@ TEST(kmap, find_knows_every_byte_of_a_block)
     kmap_free((void *)high);
     CHECK(!kmap_find(high, &info) && kmap_find(low, &info));
     kmap_free((void *)low);
+}
+
+/* --- a fault while the arena is locked ------------------------------------ */
+
+static struct kmap_info *trap; /* its page cannot be touched at first */
+static vaddr_t trap_address;
+static unsigned trap_faults;
+static bool trap_found;
+
+/* What the kernel's fault report does, wherever the fault came from. */
+static void report_fault(int signal)
+{
+    struct kmap_info info;
+
+    (void)signal;
+    trap_faults++;
+    trap_found = kmap_find(trap_address, &info);
+    mprotect(trap, PAGE_BYTES, PROT_READ | PROT_WRITE);
+}
+
+/*
+ * kmap_find() writes what it found with the arena locked. That write faults,
+ * and the report of the fault searches again. If it waits, it waits for ever.
+ */
+TEST(kmap, a_fault_inside_the_arena_is_reported_without_it)
+{
+    struct sigaction action = {.sa_handler = report_fault};
+    struct sigaction before;
+
+    sim_boot(RAM_BYTES);
+    void *block = kmap_alloc(PAGE_BYTES, KMAP_LAZY, "block");
+    trap =
+        mmap(NULL, PAGE_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(block != NULL && trap != MAP_FAILED);
+    trap_address = (vaddr_t)block;
+    trap_faults = 0;
+    trap_found = true;
+    sigaction(SIGSEGV, &action, &before);
+    bool is_found = kmap_find(trap_address, trap);
+    sigaction(SIGSEGV, &before, NULL);
+    CHECK_EQUAL(trap_faults, 1);
+    CHECK(!trap_found);
+    CHECK(is_found && trap->start == trap_address);
+    CHECK(kmap_find(trap_address, trap)); /* it is free again */
+    munmap(trap, PAGE_BYTES);
+    kmap_free(block);
 }

@@ -9,8 +9,11 @@
 
 #include <mm/audit.h>
 #include <mm/frame.h>
+#include <mm/kmap.h>
 #include <mm/mm.h>
 #include <mm/port.h>
+#include "base/bits.h"
+#include "base/memory.h"
 #include "tests/host/sim.h"
 #include "tests/host/sim_mmu.h"
 
@@ -121,6 +124,169 @@ TEST(mm, the_image_cannot_be_written_through_the_direct_map)
     CHECK(sim_write(text + 64 * KiB, 1)); /* .data */
     CHECK(!sim_execute(text + 64 * KiB));
     CHECK_EQUAL(sim_last_fault(), FAULT_NO_EXECUTE);
+}
+
+static void check_direct(uint64_t physical, bool is_mapped, bool is_writable)
+{
+    struct walk walk;
+
+    walk_address(pt_kernel.root, SIM_DIRECT + physical, &walk);
+    CHECK_EQUAL(walk.state, is_mapped ? PTE_PRESENT : PTE_ABSENT);
+    if (is_mapped) {
+        CHECK_EQUAL(walk.physical.v, physical);
+        CHECK_EQUAL(walk.is_writable, is_writable);
+        CHECK(!walk.is_executable);
+    }
+}
+
+/* All of .text, and no page more. */
+TEST(mm, only_the_read_only_part_of_the_image_has_a_read_only_alias)
+{
+    static const struct {
+        uint64_t physical;
+        bool is_writable;
+    } table[] = {
+        {2 * MiB - PAGE_BYTES, true},
+        {2 * MiB, false}, /* .text, 64 KiB */
+        {2 * MiB + 64 * KiB - PAGE_BYTES, false},
+        {2 * MiB + 64 * KiB, true}, /* .data, 128 KiB */
+        {2 * MiB + 192 * KiB - PAGE_BYTES, true},
+        {2 * MiB + 192 * KiB, true},
+    };
+
+    sim_boot(64 * MiB);
+    for (unsigned i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+        CHECK_HELPER(
+            check_direct(table[i].physical, true, table[i].is_writable));
+    }
+}
+
+/* A device in the hole must not be reached through a cached mapping. */
+TEST(mm, the_direct_map_shows_ram_and_no_holes)
+{
+    static const struct {
+        uint64_t physical;
+        bool is_mapped;
+    } table[] = {
+        {0, false}, /* reserved up to 1 MiB */
+        {MiB - PAGE_BYTES, false},
+        {MiB, true},
+        {3 * GiB - PAGE_BYTES, true},
+        {3 * GiB, false},
+        {4 * GiB - PAGE_BYTES, false},
+        {4 * GiB, true},
+        {6 * GiB - PAGE_BYTES, true},
+        {6 * GiB, false},
+    };
+
+    sim_boot(5 * GiB);
+    for (unsigned i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+        CHECK_HELPER(check_direct(table[i].physical, table[i].is_mapped, true));
+    }
+}
+
+/* --- configurations the simulation does not use --------------------------- */
+
+#define BARE_BYTES (64 * MiB)
+
+static _Alignas(PAGE_BYTES) struct frame_record
+    bare_record[BARE_BYTES / PAGE_BYTES];
+
+/* A machine without an image, whose records the library maps itself. */
+static struct mm_config bare_machine(void)
+{
+    struct mm_config config = {
+        .features = plain,
+        .mapped_end = 4 * GiB,
+        .direct_start = SIM_DIRECT,
+        .direct_bytes = BARE_BYTES,
+        .kmap_start = SIM_KMAP,
+        .kmap_end = SIM_KMAP + 512 * GiB,
+        .record_start = (vaddr_t)bare_record,
+    };
+
+    sim_boot_map(BARE_BYTES);
+    config.map = sim_map();
+    memset(bare_record, 0, sizeof(bare_record));
+    return config;
+}
+
+TEST(mm, ram_beyond_the_direct_map_is_refused)
+{
+    static const uint64_t bytes[] = {16 * MiB, BARE_BYTES - PAGE_BYTES};
+
+    for (unsigned i = 0; i < sizeof(bytes) / sizeof(bytes[0]); i++) {
+        struct mm_config config = bare_machine();
+        config.direct_bytes = bytes[i];
+        CHECK_EQUAL(mm_init(&config), MM_ERANGE);
+        CHECK_EQUAL(mm_stage(), MM_STAGE_NOTHING);
+        CHECK(sim_log_contains("RAM at 0x4000000 is beyond the direct map's"));
+        CHECK(sim_log_contains("start of page tables failed: MM_ERANGE"));
+    }
+    struct mm_config config = bare_machine(); /* exactly enough */
+    CHECK_EQUAL(mm_init(&config), MM_OK);
+}
+
+TEST(mm, tables_without_what_is_needed_are_not_loaded)
+{
+    static const struct audit_need need = {
+        "stack", SIM_KMAP, PT_WRITE, {UINT64_MAX}};
+    struct mm_config config = bare_machine();
+
+    config.need = &need;
+    config.need_count = 1;
+    CHECK_EQUAL(mm_init(&config), MM_EFAULT);
+    CHECK_EQUAL(mm_stage(), MM_STAGE_NOTHING);
+    CHECK(sim_log_contains("the new page tables are refused: stack at "));
+}
+
+TEST(mm, an_arena_under_two_top_level_entries_is_refused)
+{
+    struct mm_config config = bare_machine();
+
+    config.kmap_end += PAGE_BYTES;
+    CHECK_EQUAL(mm_init(&config), MM_ERANGE);
+    CHECK_EQUAL(mm_stage(), MM_STAGE_HEAP);
+    CHECK(sim_log_contains("start of kernel mappings failed: MM_ERANGE"));
+}
+
+static uint64_t metadata_frames(void)
+{
+    struct frame_stats stats;
+
+    frame_stats(&stats);
+    return stats.metadata;
+}
+
+/*
+ * The records of this test are host memory, so that only the tables for them
+ * can be looked at. Two CPUs that want a block at the same moment both have it
+ * backed: here the second comes when the bit of the first is not set yet.
+ */
+TEST(mm, records_of_a_block_are_mapped_once)
+{
+    struct mm_config config = bare_machine();
+    struct walk walk;
+
+    CHECK_EQUAL(mm_init(&config), MM_OK);
+    pfn_t frame = frame_alloc(0, FRAME_KERNEL, FRAME_ANY);
+    CHECK(!pfn_is_none(frame));
+    uint64_t block = frame.v / RECORD_BLOCK_FRAMES;
+    vaddr_t start = (vaddr_t)&bare_record[block * RECORD_BLOCK_FRAMES];
+    for (vaddr_t page = start; page < start + 2 * PAGE_BYTES;
+         page += PAGE_BYTES) {
+        walk_address(pt_kernel.root, page, &walk);
+        CHECK_EQUAL(walk.state, PTE_PRESENT);
+        CHECK(walk.is_writable && !walk.is_executable && !walk.is_user);
+        CHECK_EQUAL(frame_state(phys_to_pfn(walk.physical)),
+                    FRAME_STATE_METADATA);
+    }
+    uint64_t before = metadata_frames();
+    record_backed[block / 64] &= ~(UINT64_C(1) << (block % 64));
+    CHECK_EQUAL(record_back_block(frame), MM_OK);
+    CHECK_EQUAL(metadata_frames(), before);
+    CHECK(record_exists(frame));
+    frame_free(frame, 0);
 }
 
 /* The raw entry that translates @address. */

@@ -4,14 +4,15 @@
 #include <mm/vmem.h>
 #include "base/bits.h"
 #include "tests/host/sim.h"
-#include "tests/shared/test.h"
+#include "tests/shared/figures.h"
 
 /*
  * At risk: a range handed out twice, a range refused though it is free, free
  * neighbours that stay apart (fragmentation), alignment at the ends of the
  * number line, a wrong free that is believed, and a shortage of tags half way
  * through a change. Provoked by a table of edges, by random work against an
- * array with one cell a quantum, and by failing each frame allocation in turn.
+ * array with one cell a quantum, by failing each frame allocation in turn, and
+ * by RAM that is free in short rows only.
  */
 
 #define QUANTUM   PAGE_BYTES
@@ -513,4 +514,87 @@ TEST(vmem, a_range_is_not_added_without_memory)
     CHECK_EQUAL(segments(), 0);
     CHECK(vmem_check(&arena));
     vmem_fini(&arena);
+}
+
+/* --- the hash and its memory ---------------------------------------------- */
+
+#define CROWD 20000 /* segments: more than 4096 buckets are for */
+#define ROW   8     /* frames: enough for 4096 buckets or a slab of tags */
+
+static pfn_t frame[RAM_BYTES / PAGE_BYTES];
+static unsigned frames;
+
+/* Free the rows of frame[] whose number is even (0) or odd (1). */
+static void give_rows(unsigned parity)
+{
+    for (unsigned i = 0; i < frames; i++) {
+        if (frame[i].v / ROW % 2 == parity) {
+            frame_free(frame[i], 0);
+        }
+    }
+}
+
+/* Take every frame, and give every second row back: none is longer. */
+static void fragment_frames(void)
+{
+    pfn_t pfn = frame_alloc(0, FRAME_KERNEL, FRAME_ANY);
+
+    for (frames = 0; !pfn_is_none(pfn); frames++) {
+        frame[frames] = pfn;
+        pfn = frame_alloc(0, FRAME_KERNEL, FRAME_ANY);
+    }
+    give_rows(0);
+}
+
+/* @count segments of a quantum, from BASE up. */
+static void take_quanta(unsigned count)
+{
+    uint64_t address;
+
+    for (unsigned i = 0; i < count; i++) {
+        CHECK(vmem_alloc(&arena, QUANTUM, 0, &address) == MM_OK);
+    }
+}
+
+static void give_quanta(unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        vmem_free(&arena, BASE + i * QUANTUM, QUANTUM);
+    }
+}
+
+/*
+ * Tags are to be had, but no larger table. It is asked for when the segments
+ * have doubled, not by each allocation; with memory again, the hash catches up.
+ */
+TEST(vmem, a_hash_that_cannot_grow_asks_seldom)
+{
+    CHECK_HELPER(boot(2 * CROWD));
+    fragment_frames();
+    uint64_t failures = figures().failures;
+    CHECK_HELPER(take_quanta(CROWD));
+    failures = figures().failures - failures;
+    CHECK(failures > 0 && failures < 9); /* 0 would prove nothing */
+    unsigned short_shift = arena.bucket_shift;
+    give_rows(1);
+    CHECK_HELPER(take_quanta(CROWD));
+    CHECK(arena.bucket_shift > short_shift);
+    give_quanta(2 * CROWD);
+    CHECK_HELPER(check_whole(2 * CROWD));
+    vmem_fini(&arena);
+}
+
+/* Small hashes come from size classes, large ones from frames. */
+TEST(vmem, an_arena_gives_back_what_its_hash_took)
+{
+    sim_boot_heap(4 * RAM_BYTES);
+    uint64_t before = heap_frames();
+    for (unsigned count = 20; count <= 20000; count *= 10) {
+        vmem_init(&arena, "test", QUANTUM);
+        CHECK(vmem_add(&arena, BASE, count * QUANTUM) == MM_OK);
+        CHECK_HELPER(take_quanta(count));
+        give_quanta(count);
+        vmem_fini(&arena);
+        CHECK_EQUAL(heap_frames(), before);
+    }
 }

@@ -2,6 +2,7 @@
 /* Tests of kmap in both worlds: blocks, windows and stacks as callers see. */
 #include <mm/frame.h>
 #include <mm/kmap.h>
+#include <mm/pt.h>
 #include "base/bits.h"
 #include "tests/shared/access.h"
 #include "tests/shared/figures.h"
@@ -89,6 +90,27 @@ TEST(kmap, an_eager_block_is_memory)
     CHECK_HELPER(check_guards(block, PAGES * PAGE));
     CHECK(kmap_check());
     kmap_free(block);
+    CHECK_HELPER(account_close(&before));
+}
+
+TEST(kmap, the_figures_are_of_blocks_without_guards)
+{
+    struct account before = account_open();
+    struct kmap_stats now;
+    void *small = kmap_alloc(1, KMAP_EAGER, "small");
+    void *large = kmap_alloc(5 * PAGE, KMAP_LAZY, "large");
+
+    CHECK(small != NULL && large != NULL);
+    kmap_stats(&now);
+    CHECK_EQUAL(now.blocks, before.kmap.blocks + 2);
+    CHECK_EQUAL(now.bytes, before.kmap.bytes + 6 * PAGE_BYTES);
+    CHECK_EQUAL(now.arena_bytes, before.kmap.arena_bytes);
+    CHECK_EQUAL(now.arena_free, before.kmap.arena_free - 10 * PAGE_BYTES);
+    kmap_free(large);
+    kmap_stats(&now);
+    CHECK_EQUAL(now.blocks, before.kmap.blocks + 1);
+    CHECK_EQUAL(now.bytes, before.kmap.bytes + PAGE_BYTES);
+    kmap_free(small);
     CHECK_HELPER(account_close(&before));
 }
 
@@ -244,6 +266,20 @@ TEST(kmap, no_window_opens_onto_ram)
     CHECK(!pfn_is_none(frame));
     frame_free(frame, 0);
     CHECK(kmap_mmio(pfn_to_phys(frame), 4096, PT_WB, "free") == NULL);
+    CHECK_HELPER(account_close(&before));
+}
+
+/* RAM in use that the allocator never had: tables made at start-up. */
+TEST(kmap, no_window_opens_onto_what_start_up_built)
+{
+    struct account before = account_open();
+    paddr_t root = pfn_to_phys(pt_kernel.root);
+
+    CHECK_EQUAL(frame_state(pt_kernel.root), FRAME_STATE_RESERVED);
+    CHECK(kmap_mmio(root, PAGE_BYTES, PT_UC, "root") == NULL);
+    CHECK(kmap_mmio(paddr_of(root.v + PAGE_BYTES - 1), 1, PT_WB, "end") ==
+          NULL);
+    CHECK(kmap_mmio(paddr_of(root.v - 1), 2, PT_UC, "before") == NULL);
     CHECK_HELPER(account_close(&before));
 }
 

@@ -4,6 +4,7 @@
 #define MM_KMAP_H
 
 #include <mm/attr.h>
+#include <mm/memmap.h>
 #include <mm/types.h>
 
 /*
@@ -34,9 +35,11 @@ struct kmap_info {
 /*
  * Manage [start, end) of kernel addresses, which pt_open() must accept as one
  * range. After kmalloc_init() and pt_adopt().
+ * @map: where windows must not lead; kept by pointer.
  * Return: MM_OK; what pt_open() says of the range; MM_ENOMEM.
  */
-MM_MUST_CHECK enum mm_status kmap_init(vaddr_t start, vaddr_t end);
+MM_MUST_CHECK enum mm_status kmap_init(vaddr_t start, vaddr_t end,
+                                       const struct memmap *map);
 
 /*
  * @bytes is rounded up to pages. @name is kept by pointer.
@@ -48,8 +51,12 @@ MM_MUST_CHECK void *kmap_alloc(uint64_t bytes, unsigned flags,
 
 /*
  * A window onto device memory. @start and @bytes need not be aligned.
+ * Allowed are holes of the memory map and what the firmware keeps: reserved,
+ * ACPI, the screen, bad RAM. All other RAM is out of bounds, in use or free:
+ * page tables and code must not be written through a window.
  * Return: pointer to the byte @start; NULL for an empty or overflowing range,
- *         one that reaches RAM the allocator manages, or lack of memory.
+ *         one that is out of bounds in any part, or lack of memory.
+ * Cost: a search of the map; an entry for each page.
  */
 MM_MUST_CHECK void *kmap_mmio(paddr_t start, uint64_t bytes,
                               enum pt_memory memory, const char *name);

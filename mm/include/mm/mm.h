@@ -19,7 +19,12 @@ struct mm_segment {
 
 /* What the host knows and wants. */
 struct mm_config {
-    struct memmap *map; /* (C) built; mm_init() carves from it */
+    /*
+     * (C) Built; mm_init() carves from it. No RAM in it may lie above
+     * direct_bytes (else MM_ERANGE): memmap_limits.physical_end must be at
+     * most that, so that memmap_build() clips the rest.
+     */
+    struct memmap *map;
     struct pt_features features;
     uint64_t mapped_end; /* phys_to_virt() works below it now */
     const struct mm_segment *segment;
@@ -28,9 +33,10 @@ struct mm_config {
     size_t need_count;
     vaddr_t direct_start;  /* phys_to_virt(0) */
     uint64_t direct_bytes; /* most RAM the direct map may cover */
+    /* The arena lies under one top-level entry (else MM_ERANGE). */
     vaddr_t kmap_start;
     vaddr_t kmap_end;
-    vaddr_t record_start; /* 16 bytes a frame, under a top-level entry */
+    vaddr_t record_start; /* 16 bytes a frame, under another entry than that */
     record_back_fn back;  /* backs records; NULL: the library maps them */
 };
 

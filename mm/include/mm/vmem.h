@@ -31,6 +31,7 @@ struct vmem {
     struct vmem_tag *lists[VMEM_LISTS]; /* (L) free, by log2(size/quantum) */
     struct vmem_tag **buckets;          /* (L) allocated, by address */
     unsigned bucket_shift;              /* (L) log2 of the buckets */
+    uint64_t crowd;                     /* (L) segments they are too few for */
     struct vmem_tag *few[VMEM_BUCKETS]; /* (L) the buckets until they grow */
 };
 
