@@ -259,22 +259,8 @@ static void grow_blocks(void)
 
 TEST(kmalloc, each_frame_allocation_fails)
 {
-    uint64_t nth = 1;
-    uint64_t tried;
-
     sim_boot_heap(RAM_BYTES);
-    uint64_t before = heap_frames();
-    do {
-        slab_drain();
-        frame_inject(nth);
-        CHECK_HELPER(grow_blocks());
-        tried = frame_inject_count();
-        frame_inject(0);
-        CHECK_EQUAL(heap_frames(), before);
-        CHECK_HELPER(check_heap());
-        nth++;
-    } while (nth <= tried + 1);
-    CHECK(nth > 20);
+    fail_each_allocation(grow_blocks, 20);
 }
 
 /* --- crimes --------------------------------------------------------------- */

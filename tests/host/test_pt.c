@@ -5,45 +5,16 @@
  * its meaning when it is cut, or when memory ends in the middle of it; a
  * request that must be refused and is half done.
  */
-#include "tests/shared/test.h"
+#include "tests/host/space_scene.h"
 
-#include <mm/audit.h>
-#include <mm/frame.h>
-#include <mm/pt.h>
 #include "base/bits.h"
-#include "tests/host/sim.h"
-#include "tests/host/sim_mmu.h"
-
-#define RAM (64 * MiB)
 
 #define WINDOW     GiB
 #define WINDOW_END (2 * GiB)
 
-/* Frames that are mapped without being owned: as device memory is. */
-#define DEVICE_PFN UINT64_C(0x100000)
-
-static struct pt space;
-
 static vaddr_t page_address(unsigned page)
 {
     return WINDOW + page * PAGE_BYTES;
-}
-
-static void start(void)
-{
-    sim_boot(RAM);
-    CHECK_EQUAL(pt_init(&space), MM_OK);
-    tlb_switch(&space.tlb);
-}
-
-static void finish(void)
-{
-    struct audit_verdict verdict;
-
-    CHECK(pt_audit(&space, &verdict));
-    tlb_switch(&pt_kernel.tlb);
-    pt_fini(&space);
-    CHECK(frame_check());
 }
 
 /* Frames in use, without what the CPU's array holds. */

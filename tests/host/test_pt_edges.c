@@ -6,46 +6,20 @@
  * ranges that touch the end of the lock, of the half, of the payload; tables
  * of start-up that must stay; entries no part of the library has written.
  */
-#include "tests/shared/test.h"
+#include "tests/host/space_scene.h"
 
-#include <mm/audit.h>
 #include <mm/fault.h>
-#include <mm/frame.h>
 #include <mm/port.h>
-#include <mm/pt.h>
 #include "base/bits.h"
-#include "tests/host/sim.h"
-#include "tests/host/sim_mmu.h"
 
-#define RAM        (64 * MiB)
 #define WINDOW     GiB
 #define WINDOW_END (2 * GiB)
 #define IMAGE      UINT64_C(0xffffffff80000000)
-#define DEVICE_PFN UINT64_C(0x100000)
 
 static const struct pt_features five = {5, 40, true, true, true};
 
-static struct pt space;
 static struct tlb_batch batch;
 static struct pt_cursor cursor;
-
-static void start(void)
-{
-    sim_boot(RAM);
-    CHECK_EQUAL(pt_init(&space), MM_OK);
-    tlb_switch(&space.tlb);
-}
-
-static void finish(void)
-{
-    struct audit_verdict verdict;
-
-    CHECK(pt_audit(&space, &verdict));
-    tlb_switch(&pt_kernel.tlb);
-    pt_fini(&space);
-    CHECK(frame_check());
-    CHECK_EQUAL(sim_stale(), 0);
-}
 
 static void open_it(void)
 {
@@ -194,8 +168,7 @@ TEST(pt_edges, no_leaf_is_merged_that_the_cpu_lacks)
     static const struct pt_features small = {4, 40, true, false, true};
 
     sim_boot_with(RAM, &small);
-    CHECK_EQUAL(pt_init(&space), MM_OK);
-    tlb_switch(&space.tlb);
+    CHECK_HELPER(start_space());
     CHECK_HELPER(open_it());
     CHECK_EQUAL(pt_map(&cursor, WINDOW, pfn_of(DEVICE_PFN), GiB, pt_attr(0)),
                 MM_OK);
@@ -304,8 +277,7 @@ TEST(pt_edges, a_space_of_five_levels_works_to_its_end)
     vaddr_t reached;
 
     sim_boot_with(RAM, &five);
-    CHECK_EQUAL(pt_init(&space), MM_OK);
-    tlb_switch(&space.tlb);
+    CHECK_HELPER(start_space());
     CHECK_EQUAL(pt_open(&space, PAGE_BYTES, end, &batch, &cursor), MM_OK);
     CHECK_EQUAL(pt_promise(&cursor, PAGE_BYTES, end - PAGE_BYTES, PT_ZERO,
                            pt_attr(PT_USER), 0),

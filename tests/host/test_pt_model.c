@@ -8,26 +8,16 @@
  * has one word for each page, with a TLB that never forgets by itself, and
  * every allocation is made to fail.
  */
-#include "tests/shared/test.h"
+#include "tests/host/space_scene.h"
 
 #include <string.h>
 
-#include <mm/audit.h>
-#include <mm/frame.h>
-#include <mm/pt.h>
 #include "base/bits.h"
-#include "tests/host/sim.h"
-#include "tests/host/sim_mmu.h"
-
-#define RAM (64 * MiB)
 
 /* The window: around 1 GiB, so that levels 0 to 3 are crossed. */
 #define WINDOW_PAGES 4096u
 #define WINDOW       (GiB - WINDOW_PAGES / 2 * PAGE_BYTES)
 #define WINDOW_END   (WINDOW + WINDOW_PAGES * PAGE_BYTES)
-
-/* Frames that are mapped without being owned: as device memory is. */
-#define DEVICE_PFN UINT64_C(0x100000)
 
 struct page {
     enum pte_state state;
@@ -38,7 +28,6 @@ struct page {
 };
 
 static struct page model[WINDOW_PAGES];
-static struct pt space;
 static struct test_random randomness;
 
 static uint64_t below(uint64_t limit)
@@ -51,16 +40,11 @@ static vaddr_t page_address(unsigned page)
     return WINDOW + page * PAGE_BYTES;
 }
 
-static void start(void)
+static void start_model(void)
 {
     memset(model, 0, sizeof(model));
     test_random_init(&randomness, test_seed());
-    sim_boot(RAM);
-    if (pt_init(&space) != MM_OK) {
-        test_fail(__FILE__, __LINE__, "no memory for a space");
-        return;
-    }
-    tlb_switch(&space.tlb);
+    start();
 }
 
 /* What an access must come to, from the model alone. */
@@ -340,19 +324,9 @@ static void warm_up(void)
     }
 }
 
-static void finish(void)
-{
-    struct audit_verdict verdict;
-
-    CHECK(pt_audit(&space, &verdict));
-    tlb_switch(&pt_kernel.tlb);
-    pt_fini(&space);
-    CHECK(frame_check());
-}
-
 TEST(pt_model, random_operations_match_a_naive_model)
 {
-    CHECK_HELPER(start());
+    CHECK_HELPER(start_model());
     for (unsigned i = 0; i < 6000; i++) {
         CHECK_HELPER(warm_up());
         CHECK_HELPER(step());
@@ -371,7 +345,7 @@ TEST(pt_model, failed_allocations_leave_no_trace)
 {
     unsigned failures = 0;
 
-    CHECK_HELPER(start());
+    CHECK_HELPER(start_model());
     for (unsigned i = 0; i < 3000; i++) {
         uint64_t tables = atomic_load(&space.tables);
         struct tlb_batch batch;

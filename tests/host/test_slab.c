@@ -296,22 +296,8 @@ static void live_a_life(void)
 
 TEST(slab, each_frame_allocation_fails)
 {
-    uint64_t nth = 1;
-    uint64_t tried;
-
     sim_boot_heap(RAM_BYTES);
-    uint64_t before = heap_frames();
-    do {
-        slab_drain();
-        frame_inject(nth);
-        CHECK_HELPER(live_a_life());
-        tried = frame_inject_count();
-        frame_inject(0);
-        CHECK_EQUAL(heap_frames(), before);
-        CHECK_HELPER(check_heap());
-        nth++;
-    } while (nth <= tried + 1);
-    CHECK(nth > 4);
+    fail_each_allocation(live_a_life, 4);
 }
 
 /* From the nth on all fail: a machine without memory. */

@@ -7,25 +7,11 @@
  * simulated TLB reports each of these; two of the tests put such a bug in, to
  * show that it does.
  */
-#include "tests/shared/test.h"
+#include "tests/host/space_scene.h"
 
-#include <mm/frame.h>
 #include <mm/port.h>
-#include <mm/tlb.h>
-#include "tests/host/sim.h"
-#include "tests/host/sim_mmu.h"
 
-#define RAM  (32 * MiB)
 #define BASE UINT64_C(0x40000000)
-
-static struct pt space;
-
-static void start(void)
-{
-    sim_boot(RAM);
-    CHECK_EQUAL(pt_init(&space), MM_OK);
-    tlb_switch(&space.tlb);
-}
 
 static struct sim_mmu_counts commit_range(uint64_t pages, unsigned level)
 {

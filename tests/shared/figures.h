@@ -34,4 +34,29 @@ static inline void check_heap(void)
     CHECK(kmalloc_check());
 }
 
+#if MM_INJECT
+/*
+ * Live a @life with the k-th frame allocation failing, for every k: the heap
+ * is sound after each, and no frame is lost. At least @least allocations.
+ */
+static inline void fail_each_allocation(void (*life)(void), uint64_t least)
+{
+    uint64_t before = heap_frames();
+    uint64_t nth = 1;
+    uint64_t tried;
+
+    do {
+        slab_drain();
+        frame_inject(nth);
+        CHECK_HELPER(life());
+        tried = frame_inject_count();
+        frame_inject(0);
+        CHECK_EQUAL(heap_frames(), before);
+        CHECK_HELPER(check_heap());
+        nth++;
+    } while (nth <= tried + 1);
+    CHECK(nth > least);
+}
+#endif
+
 #endif
