@@ -26,10 +26,10 @@ void pt_setup(const struct pt_features *features)
 
 bool pt_is_canonical(vaddr_t address)
 {
-    unsigned unused = 64 - pte_shift(pt_features.levels);
-    int64_t extended = (int64_t)(address << unused) >> unused;
+    /* From the highest translated bit up, all bits are that bit. */
+    int64_t sign = (int64_t)address >> (pte_shift(pt_features.levels) - 1);
 
-    return (vaddr_t)extended == address;
+    return sign == 0 || sign == -1;
 }
 
 unsigned pt_max_leaf(void)
