@@ -9,11 +9,6 @@
 static char words[CMDLINE_MAX];
 static size_t words_bytes;
 
-static bool is_blank(char c)
-{
-    return c == ' ' || c == '\t' || c == '\n' || c == '\r';
-}
-
 static void keep(char c)
 {
     if (words_bytes < sizeof(words) - 1) {

@@ -32,6 +32,15 @@ enum image_stack {
 };
 #define STACK_BYTES (32 * KiB) /* linker.ld has the same value */
 
+static inline const char *image_stack_name(enum image_stack stack)
+{
+    static const char *const name[STACK_COUNT] = {
+        "kernel stack", "double fault stack", "NMI stack",
+        "machine check stack"};
+
+    return name[stack];
+}
+
 /* Lowest byte of a stack, its guard page not counted. */
 static inline vaddr_t image_stack_start(enum image_stack stack)
 {

@@ -116,18 +116,16 @@ static void add_screen(void)
 /* The guard pages below the stacks are left out: nothing maps them. */
 static void list_segments(void)
 {
-    static const char *const stack_name[STACK_COUNT] = {
-        "kernel stack", "double fault stack", "NMI stack",
-        "machine check stack"};
-
     segment_count = 0;
     add_segment(".text", (vaddr_t)text_start, (vaddr_t)text_end, PT_EXEC);
     add_segment(".rodata", (vaddr_t)rodata_start, (vaddr_t)rodata_end, 0);
     add_segment(".data", (vaddr_t)data_start, (vaddr_t)data_end, PT_WRITE);
     add_segment(".symbols", (vaddr_t)symbols_start, (vaddr_t)symbols_end, 0);
     for (unsigned i = 0; i < STACK_COUNT; i++) {
-        add_segment(stack_name[i], image_stack_start((enum image_stack)i),
-                    image_stack_end((enum image_stack)i), PT_WRITE);
+        enum image_stack stack = (enum image_stack)i;
+
+        add_segment(image_stack_name(stack), image_stack_start(stack),
+                    image_stack_end(stack), PT_WRITE);
     }
     if (has_screen()) {
         add_screen();
@@ -149,9 +147,6 @@ static void add_need(const char *name, vaddr_t address, unsigned flags)
 /* What the next instructions and the next fault cannot do without. */
 static void list_needs(void)
 {
-    static const char *const stack_name[STACK_COUNT] = {
-        "kernel stack", "stack of #DF", "stack of NMI", "stack of #MC"};
-
     need_count = 0;
     add_need("code that loads CR3", (vaddr_t)memory_init, PT_EXEC);
     add_need("fault handler", (vaddr_t)trap_dispatch, PT_EXEC);
@@ -159,8 +154,9 @@ static void list_needs(void)
     add_need("GDT", gdt_address(), 0);
     add_need("TSS", gdt_tss_address(), 0);
     for (unsigned i = 0; i < STACK_COUNT; i++) {
-        add_need(stack_name[i], image_stack_end((enum image_stack)i) - 8,
-                 PT_WRITE);
+        enum image_stack stack = (enum image_stack)i;
+
+        add_need(image_stack_name(stack), image_stack_end(stack) - 8, PT_WRITE);
     }
 }
 

@@ -42,12 +42,6 @@ static void set_place(struct place *out, const struct area *area)
 
 static void place_in_stacks(vaddr_t address, struct place *out)
 {
-    static const char *const name[STACK_COUNT] = {
-        [STACK_KERNEL] = "kernel stack",
-        [STACK_DOUBLE_FAULT] = "double fault stack",
-        [STACK_NMI] = "NMI stack",
-        [STACK_MACHINE_CHECK] = "machine check stack",
-    };
     uint64_t stride = PAGE_BYTES + STACK_BYTES;
     uint64_t index = (address - (vaddr_t)stacks_start) / stride;
     vaddr_t guard = (vaddr_t)stacks_start + index * stride;
@@ -55,7 +49,7 @@ static void place_in_stacks(vaddr_t address, struct place *out)
     if (index >= STACK_COUNT) {
         return;
     }
-    out->name = name[index];
+    out->name = image_stack_name((enum image_stack)index);
     out->is_guard = image_is_stack_guard(address);
     out->kind = out->is_guard ? "guard of stack" : "stack";
     out->start = out->is_guard ? guard : guard + PAGE_BYTES;

@@ -33,53 +33,53 @@ static uint32_t image_offset(uint64_t address)
     return (uint32_t)(address - (uint64_t)(uintptr_t)image_start);
 }
 
-bool symbol_find(uint64_t address, const char **out_name, uint64_t *out_offset)
+/*
+ * The last of @count entries of @bytes each, sorted by the offset they begin
+ * with, that is not above @address; NULL if none is, or that is no code.
+ */
+static const void *last_before(uint64_t address, const void *table,
+                               size_t count, size_t bytes)
 {
+    const char *entries = table;
     size_t low = 0;
-    size_t high = symbol_count;
+    size_t high = image_has_code(address) ? count : 0;
 
-    if (!image_has_code(address)) {
-        return false;
-    }
-    uint32_t offset = image_offset(address);
-    while (low < high) { /* the first entry above @offset */
+    while (low < high) { /* the first entry above @address */
         size_t middle = low + (high - low) / 2;
-        if (symbol_table[middle].offset <= offset) {
+        const uint32_t *offset = (const void *)(entries + middle * bytes);
+
+        if (*offset <= image_offset(address)) {
             low = middle + 1;
         } else {
             high = middle;
         }
     }
-    if (low == 0) {
+    return low == 0 ? NULL : entries + (low - 1) * bytes;
+}
+
+bool symbol_find(uint64_t address, const char **out_name, uint64_t *out_offset)
+{
+    const struct symbol *symbol =
+        last_before(address, symbol_table, symbol_count, sizeof(struct symbol));
+
+    if (symbol == NULL) {
         return false;
     }
-    *out_name = symbol_text + symbol_table[low - 1].name;
-    *out_offset = offset - symbol_table[low - 1].offset;
+    *out_name = symbol_text + symbol->name;
+    *out_offset = image_offset(address) - symbol->offset;
     return true;
 }
 
 bool symbol_line(uint64_t address, const char **out_file, unsigned *out_line)
 {
-    size_t low = 0;
-    size_t high = symbol_line_count;
+    const struct line *line =
+        last_before(address, symbol_lines, symbol_line_count, sizeof(*line));
 
-    if (!image_has_code(address)) {
+    if (line == NULL || line->file == 0) {
         return false;
     }
-    uint32_t offset = image_offset(address);
-    while (low < high) { /* the first entry above @offset */
-        size_t middle = low + (high - low) / 2;
-        if (symbol_lines[middle].offset <= offset) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    if (low == 0 || symbol_lines[low - 1].file == 0) {
-        return false;
-    }
-    *out_file = symbol_text + symbol_file[symbol_lines[low - 1].file];
-    *out_line = symbol_lines[low - 1].line;
+    *out_file = symbol_text + symbol_file[line->file];
+    *out_line = line->line;
     return true;
 }
 

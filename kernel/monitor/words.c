@@ -2,10 +2,7 @@
 /* words: a command line taken apart. Pure. */
 #include "kernel/monitor/words.h"
 
-static bool is_blank(char c)
-{
-    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
-}
+#include "kernel/lib/string.h"
 
 static bool ends_word(char c)
 {

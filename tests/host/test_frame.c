@@ -14,6 +14,7 @@
 #include <mm/port.h>
 #include "base/bits.h"
 #include "base/memory.h"
+#include "tests/host/held.h"
 #include "tests/host/sim.h"
 #include "tests/shared/figures.h"
 
@@ -208,33 +209,7 @@ TEST(frame, a_low_wish_is_never_served_from_above)
 #define MODEL_BLOCKS 400
 #define MODEL_STEPS  12000
 
-static struct held {
-    pfn_t pfn; /* PFN_NONE: slot is empty */
-    unsigned order;
-    uint64_t sign;
-} held[MODEL_BLOCKS];
-
-/* Write, or find, the block's sign at both ends of each frame. */
-static void sign_block(const struct held *block)
-{
-    for (uint64_t i = 0; i < UINT64_C(1) << block->order; i++) {
-        uint64_t *word = phys_to_virt(pfn_to_phys(pfn_add(block->pfn, i)));
-        word[0] = block->sign + i;
-        word[PAGE_BYTES / 8 - 1] = block->sign + i;
-    }
-}
-
-static bool is_signed(const struct held *block)
-{
-    for (uint64_t i = 0; i < UINT64_C(1) << block->order; i++) {
-        uint64_t *word = phys_to_virt(pfn_to_phys(pfn_add(block->pfn, i)));
-        if (word[0] != block->sign + i ||
-            word[PAGE_BYTES / 8 - 1] != block->sign + i) {
-            return false;
-        }
-    }
-    return true;
-}
+static struct held held[MODEL_BLOCKS];
 
 static bool is_zero(pfn_t pfn, unsigned order)
 {
