@@ -7,6 +7,8 @@
 #include <mm/slab.h>
 #include <mm/tlb.h>
 #include "kernel/console/console.h"
+#include "kernel/cpu.h"
+#include "kernel/irq.h"
 #include "kernel/lib/string.h"
 #include "kernel/monitor/command.h"
 #include "kernel/monitor/json.h"
@@ -122,11 +124,10 @@ static void print_faults(void)
     }
 }
 
-static bool run_vmstat(const struct arguments *arguments)
+static void print_counters(void)
 {
     struct tlb_stats tlb;
 
-    (void)arguments;
     print_frames();
     print_faults();
     tlb_stats(&tlb);
@@ -134,6 +135,42 @@ static bool run_vmstat(const struct arguments *arguments)
     print_counter("nr_tlb_local_flush_one", tlb.pages);
     print_counter("nr_tlb_local_flush_all", tlb.whole);
     print_counter("nr_tlb_released", tlb.released);
+}
+
+/* Asleep for @seconds, or until a key is typed: then true. */
+static bool is_stopped_within(uint64_t seconds)
+{
+    uint64_t end = irq_ticks() + seconds * IRQ_TIMER_HZ;
+
+    while (irq_ticks() < end) {
+        if (console_getchar_nonblocking() >= 0) {
+            return true;
+        }
+        cpu_wait_for_interrupt();
+    }
+    return false;
+}
+
+/* An hour: what is longer was hardly meant. */
+#define SECONDS_MAX 3600
+
+static bool run_vmstat(const struct arguments *arguments)
+{
+    uint64_t seconds = 0;
+
+    if (arguments->count > 0 &&
+        !argument_number(arguments->word[0], &seconds)) {
+        return false;
+    }
+    if (arguments->count > 0 && (seconds == 0 || seconds > SECONDS_MAX)) {
+        return complain(arguments, "%lu is not between 1 and %u seconds",
+                        seconds, SECONDS_MAX);
+    }
+    print_counters();
+    while (seconds > 0 && !is_stopped_within(seconds)) {
+        printk("\n");
+        print_counters();
+    }
     return true;
 }
 
@@ -201,8 +238,9 @@ static bool run_kfree(const struct arguments *arguments)
 static const struct command commands[] = {
     {"slabinfo", "", "[-a]", "caches of equal objects", "-a", 0, 1, true,
      run_slabinfo},
-    {"vmstat", "", "", "counters: frames, faults, TLB", "", 0, 0, false,
-     run_vmstat},
+    {"vmstat", "", "[SECS]",
+     "counters: frames, faults, TLB; again every SECS until a key is typed", "",
+     0, 1, false, run_vmstat},
     {"kmalloc", "", "BYTES", "allocate, and say where", "", 1, 1, false,
      run_kmalloc},
     {"kfree", "", "ADDR", "free what kmalloc gave", "", 1, 1, false, run_kfree},
