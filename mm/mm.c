@@ -216,7 +216,7 @@ static enum mm_status start_frames(const struct mm_config *config)
         port_log("no %lu KiB in one piece for frame metadata", (bytes / KiB));
         return status;
     }
-    lock_init(&record_lock);
+    lock_init(&record_lock, LOCK_RANK_RECORDS);
     record_init((void *)config->record_start,
                 config->back != NULL ? config->back : map_records);
     frame_init(config->map, phys_to_virt(storage));

@@ -80,7 +80,7 @@ void magazine_init(struct slab_cache *cache)
 {
     uint32_t stride = cache->pool.stride;
 
-    lock_init(&cache->store_lock);
+    lock_init(&cache->store_lock, LOCK_RANK_STORE);
     cache->magazine_bytes =
         array_bytes(MAGAZINE_HOLDS, stride, MAGAZINE_SHIFT_MAX);
     cache->store_bytes = array_bytes(STORE_HOLDS, stride, STORE_SHIFT_MAX);

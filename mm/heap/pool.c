@@ -95,7 +95,7 @@ void pool_init(struct slab_pool *pool, enum pool_kind kind, const char *name,
     ASSERT(bytes > 0 && bytes <= POOL_MAX_BYTES);
     ASSERT(is_power_of_two(alignment));
     *pool = (struct slab_pool){.kind = kind, .name = name};
-    lock_init(&pool->lock);
+    lock_init(&pool->lock, LOCK_RANK_POOL);
     pool->object_bytes = (uint32_t)bytes;
     pool->alignment = (uint32_t)max_u64(alignment, POOL_MIN_ALIGNMENT);
     lay_out(pool);

@@ -16,8 +16,8 @@
  *   I1  live + cached = objects out of their slabs
  *
  * Locking: caches_lock is outermost, for the list. It is held while all caches
- * are drained or checked. Ranks: caches_lock < store_lock < pool lock; the
- * latter two are never held together. The frame allocator takes no lock.
+ * are drained or checked. Under it the locks of stores and of pools are taken,
+ * never two of them together. The frame allocator takes no lock.
  *
  * Context: everything but slab_create() and slab_destroy() may be called from
  * interrupts, too; all memory lies in the direct map.
@@ -32,12 +32,12 @@
 #include "heap/magazine.h"
 #include "heap/slab_impl.h"
 
-static struct lock caches_lock = LOCK_INIT;
+static struct lock caches_lock = LOCK_INIT(LOCK_RANK_CACHES);
 static struct slab_cache *first_cache; /* (N) oldest first */
 
 enum mm_status slab_init(void)
 {
-    lock_init(&caches_lock);
+    lock_init(&caches_lock, LOCK_RANK_CACHES);
     first_cache = NULL;
     pool_start();
     return MM_OK;

@@ -142,7 +142,7 @@ enum mm_status pt_adopt(struct pt *pt, pfn_t root, bool is_kernel)
     struct scan scan;
     uint64_t tables = 0;
 
-    lock_init(&pt->lock);
+    lock_init(&pt->lock, LOCK_RANK_TABLES);
     pt->root = root;
     pt->is_kernel = is_kernel;
     tlb_space_init(&pt->tlb, pfn_to_phys(root), is_kernel);
@@ -173,7 +173,7 @@ enum mm_status pt_init(struct pt *pt)
            PTE_TABLE_COUNT / 2 * sizeof(pte_t));
     record_of(root)->owner = TABLE_PINNED;
     atomic_store_explicit(&record_of(root)->entries, 0, memory_order_relaxed);
-    lock_init(&pt->lock);
+    lock_init(&pt->lock, LOCK_RANK_TABLES);
     pt->root = root;
     pt->is_kernel = false;
     tlb_space_init(&pt->tlb, pfn_to_phys(root), false);

@@ -49,6 +49,12 @@
 /* Mapped in one visit, with interrupts off: some 10 us if it is zeroed. */
 #define STRIDE_BYTES (32 * PAGE_BYTES)
 
+/*
+ * kmap_find() waits for the arena so many turns: some milliseconds, PAUSE being
+ * 40 to 140 cycles. Only kmap_check() holds it longer.
+ */
+#define FIND_TURNS 100000
+
 /* The frames of a block belong to the block. */
 #define RAM_FLAGS (PT_WRITE | PT_GLOBAL | PT_OWNED)
 /* Those behind a window belong to the device. */
@@ -409,11 +415,11 @@ bool kmap_find(vaddr_t address, struct kmap_info *out)
 {
     struct search search = {address, out, false};
 
-    /* A fault inside the arena: its report must not wait for the arena. */
-    if (port_cpu_count() == 1 && lock_is_held(&arena.lock)) {
-        return false;
-    }
-    vmem_walk(&arena, search_segment, &search);
+    /*
+     * A report must end, also that of a fault inside the arena, and also when
+     * the CPU that is at work there was stopped.
+     */
+    vmem_try_walk(&arena, FIND_TURNS, search_segment, &search);
     return search.is_found;
 }
 

@@ -195,7 +195,7 @@ void vmem_init(struct vmem *vmem, const char *name, uint64_t quantum)
 {
     ASSERT(is_power_of_two(quantum));
     *vmem = (struct vmem){.name = name, .quantum = quantum};
-    lock_init(&vmem->lock);
+    lock_init(&vmem->lock, LOCK_RANK_ARENA);
     vmem->buckets = vmem->few;
     vmem->bucket_shift = highest_bit(VMEM_BUCKETS);
     vmem->crowd = crowd_of(vmem);
@@ -487,10 +487,9 @@ void *vmem_swap_owner(struct vmem *vmem, uint64_t address, void *owner)
     return old;
 }
 
-bool vmem_walk(struct vmem *vmem, vmem_fn report, void *context)
+static bool walk_locked(struct vmem *vmem, vmem_fn report, void *context)
 {
     bool goes_on = true;
-    uint64_t irq = lock_acquire(&vmem->lock);
 
     for (struct vmem_tag *tag = vmem->first; tag != NULL && goes_on;
          tag = tag->above) {
@@ -498,6 +497,27 @@ bool vmem_walk(struct vmem *vmem, vmem_fn report, void *context)
                                        tag->owner};
         goes_on = report(context, &segment);
     }
+    return goes_on;
+}
+
+bool vmem_walk(struct vmem *vmem, vmem_fn report, void *context)
+{
+    uint64_t irq = lock_acquire(&vmem->lock);
+    bool goes_on = walk_locked(vmem, report, context);
+
+    lock_release(&vmem->lock, irq);
+    return goes_on;
+}
+
+bool vmem_try_walk(struct vmem *vmem, unsigned turns, vmem_fn report,
+                   void *context)
+{
+    uint64_t irq;
+
+    if (!lock_try_acquire(&vmem->lock, turns, &irq)) {
+        return false;
+    }
+    bool goes_on = walk_locked(vmem, report, context);
     lock_release(&vmem->lock, irq);
     return goes_on;
 }

@@ -22,7 +22,8 @@
  *
  * Locking: the cursor on one page of pt_kernel, to keep a promise. That lock
  * cannot be in the way: code that holds it touches tables and records only,
- * which lie in the direct map and in the record array and never fault.
+ * which lie in the direct map and in the record array and never fault. Nor do
+ * locks of a higher rank protect promised memory: docs/locking.md.
  *
  * Cost: one walk; for a promise one frame and one cursor.
  *
@@ -153,7 +154,7 @@ static enum fault_result keep_promise(vaddr_t page, pfn_t frame)
     struct pt_entry entry;
 
     /* Held by this CPU, the lock would never come free again. */
-    ASSERT(port_cpu_count() > 1 || !lock_is_held(&pt_kernel.lock));
+    ASSERT(!lock_is_mine(&pt_kernel.lock));
     if (pt_open(&pt_kernel, page, page + PAGE_BYTES, &batch, &cursor) !=
         MM_OK) {
         return FAULT_NOT_MAPPED;

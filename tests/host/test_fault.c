@@ -1,9 +1,5 @@
 /* SPDX-License-Identifier: MIT */
 /* Tests of fault: each state of an entry, each access, each origin. */
-#include <pthread.h>
-#include <sched.h>
-#include <stdatomic.h>
-
 #include <mm/audit.h>
 #include <mm/fault.h>
 #include <mm/frame.h>
@@ -19,8 +15,8 @@
  * name, a frame that leaks when a promise cannot be kept, a promise broken
  * for the neighbours of the page that was touched. Provoked by one page for
  * each state an entry can be in and all error codes against it, by failing
- * each frame allocation in turn, by damaged entries, and by a second CPU that
- * is stopped between reading a promise and keeping it.
+ * each frame allocation in turn, by damaged entries, and by an interrupt that
+ * changes a promise between reading and keeping it, as another CPU may.
  */
 
 #define RAM_BYTES (64 * MiB)
@@ -412,53 +408,46 @@ TEST(fault, without_memory_a_promise_stays_a_promise)
 
 /* --- a promise that changes under a fault --------------------------------- */
 
-struct late {
+static struct {
     vaddr_t page;
-    enum fault_result result;
-    atomic_bool is_done;
-};
+    enum pt_promise promise;
+    bool is_due;
+} change;
 
-/* Another CPU; it has the number of this one, which stands still meanwhile. */
-static void *touch_late(void *context)
-{
-    struct late *late = context;
-
-    late->result = handle(late->page, W);
-    atomic_store(&late->is_done, true);
-    return NULL;
-}
-
-static unsigned tickets(struct lock *lock)
-{
-    return (uint16_t)(atomic_load(&lock->next) - atomic_load(&lock->owner));
-}
-
-/*
- * The tables of @page are locked here when the other CPU reads its promise, so
- * that it stops on the way to keeping it. Then @promise takes its place.
- */
-static void change_under_fault(struct late *late, enum pt_promise promise)
+/* What another CPU does to the page between two steps of its fault. */
+static void change_promise(void)
 {
     struct tlb_batch batch;
     struct pt_cursor cursor;
-    pthread_t thread;
 
-    sim_set_cpu_count(2);
-    CHECK(pt_open(&pt_kernel, late->page, late->page + PAGE_BYTES, &batch,
-                  &cursor) == MM_OK);
-    int created = pthread_create(&thread, NULL, touch_late, late);
-    while (created == 0 && tickets(&pt_kernel.lock) < 2 &&
-           !atomic_load(&late->is_done)) {
-        sched_yield();
+    if (!change.is_due) {
+        return;
     }
-    enum mm_status status = pt_promise(&cursor, late->page, PAGE_BYTES, promise,
-                                       pt_attr(PT_READ), 0);
+    change.is_due = false;
+    if (pt_open(&pt_kernel, change.page, change.page + PAGE_BYTES, &batch,
+                &cursor) != MM_OK ||
+        pt_promise(&cursor, change.page, PAGE_BYTES, change.promise,
+                   pt_attr(PT_READ), 0) != MM_OK) {
+        port_panic("the promise at 0x%lx cannot be changed", change.page);
+    }
     pt_close(&cursor);
     tlb_commit(&batch);
-    CHECK_EQUAL(created, 0);
-    CHECK_EQUAL(pthread_join(thread, NULL), 0);
-    sim_set_cpu_count(1);
-    CHECK_EQUAL(status, MM_OK);
+}
+
+/*
+ * The promise of @page is read, then a frame is allocated for it. That lets
+ * the interrupt in which the promise becomes @promise.
+ */
+static enum fault_result change_under_fault(vaddr_t page,
+                                            enum pt_promise promise)
+{
+    change.page = page;
+    change.promise = promise;
+    change.is_due = true;
+    sim_set_interrupt(change_promise);
+    enum fault_result result = handle(page, W);
+    sim_set_interrupt(NULL);
+    return result;
 }
 
 /* Not kept, and its frame is back; the next try says what is there now. */
@@ -475,15 +464,15 @@ TEST(fault, a_promise_withdrawn_meanwhile_is_not_kept)
 
     for (unsigned i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
         CHECK_HELPER(build_zoo());
-        struct late late = {.page = page_of(ZOO_ZERO)};
+        vaddr_t page = page_of(ZOO_ZERO);
         uint64_t frames = frames_of(FRAME_KMAP);
 
-        CHECK_HELPER(change_under_fault(&late, table[i].promise));
-        CHECK_EQUAL(late.result, FAULT_SPURIOUS);
+        CHECK_EQUAL(change_under_fault(page, table[i].promise), FAULT_SPURIOUS);
+        CHECK(!change.is_due);
         CHECK_EQUAL(frames_of(FRAME_KMAP), frames);
-        CHECK_EQUAL(query(late.page).state, PTE_PROMISE);
-        CHECK_EQUAL(query(late.page).promise, table[i].promise);
-        CHECK_EQUAL(handle(late.page, W), table[i].next);
+        CHECK_EQUAL(query(page).state, PTE_PROMISE);
+        CHECK_EQUAL(query(page).promise, table[i].promise);
+        CHECK_EQUAL(handle(page, W), table[i].next);
     }
 }
 

@@ -474,12 +474,18 @@ static void report_fault(int signal)
     (void)signal;
     trap_faults++;
     trap_found = kmap_find(trap_address, &info);
+    sim_set_cpu_count(2);
+    sim_set_cpu(1); /* whose report finds this CPU stopped in the arena */
+    trap_found = kmap_find(trap_address, &info) || trap_found;
+    sim_set_cpu(0);
+    sim_set_cpu_count(1);
     mprotect(trap, PAGE_BYTES, PROT_READ | PROT_WRITE);
 }
 
 /*
  * kmap_find() writes what it found with the arena locked. That write faults,
- * and the report of the fault searches again. If it waits, it waits for ever.
+ * and the report of the fault searches again, as that of another CPU does. If
+ * they wait, they wait for ever.
  */
 TEST(kmap, a_fault_inside_the_arena_is_reported_without_it)
 {

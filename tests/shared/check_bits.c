@@ -63,7 +63,7 @@ TEST(bits, overlap_is_half_open)
 
 TEST(lock, is_held_between_acquire_and_release)
 {
-    struct lock lock = LOCK_INIT;
+    struct lock lock = LOCK_INIT(LOCK_RANK_HOST_OUTER);
 
     CHECK(!lock_is_held(&lock));
     uint64_t irq = lock_acquire(&lock);

@@ -72,8 +72,9 @@ MM_MUST_CHECK void *kmap_stack(uint64_t bytes, const char *name);
 void kmap_free(void *block);
 
 /*
- * Which block (guards included) holds @address? For reports, also of faults:
- * false before kmap_init() and while this CPU is at work in the arena.
+ * Which block (guards included) holds @address? For reports, also of faults
+ * and from an NMI: false before kmap_init(), while this CPU is at work in the
+ * arena, and if another one does not leave it for some milliseconds.
  * Cost: O(blocks).
  */
 bool kmap_find(vaddr_t address, struct kmap_info *out);

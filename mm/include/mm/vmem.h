@@ -102,6 +102,13 @@ typedef bool (*vmem_fn)(void *context, const struct vmem_segment *segment);
  */
 bool vmem_walk(struct vmem *vmem, vmem_fn report, void *context);
 
+/*
+ * The same for reports that must end: false, too, if the arena was not to be
+ * had within @turns turns of waiting, or is locked by this CPU.
+ */
+bool vmem_try_walk(struct vmem *vmem, unsigned turns, vmem_fn report,
+                   void *context);
+
 void vmem_stats(struct vmem *vmem, struct vmem_stats *out);
 
 /* Segments in order, no two free neighbours, sums right, lists complete. */
