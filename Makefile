@@ -12,7 +12,7 @@ TEST    ?=#               run only tests that begin so, or this scenario
 DEBUG   ?= 1#             poison, red zones, call sites, slow checks
 WERROR  ?=#               1: warnings are errors
 V       ?=#               1: show every command
-HOSTS   ?= gcc clang gcc-release#  builds of the host tests, by compiler
+HOSTS   ?= gcc clang gcc-release gcc-tsan gcc-schedule#  builds of host tests
 SETUP   ?=#               skip: do not look for missing tools
 export B M CPUS ACCEL Q CMD TEST V HOSTS SETUP
 
@@ -44,10 +44,39 @@ KCFLAGS := $(COMMON) -O2 -ffreestanding -fno-pic -fno-pie -mno-red-zone \
            -DMM_INJECT=$(DEBUG)
 KLDFLAGS := -nostdlib -static -z max-page-size=0x1000 -z noexecstack \
            --fatal-warnings --warn-common --build-id=none -T linker.ld
+
+# Builds of the host tests are named after a compiler and what is particular:
+#   -release   without MM_DEBUG
+#   -tsan      the tests with threads, under ThreadSanitizer. It is not shown
+#              the simulation, whose lock would hide races of the library; and
+#              it has room for 64 GiB of simulated RAM only.
+#   -schedule  the tests under tests/host/schedule.c: the same sanitizer's
+#              calls at each access to memory, but a library of our own.
 SANITIZE ?= -fsanitize=address,undefined -fno-sanitize-recover=all
+THREAD  := -fsanitize=thread
+SCHEDULED = $(filter mm/map/% mm/base/%,$(1))
+UNSEEN    = $(filter-out %/sim_access.c,$(filter tests/host/sim%,$(1)))
+# Part of the simulated MMU, as it were.
+WALKER    = $(filter mm/map/walk.c,$(1))
+SANITIZE_         = $(SANITIZE)
+SANITIZE_release  = $(SANITIZE)
+SANITIZE_tsan     = $(if $(call UNSEEN,$(1))$(call WALKER,$(1)),,$(THREAD))
+SANITIZE_schedule = $(if $(call WALKER,$(1)),,$(if \
+                    $(call SCHEDULED,$(1)),$(THREAD)))
 HCFLAGS := $(COMMON) -O1 -fno-omit-frame-pointer -fno-strict-aliasing \
-           $(SANITIZE) -D_DEFAULT_SOURCE \
-           -DMM_PORT_HEADER='"tests/host/sim_port.h"' -DMM_INJECT=1
+           -D_DEFAULT_SOURCE -DMM_INJECT=1 \
+           -DMM_PORT_HEADER='"tests/host/sim_port.h"'
+HCFLAGS_         := -DMM_DEBUG=1
+HCFLAGS_release  := -DMM_DEBUG=0
+HCFLAGS_tsan     := -DMM_DEBUG=1 -DSIM_PHYSICAL_END='(UINT64_C(1) << 36)'
+HCFLAGS_schedule := -DMM_DEBUG=1
+# Calls that the simulation looks at: tests/host/sim_watch.h.
+WATCHED := frame_alloc frame_free pt_open pt_close tlb_commit tlb_begin_lazy \
+           tlb_end_lazy
+HLDFLAGS         := $(WATCHED:%=-Wl,--wrap=%) -lpthread
+HLDFLAGS_        := $(SANITIZE)
+HLDFLAGS_release := $(SANITIZE)
+HLDFLAGS_tsan    := $(THREAD)
 
 # --- sources and objects -----------------------------------------------------
 KERNEL_SOURCES ?= $(shell find boot kernel mm tests/shared tests/kernel \
@@ -62,6 +91,15 @@ KERNEL_OBJECTS := $(KERNEL_SOURCES:%=$(B)/kernel/%.o)
 KERNEL  := $(B)/vellum.elf
 ISO     := $(B)/vellum.iso
 HOST_TESTS := $(HOSTS:%=$(B)/host-%/test)
+# What the builds have all of, and what only those that are made for it.
+HOST_BASE  := $(filter mm/% tests/shared/test.c tests/host/main.c \
+              tests/host/sim%,$(HOST_SOURCES))
+HOST_SCHEDULE         := $(filter tests/host/schedule% %_schedule.c,\
+                         $(HOST_SOURCES))
+HOST_SOURCES_         := $(filter-out $(HOST_SCHEDULE),$(HOST_SOURCES))
+HOST_SOURCES_release  := $(HOST_SOURCES_)
+HOST_SOURCES_tsan     := $(HOST_BASE) $(filter %_threads.c,$(HOST_SOURCES))
+HOST_SOURCES_schedule := $(HOST_BASE) $(HOST_SCHEDULE)
 
 # What scripts/setup must find before anything is compiled.
 GROUP   := $(or $(if $(filter check,$(MAKECMDGOALS)),check),$\
@@ -113,7 +151,8 @@ $(B)/sources: FORCE
 	@echo "$$LIST" | cmp -s - $@ || echo "$$LIST" >$@
 
 # Other flags than last time: everything is compiled again.
-$(B)/flags: export FLAGS := $(CC) $(KCFLAGS) $(KLDFLAGS) $(NASM) $(HCFLAGS)
+$(B)/flags: export FLAGS := $(CC) $(KCFLAGS) $(KLDFLAGS) $(NASM) $(HCFLAGS) \
+                            $(SANITIZE) $(HCFLAGS_tsan) $(HLDFLAGS)
 $(B)/flags: FORCE
 	@mkdir -p $(@D)
 	@echo "$$FLAGS" | cmp -s - $@ || echo "$$FLAGS" >$@
@@ -151,18 +190,20 @@ $(KERNEL): $(B)/pass-1.elf $(B)/symbols-1.o
 	$(quiet)$(LD) $(KLDFLAGS) $(KERNEL_OBJECTS) $(B)/symbols-1.o -o $@
 	$(quiet)scripts/symbols --same $< $@
 
-# Host tests: build/host-gcc/test and so on; -release is without MM_DEBUG.
+# Host tests: build/host-gcc/test and so on, as told above. $(1) is the build,
+# $(2) its compiler, $(3) its kind.
 define host_rules
 $(B)/host-$(1)/%.c.o: %.c $(B)/flags | $(READY)
 	$$(call say,CC[$(1)],$$<)
 	@mkdir -p $$(@D)
-	$$(quiet)$(1:%-release=%) $$(HCFLAGS) \
-	    -DMM_DEBUG=$(if $(filter %-release,$(1)),0,1) -c $$< -o $$@
-$(B)/host-$(1)/test: $(HOST_SOURCES:%=$(B)/host-$(1)/%.o) $(B)/sources
+	$$(quiet)$(2) $$(HCFLAGS) $$(call SANITIZE_$(3),$$<) $(HCFLAGS_$(3)) \
+	    -c $$< -o $$@
+$(B)/host-$(1)/test: $(HOST_SOURCES_$(3):%=$(B)/host-$(1)/%.o) $(B)/sources
 	$$(call say,LINK,$$@)
-	$$(quiet)$(1:%-release=%) $$(SANITIZE) $$(filter %.o,$$^) -o $$@ -lpthread
+	$$(quiet)$(2) $(HLDFLAGS_$(3)) $$(filter %.o,$$^) -o $$@ $$(HLDFLAGS)
 endef
-$(foreach host,$(HOSTS),$(eval $(call host_rules,$(host))))
+$(foreach h,$(HOSTS),$(eval $(call host_rules,$(h),\
+    $(word 1,$(subst -, ,$(h))),$(word 2,$(subst -, ,$(h))))))
 
 $(ISO): $(KERNEL) iso/grub.cfg scripts/iso
 	$(call say,ISO,$@)

@@ -12,6 +12,13 @@
 #define LOW_MEMORY_END (1 * MiB)
 #define FIXED_MAX      16
 
+/*
+ * Where start-up code of CPUs may lie. Some firmware writes to the first 64
+ * KiB behind its map's back; above 640 KiB there is no RAM.
+ */
+#define LOW_PAGES_START (64 * KiB)
+#define LOW_PAGES_END   (640 * KiB)
+
 struct boot_info boot_info;
 
 static struct mb2 block;
@@ -155,28 +162,6 @@ static size_t sum_memory(void)
     return index;
 }
 
-enum mm_status boot_info_read(uint32_t magic, uint64_t physical)
-{
-    if (magic != MB2_LOADER_MAGIC) {
-        return MM_EINVAL;
-    }
-    if (physical >= LAYOUT_BOOT_MAPPED ||
-        mb2_open(phys_to_virt(paddr_of(physical)),
-                 LAYOUT_BOOT_MAPPED - physical, &block) != MM_OK) {
-        return MM_ERANGE;
-    }
-    boot_info.is_complete = mb2_is_complete(&block);
-    boot_info.command_line_bytes =
-        copy_text_tag(MB2_COMMAND_LINE, boot_info.command_line,
-                      sizeof(boot_info.command_line));
-    copy_text_tag(MB2_LOADER_NAME, boot_info.loader, sizeof(boot_info.loader));
-    copy_modules();
-    copy_rsdp();
-    copy_screen();
-    claim_all(physical);
-    return sum_memory() > 0 ? MM_OK : MM_ENOENT;
-}
-
 static bool module_claim(size_t index, struct memmap_claim *out)
 {
     struct mb2_module module;
@@ -209,6 +194,62 @@ static bool claim_at(const void *context, size_t index,
         return module_claim(index, out);
     }
     return mb2_memory(&block, index - boot_info.module_count, out);
+}
+
+/* Is the page at @page RAM, and claimed by nobody but the first fixed claim? */
+static bool is_free_low_page(uint64_t page)
+{
+    struct memmap_claim claim;
+    bool is_ram = false;
+
+    /* That one keeps all of low memory back: for this, too. */
+    for (size_t i = 1; claim_at(NULL, i, &claim); i++) {
+        uint64_t end;
+
+        if (!checked_add(claim.start, claim.length, &end)) {
+            end = UINT64_MAX;
+        }
+        if (claim.type == MEMMAP_USABLE) {
+            is_ram |= claim.start <= page && page + PAGE_BYTES <= end;
+        } else if (ranges_overlap(page, page + PAGE_BYTES, claim.start, end)) {
+            return false;
+        }
+    }
+    return is_ram;
+}
+
+static uint64_t find_low_page(void)
+{
+    for (uint64_t page = LOW_PAGES_START; page < LOW_PAGES_END;
+         page += PAGE_BYTES) {
+        if (is_free_low_page(page)) {
+            return page;
+        }
+    }
+    return 0;
+}
+
+enum mm_status boot_info_read(uint32_t magic, uint64_t physical)
+{
+    if (magic != MB2_LOADER_MAGIC) {
+        return MM_EINVAL;
+    }
+    if (physical >= LAYOUT_BOOT_MAPPED ||
+        mb2_open(phys_to_virt(paddr_of(physical)),
+                 LAYOUT_BOOT_MAPPED - physical, &block) != MM_OK) {
+        return MM_ERANGE;
+    }
+    boot_info.is_complete = mb2_is_complete(&block);
+    boot_info.command_line_bytes =
+        copy_text_tag(MB2_COMMAND_LINE, boot_info.command_line,
+                      sizeof(boot_info.command_line));
+    copy_text_tag(MB2_LOADER_NAME, boot_info.loader, sizeof(boot_info.loader));
+    copy_modules();
+    copy_rsdp();
+    copy_screen();
+    claim_all(physical);
+    boot_info.low_page = find_low_page();
+    return sum_memory() > 0 ? MM_OK : MM_ENOENT;
 }
 
 const struct memmap_source *boot_info_memory(void)

@@ -28,6 +28,7 @@ struct boot_info {
     uint8_t rsdp[BOOT_RSDP_MAX]; /* copy of ACPI's root pointer */
     size_t rsdp_bytes;           /* 0: none */
     uint64_t ram_bytes;          /* the firmware calls available */
+    uint64_t low_page;           /* free, below 640 KiB; 0: there is none */
     bool is_efi;
     bool is_complete; /* the block had its end tag */
 };

@@ -12,6 +12,7 @@
 #define CPUID_1_ECX_RDRAND      (UINT32_C(1) << 30)
 #define CPUID_1_ECX_HYPERVISOR  (UINT32_C(1) << 31)
 #define CPUID_1_EDX_MCE         (UINT32_C(1) << 7)
+#define CPUID_1_EDX_APIC        (UINT32_C(1) << 9)
 #define CPUID_1_EDX_MTRR        (UINT32_C(1) << 12)
 #define CPUID_1_EDX_PGE         (UINT32_C(1) << 13)
 #define CPUID_1_EDX_PAT         (UINT32_C(1) << 16)
@@ -21,6 +22,7 @@
 #define CPUID_7_EBX_SMAP        (UINT32_C(1) << 20)
 #define CPUID_7_ECX_UMIP        (UINT32_C(1) << 2)
 #define CPUID_7_ECX_LA57        (UINT32_C(1) << 16)
+#define CPUID_TOPOLOGY          UINT32_C(0xb)
 #define CPUID_EXTENDED          UINT32_C(0x80000000)
 #define CPUID_EXTENDED_FEATURES UINT32_C(0x80000001)
 #define CPUID_EXTENDED_1_EDX_NX (UINT32_C(1) << 20)
@@ -37,10 +39,10 @@
 struct cpu_features cpu_features;
 
 /* Zeroes for a leaf the processor does not have. */
-static struct cpuid read_leaf(uint32_t leaf)
+static struct cpuid read_leaf(const struct cpu_features *out, uint32_t leaf)
 {
-    uint32_t max = leaf >= CPUID_EXTENDED ? cpu_features.max_extended_leaf
-                                          : cpu_features.max_leaf;
+    uint32_t max =
+        leaf >= CPUID_EXTENDED ? out->max_extended_leaf : out->max_leaf;
 
     if (leaf > max) {
         return (struct cpuid){0};
@@ -48,35 +50,35 @@ static struct cpuid read_leaf(uint32_t leaf)
     return cpu_cpuid(leaf, 0);
 }
 
-static void read_vendor(void)
+static void read_vendor(struct cpu_features *out)
 {
     struct cpuid id = cpu_cpuid(0, 0);
 
-    cpu_features.max_leaf = id.eax;
-    memcpy(cpu_features.vendor, &id.ebx, 4);
-    memcpy(cpu_features.vendor + 4, &id.edx, 4);
-    memcpy(cpu_features.vendor + 8, &id.ecx, 4);
-    cpu_features.max_extended_leaf = cpu_cpuid(CPUID_EXTENDED, 0).eax;
+    out->max_leaf = id.eax;
+    memcpy(out->vendor, &id.ebx, 4);
+    memcpy(out->vendor + 4, &id.edx, 4);
+    memcpy(out->vendor + 8, &id.ecx, 4);
+    out->max_extended_leaf = cpu_cpuid(CPUID_EXTENDED, 0).eax;
 }
 
 /* The brand string is padded with blanks in front on many models. */
-static void read_brand(void)
+static void read_brand(struct cpu_features *out)
 {
-    char text[sizeof(cpu_features.brand)] = {0};
+    char text[sizeof(out->brand)] = {0};
     const char *start = text;
 
     for (uint32_t i = 0; i < CPUID_BRAND_LEAVES; i++) {
-        struct cpuid id = read_leaf(CPUID_BRAND + i);
+        struct cpuid id = read_leaf(out, CPUID_BRAND + i);
         memcpy(text + i * sizeof(id), &id, sizeof(id));
     }
     while (*start == ' ') {
         start++;
     }
-    memcpy(cpu_features.brand, start, strlen(start));
+    memcpy(out->brand, start, strlen(start));
 }
 
 /* [SDM-2A CPUID, "Processor Signature"] */
-static void read_signature(uint32_t eax)
+static void read_signature(struct cpu_features *out, uint32_t eax)
 {
     unsigned family = (eax >> 8) & 0xf;
     unsigned model = (eax >> 4) & 0xf;
@@ -87,54 +89,106 @@ static void read_signature(uint32_t eax)
     if (family == 0xf) {
         family += (eax >> 20) & 0xff;
     }
-    cpu_features.family = family;
-    cpu_features.model = model;
-    cpu_features.stepping = eax & 0xf;
+    out->family = family;
+    out->model = model;
+    out->stepping = eax & 0xf;
 }
 
-static void read_basic(void)
+static void read_basic(struct cpu_features *out)
 {
-    struct cpuid id = read_leaf(CPUID_FEATURES);
-    struct cpuid more = read_leaf(CPUID_STRUCTURED);
+    struct cpuid id = read_leaf(out, CPUID_FEATURES);
+    struct cpuid more = read_leaf(out, CPUID_STRUCTURED);
 
-    read_signature(id.eax);
-    cpu_features.apic_id = id.ebx >> 24;
-    cpu_features.has_pcid = (id.ecx & CPUID_1_ECX_PCID) != 0;
-    cpu_features.has_x2apic = (id.ecx & CPUID_1_ECX_X2APIC) != 0;
-    cpu_features.has_rdrand = (id.ecx & CPUID_1_ECX_RDRAND) != 0;
-    cpu_features.has_hypervisor = (id.ecx & CPUID_1_ECX_HYPERVISOR) != 0;
-    cpu_features.has_mce = (id.edx & CPUID_1_EDX_MCE) != 0;
-    cpu_features.has_mtrr = (id.edx & CPUID_1_EDX_MTRR) != 0;
-    cpu_features.has_pge = (id.edx & CPUID_1_EDX_PGE) != 0;
-    cpu_features.has_pat = (id.edx & CPUID_1_EDX_PAT) != 0;
-    cpu_features.has_smep = (more.ebx & CPUID_7_EBX_SMEP) != 0;
-    cpu_features.has_invpcid = (more.ebx & CPUID_7_EBX_INVPCID) != 0;
-    cpu_features.has_smap = (more.ebx & CPUID_7_EBX_SMAP) != 0;
-    cpu_features.has_umip = (more.ecx & CPUID_7_ECX_UMIP) != 0;
-    cpu_features.has_la57 = (more.ecx & CPUID_7_ECX_LA57) != 0;
+    read_signature(out, id.eax);
+    out->has_pcid = (id.ecx & CPUID_1_ECX_PCID) != 0;
+    out->has_apic = (id.edx & CPUID_1_EDX_APIC) != 0;
+    out->has_x2apic = (id.ecx & CPUID_1_ECX_X2APIC) != 0;
+    out->has_rdrand = (id.ecx & CPUID_1_ECX_RDRAND) != 0;
+    out->has_hypervisor = (id.ecx & CPUID_1_ECX_HYPERVISOR) != 0;
+    out->has_mce = (id.edx & CPUID_1_EDX_MCE) != 0;
+    out->has_mtrr = (id.edx & CPUID_1_EDX_MTRR) != 0;
+    out->has_pge = (id.edx & CPUID_1_EDX_PGE) != 0;
+    out->has_pat = (id.edx & CPUID_1_EDX_PAT) != 0;
+    out->has_smep = (more.ebx & CPUID_7_EBX_SMEP) != 0;
+    out->has_invpcid = (more.ebx & CPUID_7_EBX_INVPCID) != 0;
+    out->has_smap = (more.ebx & CPUID_7_EBX_SMAP) != 0;
+    out->has_umip = (more.ecx & CPUID_7_ECX_UMIP) != 0;
+    out->has_la57 = (more.ecx & CPUID_7_ECX_LA57) != 0;
 }
 
-static void read_extended(void)
+static void read_extended(struct cpu_features *out)
 {
-    struct cpuid id = read_leaf(CPUID_EXTENDED_FEATURES);
-    struct cpuid bits = read_leaf(CPUID_ADDRESS_BITS);
+    struct cpuid id = read_leaf(out, CPUID_EXTENDED_FEATURES);
+    struct cpuid bits = read_leaf(out, CPUID_ADDRESS_BITS);
 
-    cpu_features.has_nx = (id.edx & CPUID_EXTENDED_1_EDX_NX) != 0;
-    cpu_features.has_1g = (id.edx & CPUID_EXTENDED_1_EDX_1G) != 0;
-    cpu_features.physical_bits = bits.eax & 0xff;
-    cpu_features.linear_bits = (bits.eax >> 8) & 0xff;
-    if (cpu_features.physical_bits == 0) {
-        cpu_features.physical_bits = FALLBACK_PHYSICAL_BITS;
-        cpu_features.linear_bits = FALLBACK_LINEAR_BITS;
+    out->has_nx = (id.edx & CPUID_EXTENDED_1_EDX_NX) != 0;
+    out->has_1g = (id.edx & CPUID_EXTENDED_1_EDX_1G) != 0;
+    out->physical_bits = bits.eax & 0xff;
+    out->linear_bits = (bits.eax >> 8) & 0xff;
+    if (out->physical_bits == 0) {
+        out->physical_bits = FALLBACK_PHYSICAL_BITS;
+        out->linear_bits = FALLBACK_LINEAR_BITS;
     }
+}
+
+static void detect(struct cpu_features *out)
+{
+    read_vendor(out);
+    read_brand(out);
+    read_basic(out);
+    read_extended(out);
 }
 
 void cpu_detect(void)
 {
-    read_vendor();
-    read_brand();
-    read_basic();
-    read_extended();
+    detect(&cpu_features);
+}
+
+uint32_t cpu_apic_id_leaf(void)
+{
+    if (cpu_cpuid(0, 0).eax < CPUID_TOPOLOGY ||
+        cpu_cpuid(CPUID_TOPOLOGY, 0).ebx == 0) {
+        return CPUID_FEATURES;
+    }
+    return CPUID_TOPOLOGY;
+}
+
+uint32_t cpu_apic_id(void)
+{
+    uint32_t leaf = cpu_apic_id_leaf();
+    struct cpuid id = cpu_cpuid(leaf, 0);
+
+    return leaf == CPUID_TOPOLOGY ? id.edx : id.ebx >> 24;
+}
+
+bool cpu_find_difference(struct cpu_difference *out)
+{
+    const struct cpu_features *first = &cpu_features;
+    struct cpu_features mine = {0};
+
+    detect(&mine);
+    const struct cpu_difference feature[] = {
+        {"NX", mine.has_nx, first->has_nx},
+        {"pages of 1 GiB", mine.has_1g, first->has_1g},
+        {"PGE", mine.has_pge, first->has_pge},
+        {"PAT", mine.has_pat, first->has_pat},
+        {"PCID", mine.has_pcid, first->has_pcid},
+        {"INVPCID", mine.has_invpcid, first->has_invpcid},
+        {"SMEP", mine.has_smep, first->has_smep},
+        {"SMAP", mine.has_smap, first->has_smap},
+        {"UMIP", mine.has_umip, first->has_umip},
+        {"MCE", mine.has_mce, first->has_mce},
+        {"x2APIC", mine.has_x2apic, first->has_x2apic},
+        {"MAXPHYADDR", mine.physical_bits, first->physical_bits},
+    };
+
+    for (size_t i = 0; i < sizeof(feature) / sizeof(feature[0]); i++) {
+        if (feature[i].here != feature[i].there) {
+            *out = feature[i];
+            return true;
+        }
+    }
+    return false;
 }
 
 void cpu_protect(void)

@@ -28,7 +28,12 @@
 #define MSR_PAT           UINT32_C(0x277)
 #define MSR_MTRR_DEF_TYPE UINT32_C(0x2ff)
 #define MSR_EFER          UINT32_C(0xc0000080)
+#define MSR_GS_BASE       UINT32_C(0xc0000101)
+#define EFER_LMA          (UINT64_C(1) << 10) /* read only */
 #define EFER_NXE          (UINT64_C(1) << 11)
+
+/* Where struct percpu, to which GS points, has the processor's number. */
+#define CPU_GS_INDEX 8
 
 /* What this processor is and has; zero where CPUID does not say. */
 struct cpu_features {
@@ -37,7 +42,6 @@ struct cpu_features {
     unsigned family; /* with the extended parts added */
     unsigned model;
     unsigned stepping;
-    unsigned apic_id;
     unsigned physical_bits; /* MAXPHYADDR */
     unsigned linear_bits;
     uint32_t max_leaf;
@@ -53,6 +57,7 @@ struct cpu_features {
     bool has_smap;
     bool has_umip;
     bool has_la57;
+    bool has_apic;
     bool has_x2apic;
     bool has_rdrand;
     bool has_mce;
@@ -71,6 +76,25 @@ void cpu_detect(void);
  * Context: once a processor, after the IDT is loaded.
  */
 void cpu_protect(void);
+
+/*
+ * The id of this processor's local APIC, as it came out of reset: of 32 bits
+ * where CPUID has them, else of 8. Needs no cpu_detect().
+ */
+uint32_t cpu_apic_id(void);
+
+/* The CPUID leaf that says so: 0xb, id in EDX, or 1, id in EBX[31:24]. */
+uint32_t cpu_apic_id_leaf(void);
+
+/* In what a processor is not like the first. */
+struct cpu_difference {
+    const char *name; /* of a feature or register; NULL: in nothing */
+    uint64_t here;
+    uint64_t there; /* on the first */
+};
+
+/* Compare what this processor has with cpu_features. False: no difference. */
+bool cpu_find_difference(struct cpu_difference *out);
 
 /*
  * What cpu_rdtsc() counts here: "instructions" under QEMU's -icount, found
@@ -218,6 +242,22 @@ static inline void cpu_lidt(const struct cpu_table *table)
     __asm__ volatile("lidt %0" : : "m"(*table) : "memory");
 }
 
+static inline struct cpu_table cpu_read_gdt(void)
+{
+    struct cpu_table table;
+
+    __asm__ volatile("sgdt %0" : "=m"(table));
+    return table;
+}
+
+static inline struct cpu_table cpu_read_idt(void)
+{
+    struct cpu_table table;
+
+    __asm__ volatile("sidt %0" : "=m"(table));
+    return table;
+}
+
 static inline void cpu_ltr(uint16_t selector)
 {
     __asm__ volatile("ltr %0" : : "r"(selector) : "memory");
@@ -237,6 +277,26 @@ static inline void cpu_load_segments(uint16_t code, uint16_t data)
                      :
                      : "r"((uint64_t)code), "r"((uint32_t)data)
                      : "rax", "memory");
+}
+
+/*
+ * GS points to what this processor has for itself, always at the same: the
+ * compiler may read once for twice.
+ */
+static inline uint64_t cpu_read_gs64(uint64_t offset)
+{
+    uint64_t value;
+
+    __asm__("movq %%gs:(%1), %0" : "=r"(value) : "r"(offset));
+    return value;
+}
+
+static inline uint32_t cpu_gs_index(void)
+{
+    uint32_t value;
+
+    __asm__("movl %%gs:%c1, %0" : "=r"(value) : "i"(CPU_GS_INDEX));
+    return value;
 }
 
 static inline void cpu_irq_off(void)
@@ -277,6 +337,21 @@ static inline void cpu_wait_for_interrupt(void)
     __asm__ volatile("sti\n\thlt\n\tcli" : : : "memory");
 }
 
+/*
+ * One turn of a loop that waits for another CPU: take the interrupts that are
+ * pending, and go on with interrupts off. STI takes effect after one more
+ * instruction, which must not be PAUSE: QEMU 7.2 then forgets to let any in.
+ */
+static inline void cpu_irq_window(void)
+{
+    __asm__ volatile("sti\n\tnop\n\tpause\n\tcli" : : : "memory");
+}
+
+static inline void cpu_irq_on(void)
+{
+    __asm__ volatile("sti" : : : "memory");
+}
+
 static inline void cpu_halt(void)
 {
     __asm__ volatile("hlt" : : : "memory");
@@ -285,6 +360,16 @@ static inline void cpu_halt(void)
 static inline void cpu_pause(void)
 {
     __asm__ volatile("pause" : : : "memory");
+}
+
+/*
+ * Stores made before are seen by all before what follows: a WRMSR that sends
+ * an interrupt does not wait for them. [SDM-3A 11.12.3 "MSR Access in x2APIC
+ * Mode"]
+ */
+static inline void cpu_fence_before_wrmsr(void)
+{
+    __asm__ volatile("mfence\n\tlfence" : : : "memory");
 }
 
 static inline uint64_t cpu_rdtsc(void)

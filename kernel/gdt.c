@@ -4,6 +4,7 @@
 
 #include "kernel/cpu.h"
 #include "kernel/image.h"
+#include "kernel/percpu.h"
 
 /*
  * In 64-bit mode a segment is little more than a privilege level: base and
@@ -21,55 +22,45 @@
     (DESCRIPTOR_PRESENT | DESCRIPTOR_SEGMENT | DESCRIPTOR_WRITABLE |           \
      DESCRIPTOR_ACCESSED)
 
-/* [SDM-3A 8.7 "Task Management in 64-bit Mode"]; 32-bit words throughout. */
-struct tss {
-    uint32_t reserved0;
-    uint32_t rsp[3][2]; /* low, high */
-    uint32_t reserved1[2];
-    uint32_t ist[7][2];
-    uint32_t reserved2[2];
-    uint16_t reserved3;
-    uint16_t io_map; /* offset; at the limit = no map */
-};
-_Static_assert(sizeof(struct tss) == 104, "64-bit task state segment");
-
-static struct tss tss;
-static uint64_t gdt[5] = {
-    [GDT_KERNEL_CODE / 8] =
-        SEGMENT_COMMON | DESCRIPTOR_EXECUTABLE | DESCRIPTOR_LONG,
-    [GDT_KERNEL_DATA / 8] = SEGMENT_COMMON,
-    /* The TSS takes two places; gdt_init() knows its address. */
-};
-
-static void set_ist(enum gdt_ist ist, enum image_stack stack)
+static void set_ist(struct tss *tss, enum gdt_ist ist, vaddr_t end)
 {
-    vaddr_t end = image_stack_end(stack);
-
-    tss.ist[ist - 1][0] = (uint32_t)end;
-    tss.ist[ist - 1][1] = (uint32_t)(end >> 32);
+    tss->ist[ist - 1][0] = (uint32_t)end;
+    tss->ist[ist - 1][1] = (uint32_t)(end >> 32);
 }
 
-/* Base and limit lie in pieces. [SDM-3A 8.2.3 "TSS Descriptor in 64-bit mode"]
+static void fill_tss(struct tss *tss, const vaddr_t *stack_end)
+{
+    *tss = (struct tss){.io_map = sizeof(*tss)};
+    set_ist(tss, IST_DOUBLE_FAULT, stack_end[STACK_DOUBLE_FAULT]);
+    set_ist(tss, IST_NMI, stack_end[STACK_NMI]);
+    set_ist(tss, IST_MACHINE_CHECK, stack_end[STACK_MACHINE_CHECK]);
+}
+
+/*
+ * LTR marks the TSS as busy, here and in no other table. Base and limit lie
+ * in pieces. [SDM-3A 8.2.3 "TSS Descriptor in 64-bit mode"]
  */
-static void set_tss_descriptor(void)
+static void fill_entries(struct gdt *gdt)
 {
-    uint64_t base = (uint64_t)(uintptr_t)&tss;
-    uint64_t limit = sizeof(tss) - 1;
+    uint64_t base = (uint64_t)(uintptr_t)&gdt->tss;
+    uint64_t limit = sizeof(gdt->tss) - 1;
 
-    gdt[GDT_TSS / 8] = DESCRIPTOR_PRESENT | DESCRIPTOR_TSS | limit |
-                       (base & 0xffffff) << 16 | (base >> 24 & 0xff) << 56;
-    gdt[GDT_TSS / 8 + 1] = base >> 32;
+    gdt->entry[GDT_KERNEL_CODE / 8] =
+        SEGMENT_COMMON | DESCRIPTOR_EXECUTABLE | DESCRIPTOR_LONG;
+    gdt->entry[GDT_KERNEL_DATA / 8] = SEGMENT_COMMON;
+    gdt->entry[GDT_TSS / 8] = DESCRIPTOR_PRESENT | DESCRIPTOR_TSS | limit |
+                              (base & 0xffffff) << 16 |
+                              (base >> 24 & 0xff) << 56;
+    gdt->entry[GDT_TSS / 8 + 1] = base >> 32;
 }
 
-void gdt_init(void)
+void gdt_init(struct gdt *gdt, const vaddr_t *stack_end)
 {
-    struct cpu_table table = {sizeof(gdt) - 1, (uint64_t)(uintptr_t)gdt};
+    struct cpu_table table = {sizeof(gdt->entry) - 1,
+                              (uint64_t)(uintptr_t)gdt->entry};
 
-    tss.io_map = sizeof(tss);
-    set_ist(IST_DOUBLE_FAULT, STACK_DOUBLE_FAULT);
-    set_ist(IST_NMI, STACK_NMI);
-    set_ist(IST_MACHINE_CHECK, STACK_MACHINE_CHECK);
-    set_tss_descriptor();
+    fill_tss(&gdt->tss, stack_end);
+    fill_entries(gdt);
     cpu_lgdt(&table);
     cpu_load_segments(GDT_KERNEL_CODE, GDT_KERNEL_DATA);
     cpu_ltr(GDT_TSS);
@@ -77,10 +68,10 @@ void gdt_init(void)
 
 vaddr_t gdt_address(void)
 {
-    return (vaddr_t)gdt;
+    return (vaddr_t)percpu_this()->gdt.entry;
 }
 
 vaddr_t gdt_tss_address(void)
 {
-    return (vaddr_t)&tss;
+    return (vaddr_t)&percpu_this()->gdt.tss;
 }

@@ -2,6 +2,7 @@
 /* irq: the two 8259 controllers and the timer, to wake a waiting CPU. */
 #include "kernel/irq.h"
 
+#include "kernel/apic.h"
 #include "kernel/console/console.h"
 #include "kernel/cpu.h"
 
@@ -19,11 +20,15 @@
 #define PIC_LINE_SPURIOUS  7 /* of each controller */
 
 /* Intel 8254: channel 0, both bytes, mode 2 (rate generator). */
-#define PIT_CHANNEL0 0x40
-#define PIT_COMMAND  0x43
-#define PIT_CH0_RATE 0x34
-#define PIT_HZ       1193182
-#define PIT_DIVISOR  (PIT_HZ / IRQ_TIMER_HZ)
+#define PIT_CHANNEL0  0x40
+#define PIT_COMMAND   0x43
+#define PIT_CH0_RATE  0x34
+#define PIT_CH0_LATCH 0x00
+#define PIT_HZ        1193182
+#define PIT_DIVISOR   (PIT_HZ / IRQ_TIMER_HZ)
+
+/* Looks at the counter that surely take a microsecond. */
+#define LOOKS_A_MICROSECOND 100
 
 #define LINE_TIMER    0
 #define LINE_KEYBOARD 1
@@ -54,6 +59,32 @@ void irq_init(void)
     cpu_out8(PIT_CHANNEL0, (uint8_t)(PIT_DIVISOR >> 8));
 }
 
+/* The counter of channel 0, which runs down from PIT_DIVISOR. */
+static unsigned read_counter(void)
+{
+    cpu_out8(PIT_COMMAND, PIT_CH0_LATCH);
+    unsigned low = cpu_in8(PIT_CHANNEL0);
+    return low | (unsigned)cpu_in8(PIT_CHANNEL0) << 8;
+}
+
+/* Of whole turns between two looks none is counted: more time has passed. */
+void irq_delay(unsigned microseconds)
+{
+    uint64_t wanted = (uint64_t)microseconds * PIT_HZ / 1000000 + 1;
+    uint64_t looks = (uint64_t)microseconds * LOOKS_A_MICROSECOND;
+    uint64_t passed = 0;
+    unsigned last = read_counter();
+
+    for (; passed < wanted && looks > 0; looks--) {
+        cpu_pause();
+        unsigned now = read_counter();
+        if (now <= PIT_DIVISOR) {
+            passed += last >= now ? last - now : last + PIT_DIVISOR - now;
+            last = now;
+        }
+    }
+}
+
 /*
  * A line that falls before the CPU asks arrives as line 7 with no bit in
  * service; it must not be acknowledged. [8259A "Interrupt Sequence"]
@@ -69,12 +100,31 @@ static bool is_spurious(unsigned line)
     return (cpu_in8(command) & (1 << PIC_LINE_SPURIOUS)) == 0;
 }
 
+/* Return: whether @vector is one that processors send each other. */
+static bool handle_apic(unsigned vector)
+{
+    if (!apic_is_on()) {
+        return false;
+    }
+    switch (vector) {
+    case APIC_VECTOR_WAKE: /* that it has come is all */
+        apic_end_interrupt();
+        return true;
+    case APIC_VECTOR_SPURIOUS:
+        return true;
+    default:
+        return false;
+    }
+}
+
 void irq_handle(unsigned vector)
 {
     unsigned line = vector - IRQ_VECTOR;
 
     if (line >= IRQ_LINES) {
-        printk("unexpected interrupt: vector %u\n", vector);
+        if (!handle_apic(vector)) {
+            printk("unexpected interrupt: vector %u\n", vector);
+        }
         return;
     }
     bool spurious = is_spurious(line);

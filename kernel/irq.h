@@ -19,6 +19,12 @@
  */
 void irq_init(void);
 
+/*
+ * Let at least so much time pass, by the timer's counter: needs no interrupt.
+ * A counter that stands still ends it late, but ends it.
+ */
+void irq_delay(unsigned microseconds);
+
 /* Acknowledge; the devices themselves are polled by whoever waits. */
 void irq_handle(unsigned vector);
 

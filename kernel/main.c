@@ -9,6 +9,8 @@
 #include "kernel/irq.h"
 #include "kernel/memory.h"
 #include "kernel/panic.h"
+#include "kernel/percpu.h"
+#include "kernel/smp.h"
 #include "kernel/trap.h"
 
 uint64_t kernel_start_clock;
@@ -45,12 +47,13 @@ static void read_boot_info(uint32_t magic, uint64_t physical)
 MM_NORETURN void kernel_main(uint32_t magic, uint64_t boot_information)
 {
     kernel_start_clock = cpu_rdtsc();
+    percpu_init();
     console_init();
     printk(KERNEL_NAME "\n");
 
     /* From here on a mistake is a report and not a reset. */
     cpu_detect();
-    gdt_init();
+    gdt_init(&percpu_this()->gdt, percpu_this()->stack_end);
     trap_init();
     cpu_protect();
     irq_init();
@@ -59,6 +62,8 @@ MM_NORETURN void kernel_main(uint32_t magic, uint64_t boot_information)
     printk("loaded by %s: %s\n", boot_info.loader, boot_info.command_line);
     printk("CPU: %s %s\n", cpu_features.vendor, cpu_features.brand);
 
+    smp_find();
     memory_init();
+    smp_start();
     kernel_run();
 }

@@ -13,6 +13,7 @@
 #include "kernel/image.h"
 #include "kernel/layout.h"
 #include "kernel/panic.h"
+#include "kernel/tlb_option.h"
 #include "kernel/trap.h"
 
 /* With less than this, tables, metadata and heap have no room. */
@@ -172,6 +173,7 @@ static struct mm_config config_of(void)
         .kmap_start = LAYOUT_KMAP,
         .kmap_end = LAYOUT_KMAP_END,
         .record_start = LAYOUT_RECORDS,
+        .tlb_parts = tlb_option_parts(),
     };
 
     list_segments();

@@ -7,10 +7,9 @@
 #include "kernel/cpu.h"
 #include "kernel/layout.h"
 
-/* One processor for now. */
 static inline unsigned port_cpu(void)
 {
-    return 0;
+    return cpu_gs_index();
 }
 
 static inline uint64_t port_irq_save(void)

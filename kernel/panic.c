@@ -1,6 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /* panic: the last words, and the way the calls came. */
+/*
+ * Locking  The first processor to fail has the last words; it takes `owner` by
+ *          compare-exchange, and stops the others by NMI, whatever they are
+ *          doing. Who fails meanwhile stops by itself, silently: one report
+ *          can be read, two at once cannot.
+ */
 #include "kernel/panic.h"
+
+#include <limits.h>
+#include <stdatomic.h>
 
 #include "base/bits.h"
 #include "kernel/cmdline.h"
@@ -10,20 +19,49 @@
 #include "kernel/image.h"
 #include "kernel/kernel.h"
 #include "kernel/memory.h"
+#include "kernel/percpu.h"
 #include "kernel/report.h"
 #include "kernel/shutdown.h"
+#include "kernel/smp.h"
 #include "kernel/symbols.h"
 #include "kernel/trap.h"
 
 #define BACKTRACE_LINES 24
 #define BACKTRACE_STEPS 4096 /* a stack has fewer frames */
 
-/* 0: all is well; 1: last words; more: the last words failed, too. */
+#define NOBODY UINT_MAX
+
+/* (A) the CPU that says the last words */
+static _Atomic unsigned owner = NOBODY;
+
+/* (owner) 1: last words; more: the last words failed, too. */
 static unsigned depth;
+
+static unsigned who(void)
+{
+    return atomic_load_explicit(&owner, memory_order_acquire);
+}
 
 bool panic_is_active(void)
 {
-    return depth > 0;
+    return who() != NOBODY;
+}
+
+bool panic_is_mine(void)
+{
+    return who() == percpu_this()->index;
+}
+
+/* True on one CPU, however often it asks. */
+static bool take_the_word(void)
+{
+    unsigned expected = NOBODY;
+    unsigned me = percpu_this()->index;
+
+    return atomic_compare_exchange_strong_explicit(&owner, &expected, me,
+                                                   memory_order_acq_rel,
+                                                   memory_order_acquire) ||
+           expected == me;
 }
 
 MM_NORETURN static void stop(void)
@@ -58,11 +96,21 @@ static void begin(const struct cause *cause)
     static struct cause first;
 
     cpu_irq_off();
+    if (!take_the_word()) {
+        smp_stop();
+    }
     depth++;
     if (depth == 1) {
         first = *cause;
         trap_share_stack();
+        unsigned running = smp_count();
+        smp_stop_others();
+        console_take_over();
         memory_show_screen();
+        if (running > 1) {
+            printk("\nCPU %u of %u reports; the others are stopped\n",
+                   percpu_this()->index, running);
+        }
         return;
     }
     if (depth == 2) {

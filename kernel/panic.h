@@ -19,8 +19,9 @@ MM_NORETURN void give_up(const char *format, ...) MM_PRINTF(1, 2);
 /* An exception nobody could resolve: report_exception(), then stop. */
 MM_NORETURN void panic_exception(const struct trap_frame *frame);
 
-/* Is the kernel saying its last words? */
+/* Is the kernel saying its last words? Then: is it this CPU that says them? */
 bool panic_is_active(void);
+bool panic_is_mine(void);
 
 /*
  * Print the calls that led to the frame @rbp points at, innermost first.

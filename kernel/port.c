@@ -3,29 +3,40 @@
 #include <mm/port.h>
 
 #include <stdarg.h>
+#include "base/check.h"
+#include "kernel/apic.h"
 #include "kernel/cmdline.h"
 #include "kernel/console/console.h"
 #include "kernel/cpu.h"
 #include "kernel/lib/format.h"
 #include "kernel/panic.h"
+#include "kernel/percpu.h"
+#include "kernel/smp.h"
 #include "tests/shared/test.h"
 
 #define BUG_TEXT_MAX 512
+#define LOG_TEXT_MAX (PRINTK_MAX - 8) /* with what stands around it */
 
 unsigned port_cpu_count(void)
 {
-    return 1;
+    return smp_possible();
+}
+
+void port_send_tlb_interrupt(unsigned cpu)
+{
+    ASSERT(smp_may_wait()); /* who sends this waits for the answer */
+    apic_send(percpu_of(cpu)->apic_id, APIC_VECTOR_TLB);
 }
 
 void port_log(const char *format, ...)
 {
+    char text[LOG_TEXT_MAX];
     va_list arguments;
 
-    printk("mm: ");
     va_start(arguments, format);
-    printk_list(format, arguments);
+    kvsnprintf(text, sizeof(text), format, arguments);
     va_end(arguments);
-    printk("\n");
+    printk("mm: %s\n", text); /* in one piece: others print, too */
 }
 
 /* A test expects it, the command line tolerates it, or it is the end. */

@@ -4,6 +4,8 @@
 
 #include <mm/fault.h>
 #include <mm/mm.h>
+#include "base/check.h"
+#include "kernel/apic.h"
 #include "kernel/console/console.h"
 #include "kernel/cpu.h"
 #include "kernel/fixup.h"
@@ -11,6 +13,8 @@
 #include "kernel/irq.h"
 #include "kernel/lib/string.h"
 #include "kernel/panic.h"
+#include "kernel/percpu.h"
+#include "kernel/smp.h"
 
 /* [SDM-3A 6.14.1 "64-Bit Mode IDT"] */
 struct gate {
@@ -29,6 +33,7 @@ _Static_assert(sizeof(struct gate) == 16, "64-bit gate");
 
 /* trap_entry.asm: the entry points, and whether CLAC exists there. */
 extern const uint64_t trap_entries[TRAP_VECTORS];
+void trap_entry_tlb(void);
 extern bool trap_clears_ac;
 bool trap_clears_ac;
 
@@ -87,12 +92,19 @@ static enum gdt_ist stack_of(unsigned vector)
     }
 }
 
-void trap_init(void)
+void trap_load(void)
 {
     struct cpu_table table = {sizeof(idt) - 1, (uint64_t)(uintptr_t)idt};
 
+    cpu_lidt(&table);
+}
+
+void trap_init(void)
+{
     for (unsigned vector = 0; vector < TRAP_VECTORS; vector++) {
-        uint64_t entry = trap_entries[vector];
+        uint64_t entry = vector == APIC_VECTOR_TLB
+                             ? (uint64_t)(uintptr_t)trap_entry_tlb
+                             : trap_entries[vector];
         idt[vector] = (struct gate){
             .offset_low = (uint16_t)entry,
             .selector = GDT_KERNEL_CODE,
@@ -103,7 +115,7 @@ void trap_init(void)
         };
     }
     trap_clears_ac = cpu_features.has_smap;
-    cpu_lidt(&table);
+    trap_load();
 }
 
 vaddr_t trap_idt_address(void)
@@ -131,22 +143,27 @@ struct walk_rules trap_rules(uint64_t rflags)
 /*
  * The tables allow the access, a TLB may have said otherwise: is it worth
  * another try? Not if it has come back with the same registers TRAP_RETRIES
- * times, and not if what forbids it stands in no page table.
+ * times and nothing came in between, and not if what forbids it stands in no
+ * page table. With nothing in between: other CPUs may keep a promise before
+ * this one time and again, but to be asked for it anew, this one must have been
+ * interrupted.
  */
 static bool can_retry(const struct trap_frame *frame)
 {
-    static struct trap_frame last;
-    static unsigned retries;
+    struct percpu *cpu = percpu_this();
+    struct trap_retry *retry = &cpu->retry;
 
     if ((frame->error & (FAULT_PK | FAULT_SS)) != 0) {
         return false;
     }
-    if (memcmp(frame, &last, sizeof(last)) != 0) {
-        last = *frame;
-        retries = 0;
+    if (cpu->traps != retry->trap + 1 ||
+        memcmp(frame, &retry->last, sizeof(retry->last)) != 0) {
+        retry->last = *frame;
+        retry->count = 0;
     }
-    retries++;
-    return retries <= TRAP_RETRIES;
+    retry->trap = cpu->traps;
+    retry->count++;
+    return retry->count <= TRAP_RETRIES;
 }
 
 /* True if the access can be tried again. */
@@ -168,14 +185,27 @@ static bool resolve_page_fault(const struct trap_frame *frame)
            (result == FAULT_SPURIOUS && can_retry(frame));
 }
 
-void trap_dispatch(struct trap_frame *frame)
+/* Gates turn interrupts off, and no handler turns them on. */
+static void take_interrupt(unsigned vector)
 {
-    if (frame->vector >= TRAP_EXCEPTIONS) {
-        irq_handle((unsigned)frame->vector);
+    struct percpu *cpu = percpu_this();
+
+    ASSERT(cpu->irq_depth == 0);
+    cpu->irq_depth++;
+    irq_handle(vector);
+    cpu->irq_depth--;
+}
+
+/* Is the NMI one that was sent, or one that a report should not mind? */
+static bool resolve_nmi(void)
+{
+    return smp_take_nmi() || panic_is_active();
+}
+
+static void take_exception(struct trap_frame *frame)
+{
+    if (frame->vector == TRAP_NMI && resolve_nmi()) {
         return;
-    }
-    if (frame->vector == TRAP_NMI && panic_is_active()) {
-        return; /* the report that is going on says more */
     }
     if (frame->vector == TRAP_PAGE && resolve_page_fault(frame)) {
         return;
@@ -188,4 +218,21 @@ void trap_dispatch(struct trap_frame *frame)
         return;
     }
     panic_exception(frame);
+}
+
+void trap_dispatch(struct trap_frame *frame)
+{
+    struct percpu *cpu = percpu_this();
+    unsigned nmi =
+        frame->vector == TRAP_NMI || frame->vector == TRAP_MACHINE_CHECK ? 1
+                                                                         : 0;
+
+    cpu->traps++;
+    if (frame->vector >= TRAP_EXCEPTIONS) {
+        take_interrupt((unsigned)frame->vector);
+        return;
+    }
+    cpu->nmi_depth += nmi;
+    take_exception(frame);
+    cpu->nmi_depth -= nmi;
 }

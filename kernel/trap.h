@@ -52,8 +52,11 @@ struct trap_frame {
 };
 _Static_assert(sizeof(struct trap_frame) == 23 * 8, "trap_entry.asm pushes");
 
-/* Fill and load the IDT. After gdt_init(). */
+/* Fill the IDT and load it on the first processor. After gdt_init(). */
 void trap_init(void);
+
+/* Load it on another one. */
+void trap_load(void);
 
 vaddr_t trap_idt_address(void);
 
@@ -68,6 +71,13 @@ struct walk_rules trap_rules(uint64_t rflags);
  * have happened in between.
  */
 #define TRAP_RETRIES 8
+
+/* What a processor remembers for that. */
+struct trap_retry {
+    struct trap_frame last;
+    unsigned count; /* tries of it */
+    uint64_t trap;  /* number of the latest, among all traps here */
+};
 
 /*
  * From now on an NMI uses the stack that it finds, so that the next one does

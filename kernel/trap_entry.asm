@@ -6,10 +6,14 @@
 ;   CPU pushes     ss rsp rflags cs rip [error code]
 ;   entry_N        0 (where there is no error code), N
 ;   trap_common    all general registers and CR2; calls trap_dispatch(frame)
+;   entry_tlb      the same for one interrupt that must be fast: nobody looks
+;                  at its frame, so it keeps what a C function may change
 
 extern trap_dispatch
 extern trap_clears_ac
+extern smp_take_tlb_interrupt
 global trap_entries
+global trap_entry_tlb
 
 section .text
 
@@ -29,6 +33,35 @@ entry_ %+ vector:
     jmp trap_common
     %assign vector vector + 1
 %endrep
+
+; 5 words of the CPU and 9 of these: RSP is aligned for the call.
+align 16
+trap_entry_tlb:
+    push rax
+    push rcx
+    push rdx
+    push rsi
+    push rdi
+    push r8
+    push r9
+    push r10
+    push r11
+    cld                             ; both as in trap_common
+    cmp byte [rel trap_clears_ac], 0
+    je .no_smap
+    clac
+.no_smap:
+    call smp_take_tlb_interrupt
+    pop r11
+    pop r10
+    pop r9
+    pop r8
+    pop rdi
+    pop rsi
+    pop rdx
+    pop rcx
+    pop rax
+    iretq
 
 trap_common:
     push rax

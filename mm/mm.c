@@ -147,7 +147,7 @@ static enum mm_status start_tables(const struct mm_config *config)
     struct audit_refusal refusal;
 
     pt_setup(&config->features);
-    tlb_init();
+    tlb_init(config->tlb_parts);
     kernel_root = early_table((void *)config);
     if (pfn_is_none(kernel_root)) {
         return MM_ENOMEM;
@@ -165,7 +165,7 @@ static enum mm_status start_tables(const struct mm_config *config)
         return MM_EFAULT;
     }
     tlb_space_init(&pt_kernel.tlb, pfn_to_phys(kernel_root), true);
-    tlb_switch(&pt_kernel.tlb);
+    tlb_cpu_online();
     return MM_OK;
 }
 

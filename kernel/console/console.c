@@ -1,6 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /* console: one stream of text to log, serial port and screen; and input. */
+/*
+ * Locking  `holder` is the CPU that prints. It may come again, from an
+ *          interrupt, an NMI or a fault: it passes. While it prints it waits
+ *          for no other CPU, and no handler of an interrupt does, so those
+ *          that wait for it make no circle.
+ */
 #include "kernel/console/console.h"
+
+#include <limits.h>
+#include <stdatomic.h>
 
 #include "kernel/console/keyboard.h"
 #include "kernel/console/screen.h"
@@ -8,22 +17,93 @@
 #include "kernel/cpu.h"
 #include "kernel/lib/format.h"
 #include "kernel/lib/string.h"
+#include "kernel/panic.h"
+#include "kernel/percpu.h"
+
+#define NOBODY UINT_MAX
+
+static _Atomic unsigned holder = NOBODY; /* (A) */
+
+/* (holder) Who wrote the last line; NOBODY once it has an end. */
+static unsigned unfinished = NOBODY;
 
 void console_init(void)
 {
     serial_init();
 }
 
-void console_show(const char *text, size_t length)
+/* --- who prints ----------------------------------------------------------- */
+
+static bool try_to_enter(void)
+{
+    unsigned expected = NOBODY;
+
+    /* Acquire: pairs with the release in console_leave(). */
+    return atomic_compare_exchange_weak_explicit(
+        &holder, &expected, percpu_this()->index, memory_order_acquire,
+        memory_order_relaxed);
+}
+
+bool console_enter(void)
+{
+    if (atomic_load_explicit(&holder, memory_order_relaxed) ==
+        percpu_this()->index) {
+        return false;
+    }
+    /* Once there are last words, who does not say them is about to stop. */
+    while (!try_to_enter() && !panic_is_active()) {
+        cpu_pause();
+    }
+    return true;
+}
+
+void console_leave(bool is_outermost)
+{
+    if (is_outermost) {
+        atomic_store_explicit(&holder, NOBODY, memory_order_release);
+    }
+}
+
+void console_take_over(void)
+{
+    atomic_store_explicit(&holder, percpu_this()->index, memory_order_relaxed);
+}
+
+/* --- printing ------------------------------------------------------------- */
+
+static void show(const char *text, size_t length)
 {
     serial_write(text, length);
     screen_write(text, length);
 }
 
-void console_write(const char *text, size_t length)
+void console_show(const char *text, size_t length)
+{
+    bool is_outermost = console_enter();
+
+    show(text, length);
+    console_leave(is_outermost);
+}
+
+static void write(const char *text, size_t length)
 {
     log_write(text, length);
-    console_show(text, length);
+    show(text, length);
+}
+
+void console_write(const char *text, size_t length)
+{
+    unsigned me = percpu_this()->index;
+    bool is_outermost = console_enter();
+
+    if (unfinished != NOBODY && unfinished != me) {
+        write("\n", 1);
+    }
+    if (length > 0) {
+        write(text, length);
+        unfinished = text[length - 1] == '\n' ? NOBODY : me;
+    }
+    console_leave(is_outermost);
 }
 
 void printk_list(const char *format, va_list arguments)

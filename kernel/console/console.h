@@ -31,6 +31,19 @@ int console_getchar_nonblocking(void);
 /* Wait for it, asleep. Context: interrupts are turned on while it waits. */
 int console_getchar(void);
 
+/*
+ * Lines of different CPUs do not mix: each write comes out in one piece, and
+ * one behind another CPU's unfinished line begins a new one. For writes that
+ * belong together: between these two, others wait. Nests.
+ * Context: any; on a CPU that is interrupted while it prints, the interrupting
+ * text comes out at once.
+ */
+bool console_enter(void);
+void console_leave(bool is_outermost);
+
+/* For last words: the others are stopped, also in the middle of a line. */
+void console_take_over(void);
+
 /* --- the log: the latest 64 KiB of everything printed --------------------- */
 
 void log_write(const char *text, size_t length);

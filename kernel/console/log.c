@@ -17,6 +17,7 @@ void log_write(const char *text, size_t length)
 
 void log_read(void (*write)(const char *text, size_t length))
 {
+    bool is_outermost = console_enter();
     uint64_t end = written; /* what @write itself logs is not read */
     uint64_t start = end > LOG_BYTES ? end - LOG_BYTES : 0;
     uint64_t first = start % LOG_BYTES;
@@ -26,7 +27,8 @@ void log_read(void (*write)(const char *text, size_t length))
     if (length > until_edge) {
         write(ring + first, until_edge);
         write(ring, length - until_edge);
-        return;
+    } else {
+        write(ring + first, length);
     }
-    write(ring + first, length);
+    console_leave(is_outermost);
 }

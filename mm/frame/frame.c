@@ -461,6 +461,9 @@ pfn_t frame_alloc_metadata(void)
         count_failure();
         return PFN_NONE;
     }
+    if (MM_DEBUG && record_exists(pfn)) {
+        frame_check_stamps(pfn, 0);
+    }
     zero_frames(pfn, 0);
     uint64_t irq = port_irq_save();
     this_cpu()->metadata++;

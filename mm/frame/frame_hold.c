@@ -24,6 +24,22 @@ static struct frame_record *live_record(pfn_t pfn)
     return is_live ? record : NULL;
 }
 
+/* --- stamps -------------------------------------------------------------- */
+
+void (*frame_check_reuse)(pfn_t pfn, uint64_t stamp);
+
+void frame_check_stamps(pfn_t pfn, unsigned order)
+{
+    for (uint64_t i = 0; i < UINT64_C(1) << order; i++) {
+        struct frame_record *record = record_of(pfn_add(pfn, i));
+
+        if (record_is_stamped(record)) {
+            frame_check_reuse(pfn_add(pfn, i), record->owner);
+            record_stamp(record, 0);
+        }
+    }
+}
+
 /* --- holders ------------------------------------------------------------- */
 
 void frame_ref(pfn_t pfn)

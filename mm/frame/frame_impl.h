@@ -77,9 +77,15 @@ static inline uint32_t record_refs(const struct frame_record *record)
     return atomic_load_explicit(&record->refs, memory_order_relaxed);
 }
 
+/* Ask about the stamps of a block that is handed out, and remove them. */
+void frame_check_stamps(pfn_t pfn, unsigned order);
+
 static inline void frame_begin_record(pfn_t pfn, unsigned order,
                                       enum frame_type type)
 {
+    if (MM_DEBUG) {
+        frame_check_stamps(pfn, order);
+    }
     /* As one: two stores. Nobody else has a reason to look at it now. */
     *record_of(pfn) = (struct frame_record){
         .refs = 1, .type = (uint8_t)type, .order = (uint8_t)order};
@@ -87,7 +93,13 @@ static inline void frame_begin_record(pfn_t pfn, unsigned order,
 
 static inline void frame_end_record(struct frame_record *record)
 {
+    bool is_stamped = MM_DEBUG && record_is_stamped(record);
+    uint64_t stamp = is_stamped ? record->owner : 0;
+
     *record = (struct frame_record){.type = FRAME_NONE};
+    if (is_stamped) {
+        record_stamp(record, stamp);
+    }
 }
 
 /* Type of the block of @order with one holder, or FRAME_NONE if it is none. */

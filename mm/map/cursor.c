@@ -124,7 +124,8 @@ static pte_t part_of(pte_t entry, unsigned level, unsigned index)
  * The new table says the same, so nothing changes for a reader; a TLB may
  * hold the large and a small translation of an address at once, which is
  * defined as long as they agree [SDM-3A 4.10.2.3 "Details of TLB Use"]; the
- * batch forgets the large one.
+ * batch forgets the large one. Some processors have errata here, of which this
+ * takes no account (AMD family 10h number 383, Intel's multihit of ITLBs).
  */
 enum mm_status cursor_split(struct pt_cursor *cursor)
 {

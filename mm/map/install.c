@@ -145,7 +145,6 @@ enum mm_status pt_adopt(struct pt *pt, pfn_t root, bool is_kernel)
     lock_init(&pt->lock, LOCK_RANK_TABLES);
     pt->root = root;
     pt->is_kernel = is_kernel;
-    tlb_space_init(&pt->tlb, pfn_to_phys(root), is_kernel);
     scan_init(&scan, root, top, 0, 0);
     while (status == MM_OK && (event = scan_next(&scan)) != SCAN_END) {
         if (event == SCAN_ENTRY && pte_is_table(scan.entry, scan.at) &&
@@ -186,7 +185,7 @@ void pt_fini(struct pt *pt)
     vaddr_t end = UINT64_C(1) << (pte_shift(pt_features.levels) - 1);
     vaddr_t at = PAGE_BYTES;
 
-    ASSERT(!tlb_is_loaded(&pt->tlb));
+    tlb_space_fini(&pt->tlb);
     while (at < end) {
         struct tlb_batch batch;
         struct pt_cursor cursor;
@@ -200,7 +199,6 @@ void pt_fini(struct pt *pt)
         tlb_commit(&batch);
     }
     ASSERT(atomic_load_explicit(&pt->tables, memory_order_relaxed) == 1);
-    /* Loaded nowhere, so nothing has to be invalidated first. */
     record_of(pt->root)->owner = 0;
     frame_unref(pt->root);
     pt->root = PFN_NONE;

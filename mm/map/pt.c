@@ -17,7 +17,7 @@
  *
  * Locking   By the cursor. pt_lookup() takes none: with interrupts off a
  *           table it reads cannot be released under it, because release waits
- *           for this processor.
+ *           for this processor (tlb_shoot.c, Grace period).
  *
  * Cost      O(entries touched); memory only for tables.
  */
@@ -48,6 +48,16 @@ static bool in_range(const struct pt_cursor *cursor, vaddr_t start,
     return bytes > 0 && is_aligned(start | bytes, PAGE_BYTES) &&
            start >= cursor->start && start <= cursor->end &&
            bytes <= cursor->end - start;
+}
+
+/*
+ * What is said of the kernel's pages holds for every PCID: one INVLPG must
+ * reach them all, so they are global.
+ */
+static struct pt_attr in_tables(const struct pt *pt, struct pt_attr attr)
+{
+    attr.flags |= pt->is_kernel ? PT_GLOBAL : 0;
+    return attr;
 }
 
 /* Rights that make sense together, in these tables (I4). */
@@ -262,7 +272,7 @@ enum mm_status pt_map(struct pt_cursor *cursor, vaddr_t address, pfn_t pfn,
     if ((attr.flags & PT_OWNED) && !can_own(address, pfn, bytes)) {
         return MM_EINVAL;
     }
-    struct filling filling = fill_with_frames(pfn, attr);
+    struct filling filling = fill_with_frames(pfn, in_tables(cursor->pt, attr));
     return fill(cursor, &filling, address, bytes);
 }
 
@@ -280,7 +290,8 @@ enum mm_status pt_promise(struct pt_cursor *cursor, vaddr_t start,
     if (promise == PT_OBJECT && (bytes >> PAGE_SHIFT) > PAYLOAD_END - payload) {
         return MM_EINVAL;
     }
-    struct filling filling = fill_with_promise(promise, attr, payload);
+    struct filling filling =
+        fill_with_promise(promise, in_tables(cursor->pt, attr), payload);
     return fill(cursor, &filling, start, bytes);
 }
 
@@ -391,10 +402,13 @@ static void remove_entry(struct pt_cursor *cursor)
     unsigned level = cursor->level;
     pte_t old = cursor_swap(cursor, (pte_t){0});
 
-    if (pte_is_present(old)) {
+    bool is_owner = cursor_owns_frames(old, level);
+
+    /* A parked one may have been present until a batch that waits still. */
+    if (pte_is_present(old) || is_owner) {
         tlb_batch_range(cursor->batch, cursor->at, cursor_next(cursor), level);
     }
-    if (cursor_owns_frames(old, level)) {
+    if (is_owner) {
         tlb_batch_release(cursor->batch, pte_pfn(old, level));
     }
     cursor_prune(cursor);
@@ -521,22 +535,18 @@ enum mm_status pt_merge(struct pt_cursor *cursor, vaddr_t address,
     }
     place(cursor, whole);
     if (pte_is_present(whole)) {
+        tlb_force_whole(&cursor->pt->tlb);
         tlb_batch_range(cursor->batch, start, start + pte_span(level),
                         level - 1);
     }
     return MM_OK;
 }
 
-bool pt_lookup(const struct pt *pt, vaddr_t address, pfn_t *out_pfn,
-               struct pt_attr *out_attr)
+/* The descent of pt_lookup(): no table on its way may be released. */
+static bool descend(pfn_t table, vaddr_t address, pfn_t *out_pfn,
+                    struct pt_attr *out_attr)
 {
-    unsigned level = pt_features.levels - 1;
-    pfn_t table = pt->root;
-
-    if (!pt_is_canonical(address)) {
-        return false;
-    }
-    for (;; level--) {
+    for (unsigned level = pt_features.levels - 1;; level--) {
         const pte_t *slot = &cursor_table(table)[pte_index(address, level)];
         /* Pairs with cursor_swap(): what the entry points to is complete. */
         pte_t entry = {atomic_load_explicit((const _Atomic uint64_t *)&slot->v,
@@ -554,4 +564,16 @@ bool pt_lookup(const struct pt *pt, vaddr_t address, pfn_t *out_pfn,
         }
         table = pte_table(entry);
     }
+}
+
+bool pt_lookup(struct pt *pt, vaddr_t address, pfn_t *out_pfn,
+               struct pt_attr *out_attr)
+{
+    if (!pt_is_canonical(address)) {
+        return false;
+    }
+    bool is_visit = tlb_begin_visit(&pt->tlb);
+    bool is_present = descend(pt->root, address, out_pfn, out_attr);
+    tlb_end_visit(&pt->tlb, is_visit);
+    return is_present;
 }

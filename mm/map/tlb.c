@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* tlb: change, invalidate, release: the one way frames leave a mapping. */
 /*
- * Owns      every INVLPG and every CR3 load; what waits for them.
+ * Owns      what waits to be released.
  *
  * Idea      The order of teardown is a law: the entry changes first, then no
  *           processor can use the old one any more, then the frame is let go.
@@ -9,30 +9,29 @@
  *           enter it, and leave it at the end of tlb_commit(). Linux calls the
  *           idea mmu_gather.
  *           A batch takes no memory. A block that only the mapping holds is
- *           chained through the owner word of its record, which nobody else
- *           can reach any more; blocks with more holders wait in a small
+ *           chained through the owner word of its record: nobody else has a
+ *           reference, and who finds it by a descent without a lock may look
+ *           at it but not take one. Blocks with more holders wait in a small
  *           array, because another holder may chain them at the same time.
  *
- * Rules     [SDM-3A 4.10.4.1 "Operations that Invalidate TLBs and
- *           Paging-Structure Caches"]: INVLPG forgets one page, global or
- *           not, and all paging-structure entries of the current PCID; a CR3
- *           load forgets all that is not global; a change of CR4.PGE forgets
- *           everything. So freed tables need either one INVLPG (which the
- *           ranges of the batch imply) or a full flush.
+ *           The oracle (debug builds): a frame that leaves a batch carries
+ *           the flush at which it became unreachable; when it is handed out
+ *           again, every CPU is asked for the last flush it has made. That
+ *           finds who was forgotten or not waited for; whether a flush has
+ *           forgotten all it had to is for the simulated TLBs to say.
  *
- * Locking   A batch belongs to its caller. The space's generation is atomic.
+ * Parts     tlb_cpu.c    what this CPU has cached and forgets
+ *           tlb_shoot.c  what others are asked, and the waiting
+ *
+ * Locking   A batch belongs to its caller.
  *
  * Cost      O(pages) INVLPGs up to tlb_ceiling, then one flush; O(frames)
  *           to release.
- *
- * Limits    Invalidates this processor only: with more than one the host
- *           must not run a space on two of them.
  */
-#include <mm/tlb.h>
+#include "map/tlb_impl.h"
 
 #include <mm/frame.h>
 #include "base/check.h"
-#include "x86_64/mmu.h"
 #include "x86_64/pte.h"
 
 /*
@@ -45,20 +44,56 @@ unsigned tlb_ceiling = 32;
 /* In a record's count of entries: the block waits in a batch. */
 #define CHAINED UINT16_MAX
 
-static struct tlb_space *loaded;    /* (P) what CR3 holds */
-static struct tlb_stats statistics; /* (P) */
+struct tlb_space *tlb_kernel;
+unsigned tlb_parts_in_use;
+unsigned tlb_words;
 
-void tlb_init(void)
+void tlb_init(unsigned parts)
 {
-    loaded = NULL;
-    statistics = (struct tlb_stats){0};
+    for (unsigned i = 0; i < MM_MAX_CPUS; i++) {
+        tlb_cpu[i] = (struct tlb_cpu){.loaded = NULL};
+    }
+    tlb_kernel = NULL;
+    tlb_parts_in_use =
+        parts & TLB_PCID ? parts : parts & ~(unsigned)TLB_INVPCID;
+    tlb_words = (port_cpu_count() + 63) / 64;
+    frame_check_reuse = tlb_check_reuse;
+}
+
+unsigned tlb_parts(void)
+{
+    return tlb_parts_in_use;
 }
 
 void tlb_space_init(struct tlb_space *space, paddr_t root, bool is_kernel)
 {
+    static _Atomic uint64_t last_id;
+
     atomic_init(&space->generation, 0);
+    cpu_set_init(&space->cpus);
+    space->id =
+        1 + atomic_fetch_add_explicit(&last_id, 1, memory_order_relaxed);
     space->root = root;
     space->is_kernel = is_kernel;
+    if (is_kernel) {
+        tlb_kernel = space;
+    }
+}
+
+void tlb_space_fini(struct tlb_space *space)
+{
+    struct tlb_batch batch;
+
+    /* Its root goes, too: idle CPUs must leave it. */
+    tlb_batch_init(&batch, space);
+    batch.tables = true;
+    tlb_shoot(&batch);
+    for (unsigned i = 0; i < port_cpu_count(); i++) {
+        if (cpu_set_has(&space->cpus, i)) {
+            port_panic("tlb: CPU %u still runs space %lu, which is taken down",
+                       i, space->id);
+        }
+    }
 }
 
 void tlb_batch_init(struct tlb_batch *batch, struct tlb_space *space)
@@ -86,7 +121,7 @@ void tlb_batch_range(struct tlb_batch *batch, vaddr_t start, vaddr_t end,
 {
     ASSERT(start < end);
     batch->pages += (end - start) >> pte_shift(level);
-    if (batch->whole || batch->pages > tlb_ceiling) {
+    if (batch->whole || !tlb_has(TLB_RANGES) || batch->pages > tlb_ceiling) {
         batch->whole = true;
         return;
     }
@@ -109,6 +144,12 @@ void tlb_batch_range(struct tlb_batch *batch, vaddr_t start, vaddr_t end,
 bool tlb_batch_has_room(const struct tlb_batch *batch)
 {
     return batch->shared_count < TLB_BATCH_SHARED;
+}
+
+static bool is_sole(const struct frame_record *record)
+{
+    /* Acquire: pairs with the release in frame_unref(). */
+    return atomic_load_explicit(&record->refs, memory_order_acquire) == 1;
 }
 
 /*
@@ -136,7 +177,7 @@ void tlb_batch_release(struct tlb_batch *batch, pfn_t pfn)
     struct frame_record *record = record_of(pfn);
 
     /* One holder: it is this mapping, and it cannot be found any more. */
-    if (atomic_load_explicit(&record->refs, memory_order_acquire) == 1) {
+    if (is_sole(record)) {
         chain_block(batch, pfn);
         return;
     }
@@ -151,31 +192,18 @@ void tlb_batch_release_table(struct tlb_batch *batch, pfn_t table)
     tlb_batch_release(batch, table);
 }
 
-/* Forget on this processor what the batch says. */
-static void invalidate(const struct tlb_batch *batch)
+/* Let the oracle know from when on the block at @pfn was unreachable. */
+static void stamp_block(pfn_t pfn, uint64_t stamp)
 {
-    if (batch->whole || (batch->tables && batch->range_count == 0)) {
-        statistics.whole++;
-        if (batch->space->is_kernel) {
-            mmu_flush_all();
-        } else {
-            mmu_write_root(batch->space->root);
-        }
-        return;
-    }
-    for (unsigned i = 0; i < batch->range_count; i++) {
-        const struct tlb_range *range = &batch->range[i];
+    uint64_t frames = UINT64_C(1) << record_of(pfn)->order;
 
-        for (vaddr_t page = range->start; page != range->end;
-             page += pte_span(range->level)) {
-            mmu_invlpg(page);
-            statistics.pages++;
-        }
+    for (uint64_t i = 0; MM_DEBUG && i < frames; i++) {
+        record_stamp(record_of(pfn_add(pfn, i)), stamp);
     }
 }
 
 /* Only as many as were chained: see chain_block(). */
-static void release(struct tlb_batch *batch)
+static void release(struct tlb_batch *batch, uint64_t stamp)
 {
     pfn_t pfn = batch->chain;
 
@@ -184,55 +212,78 @@ static void release(struct tlb_batch *batch)
         pfn_t next = pfn_of(record->owner);
 
         atomic_store_explicit(&record->entries, 0, memory_order_relaxed);
+        stamp_block(pfn, stamp);
         frame_unref(pfn);
-        statistics.released++;
         pfn = next;
     }
     for (unsigned i = 0; i < batch->shared_count; i++) {
-        frame_unref(batch->shared[i]);
-        statistics.released++;
+        pfn = batch->shared[i];
+        if (MM_DEBUG && is_sole(record_of(pfn))) {
+            stamp_block(pfn, stamp); /* the last holder by now */
+        }
+        frame_unref(pfn);
     }
+}
+
+void tlb_force_whole(struct tlb_space *space)
+{
+    /* Nobody makes this flush; so the next finds all CPUs two behind. */
+    atomic_fetch_add_explicit(&space->generation, 1, memory_order_seq_cst);
+}
+
+/* Does @batch need a flush before it is released? */
+static bool is_due(const struct tlb_batch *batch)
+{
+    return batch->whole || batch->tables || batch->range_count > 0;
 }
 
 void tlb_commit(struct tlb_batch *batch)
 {
-    bool is_due = batch->whole || batch->tables || batch->range_count > 0;
+    uint64_t stamp = is_due(batch) ? tlb_shoot(batch) : 0;
 
-    if (is_due) {
-        statistics.commits++;
-        /* Pairs with nothing yet: one processor reads it. */
-        atomic_fetch_add_explicit(&batch->space->generation, 1,
-                                  memory_order_relaxed);
-        if (batch->space->is_kernel || batch->space == loaded) {
-            invalidate(batch);
-        }
+    if (batch->chain_count + batch->shared_count > 0) {
+        release(batch, stamp);
     }
-    release(batch);
     tlb_batch_init(batch, batch->space);
 }
 
-void tlb_switch(struct tlb_space *space)
+/* --- the oracle ----------------------------------------------------------- */
+
+/*
+ * Could @cpu use what it cached before flush @stamp?
+ * @out_made: the last flush of that space it has made.
+ */
+static bool is_behind(const struct tlb_cpu *cpu, uint64_t stamp,
+                      uint32_t *out_made)
 {
-    if (space == loaded) {
-        return;
+    bool is_kernel = stamp >> 32 == (uint32_t)tlb_kernel->id;
+    const _Atomic uint64_t *seen =
+        is_kernel ? &cpu->slot[TLB_KERNEL_SLOT].generation : &cpu->usable;
+
+    /* First, and acquire: pairs with tlb_cpu_online(). */
+    if (!atomic_load_explicit(&cpu->is_online, memory_order_acquire)) {
+        return false;
     }
-    loaded = space;
-    statistics.switches++;
-    mmu_write_root(space->root);
+    /* Acquire: pairs with the release in set_generation() and use(). */
+    uint64_t made = atomic_load_explicit(seen, memory_order_acquire);
+    if (!is_kernel && made >> 32 != stamp >> 32) {
+        return false;
+    }
+    *out_made = (uint32_t)made;
+    /* Both numbers go round after 2^32. */
+    return (int32_t)(*out_made - (uint32_t)stamp) < 0;
 }
 
-bool tlb_is_loaded(const struct tlb_space *space)
+void tlb_check_reuse(pfn_t pfn, uint64_t stamp)
 {
-    return space == loaded;
-}
+    for (unsigned i = 0; i < port_cpu_count(); i++) {
+        uint32_t made;
 
-void tlb_flush_all(void)
-{
-    statistics.whole++;
-    mmu_flush_all();
-}
-
-void tlb_stats(struct tlb_stats *out)
-{
-    *out = statistics;
+        if (is_behind(&tlb_cpu[i], stamp, &made)) {
+            port_panic("tlb: frame 0x%lx is handed out again; it became "
+                       "unreachable at flush %u of space %lu, of which CPU %u "
+                       "has made only %u",
+                       pfn.v, (uint32_t)stamp, stamp >> 32, i, made);
+        }
+    }
 }

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT */
-/* Simulated RAM and processors, and the cold hooks of the port. */
+/* Simulated RAM, and the cold hooks of the port. */
 #include "tests/host/sim.h"
 
 #include <stdarg.h>
 #include <stdio.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <mm/frame.h>
 #include <mm/port.h>
@@ -18,12 +19,13 @@
 
 /*
  * At risk: a test that cannot see a broken contract. So the machine is strict:
- * RAM that does not exist cannot be touched, interrupts must nest, and the
- * records of a block cannot be read before they were backed.
+ * RAM that does not exist cannot be touched, and the records of a block cannot
+ * be read before they were backed.
  */
 
 #define SIM_MAX_RAM_PIECES 64
 #define SIM_LOG_BYTES      (64 * 1024)
+#define SIM_PANIC_SECONDS  20 /* until a hang instead of a panic ends */
 
 char *sim_ram;
 
@@ -33,85 +35,12 @@ static struct {
 } piece[SIM_MAX_RAM_PIECES];
 static unsigned piece_count;
 
-static _Thread_local unsigned this_cpu;
-static _Thread_local bool irq_is_off;
-static void (*interrupt)(void);
-static unsigned cpu_count = 1;
-
 static bool log_is_on;
 static char log_text[SIM_LOG_BYTES];
 static size_t log_length;
 
-unsigned sim_cpu(void)
-{
-    return this_cpu;
-}
-
-void sim_set_cpu(unsigned cpu)
-{
-    this_cpu = cpu;
-}
-
-void sim_set_cpu_count(unsigned count)
-{
-    cpu_count = count;
-}
-
-unsigned port_cpu_count(void)
-{
-    return cpu_count;
-}
-
-/* The state is a word no other value is mistaken for. */
-#define SIM_IRQ_ON  UINT64_C(0x1290)
-#define SIM_IRQ_OFF UINT64_C(0x0ff0)
-
-void sim_set_interrupt(void (*handler)(void))
-{
-    interrupt = handler;
-}
-
-/* Interrupts are on for a moment: one comes. It is not interrupted itself. */
-static void take_interrupt(void)
-{
-    if (interrupt != NULL && !irq_is_off) {
-        irq_is_off = true;
-        interrupt();
-        irq_is_off = false;
-    }
-}
-
-uint64_t sim_irq_save(void)
-{
-    take_interrupt();
-    uint64_t state = irq_is_off ? SIM_IRQ_OFF : SIM_IRQ_ON;
-
-    irq_is_off = true;
-    return state;
-}
-
-void sim_irq_restore(uint64_t state)
-{
-    if (state != SIM_IRQ_ON && state != SIM_IRQ_OFF) {
-        port_panic("interrupt state 0x%llx was never saved",
-                   (unsigned long long)state);
-    }
-    if (!irq_is_off) {
-        port_panic("interrupts restored while they are on");
-    }
-    irq_is_off = state == SIM_IRQ_OFF;
-    take_interrupt();
-}
-
-bool sim_irq_is_off(void)
-{
-    return irq_is_off;
-}
-
-void sim_relax(void)
-{
-    sched_yield();
-}
+/* In a copy of this process that waits for its panic: where to write it. */
+static int panic_pipe = -1;
 
 void port_log(const char *format, ...)
 {
@@ -145,19 +74,65 @@ void port_bug(const char *format, ...)
         printf("# bug: %s\n", text);
     }
     test_note_bug(text);
+    sim_complain(text);
 }
 
 void port_panic(const char *format, ...)
 {
+    char text[1024];
     va_list arguments;
 
-    fflush(stdout);
-    fputs("panic: ", stderr);
     va_start(arguments, format);
-    vfprintf(stderr, format, arguments);
+    int length = vsnprintf(text, sizeof(text), format, arguments);
     va_end(arguments);
-    fputc('\n', stderr);
+    if (panic_pipe >= 0) {
+        ssize_t written = write(panic_pipe, text, (size_t)length);
+        _exit(written == length ? 0 : 1);
+    }
+    sim_complain(text);
+    fflush(stdout);
+    fprintf(stderr, "panic: %s\n", text);
     abort(); /* the sanitizer prints the stack */
+}
+
+/* All that comes through @end until the other side closes it. */
+static void read_all(int end, char *out, size_t size)
+{
+    size_t length = 0;
+    ssize_t got;
+
+    while (length < size - 1 &&
+           (got = read(end, out + length, size - 1 - length)) > 0) {
+        length += (size_t)got;
+    }
+    out[length] = '\0';
+    close(end);
+}
+
+bool sim_panics(void (*act)(void), const char *text)
+{
+    char said[1024];
+    int end[2];
+
+    fflush(stdout);
+    if (pipe(end) != 0) {
+        return false;
+    }
+    pid_t child = fork();
+    if (child == 0) {
+        panic_pipe = end[1];
+        alarm(SIM_PANIC_SECONDS);
+        act();
+        _exit(1);
+    }
+    close(end[1]);
+    read_all(end[0], said, sizeof(said));
+    if (child < 0 || waitpid(child, NULL, 0) != child ||
+        strstr(said, text) == NULL) {
+        printf("# no panic that says \"%s\", but \"%s\"\n", text, said);
+        return false;
+    }
+    return true;
 }
 
 void sim_set_log(bool on)
@@ -202,10 +177,7 @@ static void clear_ram(void)
 void sim_reset(uint64_t ram_bytes)
 {
     clear_ram();
-    this_cpu = 0;
-    irq_is_off = false;
-    interrupt = NULL;
-    cpu_count = 1;
+    sim_cpus_reset();
     log_length = 0;
     log_text[0] = '\0';
     sim_mmu_reset();
@@ -223,7 +195,7 @@ void test_print(const char *line)
 
 const char *test_complaint(void)
 {
-    return irq_is_off ? "interrupts are still off" : NULL;
+    return sim_any_irq_is_off() ? "interrupts are still off" : NULL;
 }
 
 const char test_clock_unit[] = "us";

@@ -6,9 +6,12 @@
 #include <mm/memmap.h>
 #include <mm/pt.h>
 #include <mm/types.h>
+#include "tests/host/sim_cpus.h"
 
 /* Physical addresses the simulation can have RAM at. */
+#ifndef SIM_PHYSICAL_END
 #define SIM_PHYSICAL_END (UINT64_C(1) << 40)
+#endif
 
 /*
  * Throw the machine away and make a new one with RAM at [0, ram_bytes), all
@@ -38,23 +41,28 @@ void sim_boot_with(uint64_t ram_bytes, const struct pt_features *features);
 enum mm_status sim_try_boot(uint64_t ram_bytes,
                             const struct pt_features *features);
 
-/* The CPU this thread plays; how many the port reports (sim_reset(): 1). */
-void sim_set_cpu(unsigned cpu);
-void sim_set_cpu_count(unsigned count);
-bool sim_irq_is_off(void);
-
 /*
- * An interrupt that comes whenever it can: @handler is called, itself with
- * interrupts off, just before they go off and as soon as they are on again.
- * NULL: none, as after sim_reset().
+ * sim_boot() of a machine with @cpus CPUs that have and use @parts (enum
+ * tlb_parts): all of them have run tlb_cpu_online(), and this thread plays
+ * CPU 0. sim_boot() itself: one CPU, all parts.
  */
-void sim_set_interrupt(void (*handler)(void));
+void sim_boot_cpus(uint64_t ram_bytes, unsigned cpus, unsigned parts);
+
+/* What every set of CPUs and wishes may have in use; see sim_part_sets. */
+#define SIM_ALL_PARTS (TLB_PCID | TLB_INVPCID | TLB_LAZY | TLB_RANGES)
+
+/* Sets of parts that tests of translations run under. */
+#define SIM_PART_SETS 6
+extern const unsigned sim_part_sets[SIM_PART_SETS];
 
 /* Let record backing fail / work. */
 void sim_fail_record_backing(bool fail);
 
 /* Print what port_log() says (SIM_LOG=1 in the environment does, too). */
 void sim_set_log(bool on);
+/* Does @act, in a copy of this process, end in a panic that says @text? */
+bool sim_panics(void (*act)(void), const char *text);
+
 /* Lines port_log() printed since the last sim_reset() contain @text? */
 bool sim_log_contains(const char *text);
 

@@ -14,6 +14,7 @@
 #include <mm/slab.h>
 #include "base/bits.h"
 #include "tests/host/sim_mmu.h"
+#include "x86_64/mmu.h"
 
 #define LOW_END    (UINT64_C(1) * MiB)
 #define IO_HOLE    (UINT64_C(3) * GiB)
@@ -145,21 +146,24 @@ void sim_boot_heap(uint64_t ram_bytes)
     }
 }
 
-void sim_boot(uint64_t ram_bytes)
-{
-    static const struct pt_features features = {
-        .levels = 4,
-        .physical_bits = 40,
-        .has_nx = true,
-        .has_1g = true,
-        .has_global = true,
-    };
+static const struct pt_features plain = {
+    .levels = 4,
+    .physical_bits = 40,
+    .has_nx = true,
+    .has_1g = true,
+    .has_global = true,
+};
 
-    sim_boot_with(ram_bytes, &features);
+/* Without global pages there is no use for PCIDs. */
+static unsigned usable_parts(const struct pt_features *features, unsigned parts)
+{
+    return features->has_global ? parts
+                                : parts & ~(unsigned)(TLB_PCID | TLB_INVPCID);
 }
 
-enum mm_status sim_try_boot(uint64_t ram_bytes,
-                            const struct pt_features *features)
+static enum mm_status try_boot(uint64_t ram_bytes,
+                               const struct pt_features *features,
+                               unsigned cpus, unsigned parts)
 {
     const struct mm_segment segment[] = {
         {".text", IMAGE_START, TEXT_BYTES, paddr_of(IMAGE_PHYSICAL),
@@ -174,6 +178,7 @@ enum mm_status sim_try_boot(uint64_t ram_bytes,
     struct mm_config config = {
         .map = &map,
         .features = *features,
+        .tlb_parts = usable_parts(features, parts),
         .mapped_end = ABOVE_HOLE,
         .segment = segment,
         .segment_count = sizeof(segment) / sizeof(segment[0]),
@@ -187,6 +192,8 @@ enum mm_status sim_try_boot(uint64_t ram_bytes,
     };
 
     sim_boot_map(ram_bytes);
+    sim_set_cpu_count(cpus);
+    sim_set_parts(parts);
     reset_records();
     config.record_start = (vaddr_t)records;
     struct walk_rules rules = {true, features->has_nx, true, true};
@@ -196,9 +203,50 @@ enum mm_status sim_try_boot(uint64_t ram_bytes,
     return status;
 }
 
+enum mm_status sim_try_boot(uint64_t ram_bytes,
+                            const struct pt_features *features)
+{
+    return try_boot(ram_bytes, features, 1, SIM_ALL_PARTS);
+}
+
 void sim_boot_with(uint64_t ram_bytes, const struct pt_features *features)
 {
     if (sim_try_boot(ram_bytes, features) != MM_OK) {
         port_panic("the simulated machine does not start");
     }
+}
+
+void sim_boot(uint64_t ram_bytes)
+{
+    sim_boot_with(ram_bytes, &plain);
+}
+
+const unsigned sim_part_sets[SIM_PART_SETS] = {
+    SIM_ALL_PARTS,
+    SIM_ALL_PARTS & ~TLB_INVPCID,
+    TLB_LAZY | TLB_RANGES,
+    TLB_PCID | TLB_INVPCID | TLB_RANGES,
+    SIM_ALL_PARTS & ~TLB_RANGES,
+    0,
+};
+
+/* As the trampoline leaves it: the kernel's tables loaded, nothing cached. */
+static void start_cpu(unsigned cpu)
+{
+    sim_set_cpu(cpu);
+    uint64_t irq = port_irq_save();
+    mmu_write_cr3(pt_kernel.tlb.root.v);
+    tlb_cpu_online();
+    port_irq_restore(irq);
+}
+
+void sim_boot_cpus(uint64_t ram_bytes, unsigned cpus, unsigned parts)
+{
+    if (try_boot(ram_bytes, &plain, cpus, parts) != MM_OK) {
+        port_panic("the simulated machine does not start");
+    }
+    for (unsigned cpu = 1; cpu < cpus; cpu++) {
+        start_cpu(cpu);
+    }
+    sim_set_cpu(0);
 }

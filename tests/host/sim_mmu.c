@@ -1,66 +1,57 @@
 /* SPDX-License-Identifier: MIT */
-/* The simulated MMU: walks real tables, remembers what a TLB would. */
-#include "tests/host/sim_mmu.h"
+/* The simulated MMUs: what CPUs cache, and the instructions that forget. */
+/*
+ * Rules     [SDM-3A 4.10.4.1 "Operations that Invalidate TLBs and
+ *           Paging-Structure Caches"], each instruction read as a promise: it
+ *           forgets what the manual says it does and keeps all else.
+ */
+#include "tests/host/sim_mmu_impl.h"
 
-#include <stdio.h>
+#include <stdatomic.h>
 #include <string.h>
 
-#include <mm/frame.h>
 #include <mm/port.h>
 #include "base/bits.h"
 #include "tests/host/sim.h"
-#include "tests/host/sim_port.h"
+#include "tests/host/sim_cpus.h"
+#include "x86_64/mmu.h"
 
-#define SIM_TLB_ENTRIES   8192
-#define SIM_TABLE_ENTRIES 4096
+struct sim_tlb sim_tlb[MM_MAX_CPUS];
 
-/* One translation as a TLB keeps it [SDM-3A 4.10.2 "TLBs"]. */
-struct translation {
-    bool is_valid;
-    bool is_global;
-    bool is_owned; /* by a mapping that must not let the frame go */
-    bool is_writable;
-    bool is_executable;
-    bool is_user;
-    uint64_t root;
-    vaddr_t start;
-    unsigned level;
-    pfn_t pfn;
-};
-
-/* A way to a table [SDM-3A 4.10.3 "Paging-Structure Caches"]. */
-struct shortcut {
-    bool is_valid;
-    bool is_writable;
-    bool is_executable;
-    bool is_user;
-    uint64_t root;
-    vaddr_t start; /* of what the table translates */
-    unsigned level;
-    pfn_t table;
-};
-
-static struct translation tlb[SIM_TLB_ENTRIES];
-static struct shortcut tables[SIM_TABLE_ENTRIES];
-static unsigned tlb_used;
-static unsigned tables_used;
-static struct sim_mmu_counts counts;
 static struct walk_rules rules;
-static paddr_t root;
-static enum fault_result last_fault;
-static bool checks_release;
+static unsigned parts; /* TLB_PCID, TLB_INVPCID: what the CPUs have */
+static atomic_flag lock = ATOMIC_FLAG_INIT;
+
+void sim_lock(void)
+{
+    while (atomic_flag_test_and_set_explicit(&lock, memory_order_acquire)) {
+        sim_yield();
+    }
+}
+
+void sim_unlock(void)
+{
+    atomic_flag_clear_explicit(&lock, memory_order_release);
+}
 
 void sim_mmu_reset(void)
 {
-    memset(tlb, 0, sizeof(tlb));
-    memset(tables, 0, sizeof(tables));
-    tlb_used = 0;
-    tables_used = 0;
-    memset(&counts, 0, sizeof(counts));
+    atomic_flag_clear(&lock);
+    for (unsigned i = 0; i < MM_MAX_CPUS; i++) {
+        struct sim_tlb *tlb = &sim_tlb[i];
+
+        tlb->cr3 = 0;
+        tlb->is_pcid_on = false;
+        tlb->is_lazy = false;
+        tlb->last_fault = FAULT_RESOLVED;
+        tlb->counts = (struct sim_mmu_counts){0};
+        tlb->descended = 0;
+        tlb->translations = 0;
+        tlb->shortcuts = 0;
+    }
     rules = (struct walk_rules){true, true, true, true};
-    root = paddr_of(0);
-    last_fault = FAULT_RESOLVED;
-    checks_release = false;
+    parts = TLB_PCID | TLB_INVPCID;
+    sim_watch_reset();
 }
 
 void sim_set_rules(struct walk_rules new_rules)
@@ -68,154 +59,279 @@ void sim_set_rules(struct walk_rules new_rules)
     rules = new_rules;
 }
 
-void sim_check_release(bool on)
+const struct walk_rules *sim_rules(void)
 {
-    checks_release = on;
+    return &rules;
+}
+
+void sim_set_parts(unsigned new_parts)
+{
+    parts = new_parts;
+}
+
+struct sim_tlb *sim_this_tlb(void)
+{
+    return &sim_tlb[sim_cpu()];
+}
+
+pfn_t sim_root(const struct sim_tlb *tlb)
+{
+    return phys_to_pfn(paddr_of(tlb->cr3 & ~MMU_CR3_PCID));
+}
+
+unsigned sim_pcid(const struct sim_tlb *tlb)
+{
+    return tlb->is_pcid_on ? (unsigned)(tlb->cr3 & MMU_CR3_PCID) : 0;
+}
+
+struct sim_mmu_counts sim_mmu_counts_of(unsigned cpu)
+{
+    return sim_tlb[cpu].counts;
 }
 
 struct sim_mmu_counts sim_mmu_counts(void)
 {
-    return counts;
-}
+    struct sim_mmu_counts sum = {0};
 
-enum fault_result sim_last_fault(void)
-{
-    return last_fault;
-}
+    for (unsigned i = 0; i < MM_MAX_CPUS; i++) {
+        const struct sim_mmu_counts *one = &sim_tlb[i].counts;
 
-/*
- * A frame or table that is free while a cached translation still leads to it
- * was released before its invalidation.
- */
-static void look_for_early_release(void)
-{
-    for (unsigned i = 0; checks_release && i < tlb_used; i++) {
-        if (tlb[i].is_valid && tlb[i].is_owned &&
-            frame_state(tlb[i].pfn) != FRAME_STATE_ALLOCATED) {
-            port_bug("frame 0x%llx was released before 0x%llx was "
-                     "invalidated",
-                     (unsigned long long)tlb[i].pfn.v,
-                     (unsigned long long)tlb[i].start);
+        sum.pages += one->pages;
+        sum.roots += one->roots;
+        sum.kept += one->kept;
+        sum.whole += one->whole;
+        for (unsigned type = 0; type < 4; type++) {
+            sum.invpcid[type] += one->invpcid[type];
         }
     }
-    for (unsigned i = 0; checks_release && i < tables_used; i++) {
-        enum frame_state state;
+    return sum;
+}
 
-        if (!tables[i].is_valid) {
-            continue;
-        }
-        state = frame_state(tables[i].table);
-        if (state == FRAME_STATE_FREE || state == FRAME_STATE_CACHED) {
-            port_bug("table 0x%llx was released before the paging-structure "
-                     "caches were flushed",
-                     (unsigned long long)tables[i].table.v);
+/* --- forgetting ----------------------------------------------------------- */
+
+/* What an instruction forgets: of one PCID or all, of one page or all. */
+struct scope {
+    bool is_every_pcid;
+    bool has_globals;
+    bool is_every_page;
+    unsigned pcid;
+    vaddr_t page;
+};
+
+static bool has_translation(const struct scope *scope,
+                            const struct translation *one)
+{
+    bool is_tagged = one->is_global
+                         ? scope->has_globals
+                         : scope->is_every_pcid || one->pcid == scope->pcid;
+
+    return is_tagged &&
+           (scope->is_every_page ||
+            align_down(scope->page, pte_span(one->level)) == one->start);
+}
+
+static bool has_shortcut(const struct scope *scope, const struct shortcut *one)
+{
+    return (scope->is_every_pcid || one->pcid == scope->pcid) &&
+           (scope->is_every_page ||
+            align_down(scope->page, pte_span(one->level + 1)) == one->start);
+}
+
+static void forget_translations(struct sim_tlb *tlb, struct scope scope)
+{
+    for (unsigned i = tlb->translations; i-- > 0;) {
+        if (has_translation(&scope, &tlb->translation[i])) {
+            tlb->translation[i] = tlb->translation[--tlb->translations];
         }
     }
 }
 
-static void forget_tables(void)
+static void forget_shortcuts(struct sim_tlb *tlb, struct scope scope)
 {
-    for (unsigned i = 0; i < tables_used; i++) {
-        if (tables[i].root == root.v) {
-            tables[i].is_valid = false;
+    for (unsigned i = tlb->shortcuts; i-- > 0;) {
+        if (has_shortcut(&scope, &tlb->shortcut[i])) {
+            tlb->shortcut[i] = tlb->shortcut[--tlb->shortcuts];
         }
     }
+}
+
+static void forget(struct sim_tlb *tlb, struct scope scope)
+{
+    forget_translations(tlb, scope);
+    forget_shortcuts(tlb, scope);
+}
+
+/* All these instructions wait until earlier stores can be seen by all. */
+static struct sim_tlb *begin(void)
+{
+    sim_serialize();
+    sim_lock();
+    return sim_this_tlb();
+}
+
+static void end(void)
+{
+    sim_unlock();
+    sim_step();
+}
+
+uint64_t mmu_read_cr3(void)
+{
+    return sim_this_tlb()->cr3;
+}
+
+void mmu_write_cr3(uint64_t cr3)
+{
+    struct sim_tlb *tlb = begin();
+    uint64_t frame = ~(MMU_CR3_PCID | MMU_CR3_KEEP);
+
+    if (!tlb->is_pcid_on && (cr3 & ~frame) != 0) {
+        port_bug("CR3 0x%lx has a PCID, but CR4.PCIDE is off", cr3);
+    }
+    if ((cr3 & frame) >> pt_features.physical_bits != 0) {
+        port_bug("CR3 0x%lx has reserved bits", cr3);
+    }
+    tlb->cr3 = cr3 & ~MMU_CR3_KEEP;
+    if (cr3 & MMU_CR3_KEEP) {
+        tlb->counts.kept++;
+    } else {
+        tlb->counts.roots++;
+        forget(tlb,
+               (struct scope){.is_every_page = true, .pcid = sim_pcid(tlb)});
+    }
+    sim_watch_load();
+    end();
+}
+
+void mmu_enable_pcid(void)
+{
+    struct sim_tlb *tlb = begin();
+
+    if ((parts & TLB_PCID) == 0 || (tlb->cr3 & MMU_CR3_PCID) != 0) {
+        port_bug("CR4.PCIDE: %s",
+                 parts & TLB_PCID ? "CR3 names a PCID" : "the CPU has none");
+    }
+    tlb->is_pcid_on = true;
+    end();
 }
 
 void mmu_invlpg(vaddr_t address)
 {
-    counts.pages++;
-    look_for_early_release();
-    for (unsigned i = 0; i < tlb_used; i++) {
-        if (tlb[i].is_valid && (tlb[i].is_global || tlb[i].root == root.v) &&
-            align_down(address, pte_span(tlb[i].level)) == tlb[i].start) {
-            tlb[i].is_valid = false;
-        }
-    }
-    forget_tables();
+    struct sim_tlb *tlb = begin();
+    unsigned pcid = sim_pcid(tlb);
+
+    tlb->counts.pages++;
+    forget_translations(
+        tlb,
+        (struct scope){.has_globals = true, .pcid = pcid, .page = address});
+    forget_shortcuts(tlb, (struct scope){.is_every_page = true, .pcid = pcid});
+    end();
 }
 
-paddr_t mmu_read_root(void)
+void mmu_invpcid(unsigned type, uint64_t pcid, vaddr_t address)
 {
-    return root;
-}
+    struct sim_tlb *tlb = begin();
 
-void mmu_write_root(paddr_t new_root)
-{
-    counts.roots++;
-    look_for_early_release();
-    for (unsigned i = 0; i < tlb_used; i++) {
-        tlb[i].is_valid = tlb[i].is_valid && tlb[i].is_global;
+    if ((parts & TLB_INVPCID) == 0) {
+        port_bug("INVPCID, but the CPU has none");
     }
-    memset(tables, 0, sizeof(tables));
-    tables_used = 0;
-    root = new_root;
+    if (type > MMU_INVPCID_ALL || pcid > MMU_CR3_PCID ||
+        !pt_is_canonical(address) || (pcid != 0 && !tlb->is_pcid_on)) {
+        port_bug("INVPCID type %u, PCID %lu, address 0x%lx", type, pcid,
+                 address);
+    }
+    tlb->counts.invpcid[type & 3]++;
+    forget(tlb, (struct scope){.is_every_pcid = type >= MMU_INVPCID_ALL_GLOBAL,
+                               .has_globals = type == MMU_INVPCID_ALL_GLOBAL,
+                               .is_every_page = type != MMU_INVPCID_ADDRESS,
+                               .pcid = (unsigned)pcid,
+                               .page = address});
+    end();
 }
 
 void mmu_flush_all(void)
 {
-    counts.whole++;
-    look_for_early_release();
-    memset(tlb, 0, sizeof(tlb));
-    memset(tables, 0, sizeof(tables));
-    tlb_used = 0;
-    tables_used = 0;
+    struct sim_tlb *tlb = begin();
+
+    tlb->counts.whole++;
+    tlb->translations = 0;
+    tlb->shortcuts = 0;
+    end();
 }
 
-static struct translation *find_translation(vaddr_t address)
+/* [SDM-3A 4.10.4.1]: so that a fault does not come again without a reason. */
+void sim_forget_page(vaddr_t address)
 {
-    for (unsigned i = 0; i < tlb_used; i++) {
-        if (tlb[i].is_valid && (tlb[i].is_global || tlb[i].root == root.v) &&
-            align_down(address, pte_span(tlb[i].level)) == tlb[i].start) {
-            return &tlb[i];
+    struct sim_tlb *tlb = begin();
+
+    forget(tlb, (struct scope){.has_globals = true,
+                               .pcid = sim_pcid(tlb),
+                               .page = address});
+    end();
+}
+
+/* --- filling -------------------------------------------------------------- */
+
+bool sim_find(vaddr_t address, struct translation *out)
+{
+    const struct sim_tlb *tlb = sim_this_tlb();
+    unsigned pcid = sim_pcid(tlb);
+
+    for (unsigned i = 0; i < tlb->translations; i++) {
+        const struct translation *one = &tlb->translation[i];
+
+        if ((one->is_global || one->pcid == pcid) &&
+            align_down(address, pte_span(one->level)) == one->start) {
+            *out = *one;
+            return true;
         }
     }
-    return NULL;
+    return false;
 }
 
-/* The cached table closest to the leaf for @address. */
-static const struct shortcut *find_shortcut(vaddr_t address)
+/* The cached table closest to the leaf for @address; the root if there is none.
+ */
+static struct shortcut find_shortcut(const struct sim_tlb *tlb, vaddr_t address)
 {
-    const struct shortcut *best = NULL;
+    struct shortcut best = {.is_writable = true,
+                            .is_executable = true,
+                            .is_user = true,
+                            .pcid = sim_pcid(tlb),
+                            .level = pt_features.levels - 1,
+                            .table = sim_root(tlb)};
 
-    for (unsigned i = 0; i < tables_used; i++) {
-        const struct shortcut *one = &tables[i];
+    for (unsigned i = 0; i < tlb->shortcuts; i++) {
+        const struct shortcut *one = &tlb->shortcut[i];
 
-        if (one->is_valid && one->root == root.v &&
-            align_down(address, pte_span(one->level + 1)) == one->start &&
-            (best == NULL || one->level < best->level)) {
-            best = one;
+        if (one->pcid == best.pcid && one->level < best.level &&
+            align_down(address, pte_span(one->level + 1)) == one->start) {
+            best = *one;
         }
     }
     return best;
 }
 
-static void keep_shortcut(const struct shortcut *one)
+static void keep_shortcut(struct sim_tlb *tlb, const struct shortcut *one)
 {
-    if (tables_used == SIM_TABLE_ENTRIES) {
+    sim_lock();
+    if (tlb->shortcuts == SIM_SHORTCUTS) {
         port_panic("the simulated paging-structure cache is full");
     }
-    tables[tables_used++] = *one;
+    tlb->shortcut[tlb->shortcuts++] = *one;
+    sim_unlock();
 }
 
-static void keep_translation(const struct translation *one)
+static void keep_translation(struct sim_tlb *tlb, const struct translation *one)
 {
-    unsigned slot = 0;
-
-    while (slot < tlb_used && tlb[slot].is_valid) {
-        slot++;
-    }
-    if (slot == SIM_TLB_ENTRIES) {
+    sim_lock();
+    if (tlb->translations == SIM_TRANSLATIONS) {
         port_panic("the simulated TLB is full");
     }
-    if (slot == tlb_used) {
-        tlb_used++;
-    }
-    tlb[slot] = *one;
+    tlb->translation[tlb->translations++] = *one;
+    sim_unlock();
 }
 
-/* Does @one allow @access under the rules that are on? */
-static enum walk_verdict judge(const struct translation *one, unsigned access)
+enum walk_verdict sim_judge(const struct translation *one, unsigned access)
 {
     struct walk walk = {.count = 1,
                         .state = PTE_PRESENT,
@@ -227,59 +343,58 @@ static enum walk_verdict judge(const struct translation *one, unsigned access)
     return walk_judge(&walk, access, &rules, NULL);
 }
 
-/* Walk from the best cached table on; fills @one and the caches. */
-static enum walk_verdict fill(vaddr_t address, unsigned access,
-                              struct translation *one)
+static void narrow_rights(struct shortcut *at, pte_t entry)
 {
-    struct shortcut at = {true,
-                          true,
-                          true,
-                          true,
-                          root.v,
-                          0,
-                          pt_features.levels - 1,
-                          phys_to_pfn(root)};
-    const struct shortcut *best = find_shortcut(address);
+    at->is_writable = at->is_writable && (entry.v & PTE_RW);
+    at->is_user = at->is_user && (entry.v & PTE_US);
+    at->is_executable = at->is_executable && !(rules.nx && (entry.v & PTE_XD));
+}
 
-    if (best != NULL) {
-        at = *best;
-    }
+static struct translation translate(const struct shortcut *at, vaddr_t address,
+                                    pte_t entry)
+{
+    return (struct translation){
+        .is_global = pt_features.has_global && (entry.v & PTE_G),
+        .is_owned = (entry.v & PTE_OWN) != 0,
+        .is_writable = at->is_writable,
+        .is_executable = at->is_executable,
+        .is_user = at->is_user,
+        .pcid = at->pcid,
+        .start = align_down(address, pte_span(at->level)),
+        .level = at->level,
+        .pfn = pte_pfn(entry, at->level)};
+}
+
+/* Between the reads of two entries other CPUs do what they like. */
+enum walk_verdict sim_fill(vaddr_t address, unsigned access,
+                           struct translation *out)
+{
+    struct sim_tlb *tlb = sim_this_tlb();
+    struct shortcut at = find_shortcut(tlb, address);
+
     for (;;) {
-        const pte_t *table = phys_to_virt(pfn_to_phys(at.table));
-        pte_t entry = table[pte_index(address, at.level)];
+        pte_t entry = sim_read_entry(at.table, pte_index(address, at.level));
 
+        sim_step();
         if (!pte_is_present(entry)) {
             return WALK_NOT_PRESENT;
         }
         if (walk_reserved_bits(entry, at.level) != 0) {
             return WALK_RESERVED_BIT;
         }
-        at.is_writable = at.is_writable && (entry.v & PTE_RW);
-        at.is_user = at.is_user && (entry.v & PTE_US);
-        at.is_executable =
-            at.is_executable && !(rules.nx && (entry.v & PTE_XD));
+        narrow_rights(&at, entry);
         if (!pte_is_table(entry, at.level)) {
-            *one = (struct translation){
-                .is_valid = true,
-                .is_global = pt_features.has_global && (entry.v & PTE_G),
-                .is_owned = (entry.v & PTE_OWN) != 0,
-                .is_writable = at.is_writable,
-                .is_executable = at.is_executable,
-                .is_user = at.is_user,
-                .root = root.v,
-                .start = align_down(address, pte_span(at.level)),
-                .level = at.level,
-                .pfn = pte_pfn(entry, at.level)};
-            enum walk_verdict verdict = judge(one, access);
+            *out = translate(&at, address, entry);
+            enum walk_verdict verdict = sim_judge(out, access);
             if (verdict == WALK_ALLOWED) {
-                keep_translation(one);
+                keep_translation(tlb, out);
             }
             return verdict;
         }
         at.table = pte_pfn(entry, at.level);
         at.start = align_down(address, pte_span(at.level));
         at.level--;
-        keep_shortcut(&at);
+        keep_shortcut(tlb, &at);
     }
 }
 
@@ -287,169 +402,7 @@ void sim_walk_ahead(vaddr_t address)
 {
     struct translation one;
 
-    (void)fill(address, WALK_READ, &one);
-}
-
-/* A denied access makes the CPU forget what it had for the page. */
-static void forget_after_fault(vaddr_t address)
-{
-    struct translation *one;
-
-    while ((one = find_translation(address)) != NULL) {
-        one->is_valid = false;
+    if (!sim_find(address, &one)) {
+        (void)sim_fill(address, WALK_READ, &one);
     }
-    forget_tables();
-}
-
-enum walk_verdict sim_translate(vaddr_t address, unsigned access, paddr_t *out)
-{
-    struct translation *cached = find_translation(address);
-    struct translation one;
-    enum walk_verdict verdict;
-
-    if (!pt_is_canonical(address)) {
-        return WALK_NON_CANONICAL;
-    }
-    if (cached != NULL) {
-        one = *cached;
-        verdict = judge(&one, access);
-    } else {
-        verdict = fill(address, access, &one);
-    }
-    if (verdict != WALK_ALLOWED) {
-        forget_after_fault(address);
-        return verdict;
-    }
-    *out = paddr_of(pfn_to_phys(one.pfn).v +
-                    (address & (pte_span(one.level) - 1)));
-    return WALK_ALLOWED;
-}
-
-static uint32_t error_code(enum walk_verdict verdict, unsigned access)
-{
-    uint32_t code = access; /* W, U and I stand at the same bits */
-
-    if (verdict == WALK_RESERVED_BIT) {
-        return code | FAULT_P | FAULT_RSVD;
-    }
-    return verdict == WALK_NOT_PRESENT ? code : code | FAULT_P;
-}
-
-/* How often an instruction may fault before it is stuck. */
-#define SIM_TRIES 4
-
-static bool touch(vaddr_t address, unsigned access, paddr_t *out)
-{
-    for (unsigned try = 0; try < SIM_TRIES; try++) {
-        enum walk_verdict verdict = sim_translate(address, access, out);
-        struct walk walk;
-
-        if (verdict == WALK_ALLOWED) {
-            return true;
-        }
-        if (verdict == WALK_NON_CANONICAL) {
-            return false; /* #GP: the fault handler is not asked */
-        }
-        struct fault fault = {.address = address,
-                              .code = error_code(verdict, access),
-                              .rules = rules};
-        uint64_t irq = port_irq_save();
-        last_fault = fault_handle(&fault, &walk);
-        port_irq_restore(irq);
-        if (last_fault != FAULT_RESOLVED && last_fault != FAULT_SPURIOUS) {
-            return false;
-        }
-    }
-    port_bug("access 0x%x to 0x%llx faults for ever", access,
-             (unsigned long long)address);
-    return false;
-}
-
-bool sim_read(vaddr_t address, uint8_t *out)
-{
-    paddr_t physical;
-
-    if (!touch(address, WALK_READ, &physical)) {
-        return false;
-    }
-    *out = *(uint8_t *)phys_to_virt(physical);
-    return true;
-}
-
-bool sim_write(vaddr_t address, uint8_t value)
-{
-    paddr_t physical;
-
-    if (!touch(address, WALK_WRITE, &physical)) {
-        return false;
-    }
-    *(uint8_t *)phys_to_virt(physical) = value;
-    return true;
-}
-
-bool sim_execute(vaddr_t address)
-{
-    paddr_t physical;
-
-    return touch(address, WALK_EXEC, &physical);
-}
-
-/*
- * Does @one allow or mean what the tables no longer say? Another size counts
- * too: a small and a large translation of one address at once are a machine
- * check on some processors (AMD erratum 383).
- */
-static bool is_stale(const struct translation *one)
-{
-    struct walk walk;
-
-    walk_address(pfn_of(one->root >> PAGE_SHIFT), one->start, &walk);
-    return walk.state != PTE_PRESENT ||
-           walk.step[walk.count - 1].level != one->level ||
-           !pfn_equal(phys_to_pfn(walk.physical), one->pfn) ||
-           (one->is_writable && !walk.is_writable) ||
-           (one->is_executable && !walk.is_executable) ||
-           (one->is_user && !walk.is_user);
-}
-
-unsigned sim_stale(void)
-{
-    unsigned stale = 0;
-
-    for (unsigned i = 0; i < tlb_used; i++) {
-        stale += tlb[i].is_valid && is_stale(&tlb[i]) ? 1 : 0;
-    }
-    for (unsigned i = 0; i < tables_used; i++) {
-        const struct shortcut *one = &tables[i];
-        struct walk walk;
-        bool is_reached = false;
-
-        walk_address(pfn_of(one->root >> PAGE_SHIFT), one->start, &walk);
-        for (unsigned step = 0; step < walk.count; step++) {
-            is_reached =
-                is_reached ||
-                pfn_equal(phys_to_pfn(walk.step[step].table), one->table);
-        }
-        stale += one->is_valid && !is_reached ? 1 : 0;
-    }
-    return stale;
-}
-
-unsigned sim_cached(pfn_t start, uint64_t frames)
-{
-    unsigned cached = 0;
-
-    for (unsigned i = 0; i < tlb_used; i++) {
-        uint64_t end = tlb[i].pfn.v + (pte_span(tlb[i].level) >> PAGE_SHIFT);
-
-        cached += tlb[i].is_valid && ranges_overlap(tlb[i].pfn.v, end, start.v,
-                                                    start.v + frames)
-                      ? 1
-                      : 0;
-    }
-    for (unsigned i = 0; i < tables_used; i++) {
-        cached +=
-            tables[i].is_valid && tables[i].table.v - start.v < frames ? 1 : 0;
-    }
-    return cached;
 }

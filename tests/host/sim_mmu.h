@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The simulated MMU: walks real tables, remembers what a TLB would. */
+/* The simulated MMUs: they walk real tables and remember what a TLB would. */
 #ifndef TESTS_HOST_SIM_MMU_H
 #define TESTS_HOST_SIM_MMU_H
 
@@ -7,9 +7,14 @@
 #include <mm/pt.h>
 
 /*
- * Every translation an access makes is kept, as is every table it came
- * through, until the library invalidates it: this TLB never forgets by
- * itself, so that a missing invalidation is always seen.
+ * Each CPU keeps every translation that an access makes, and every table it
+ * came through, under the PCID that was current, until the library has them
+ * invalidated there: these TLBs never forget by themselves, so that a missing
+ * invalidation is always seen. What they do forget is exactly what
+ * [SDM-3A 4.10.4.1 "Operations that Invalidate TLBs and Paging-Structure
+ * Caches"] promises, and nothing of what it merely allows.
+ *
+ * Functions without a CPU number speak of the CPU this thread plays.
  */
 
 /* Kernel addresses of the simulated machine. */
@@ -41,27 +46,43 @@ void sim_walk_ahead(vaddr_t address);
 /* What the machine has switched on. */
 void sim_set_rules(struct walk_rules rules);
 
+/* What its CPUs have, of TLB_PCID and TLB_INVPCID. */
+void sim_set_parts(unsigned parts);
+
 /*
- * Compare each cached translation with the tables.
+ * Compare what each CPU could use now (the current PCID's, and global ones;
+ * of an idle CPU only the kernel's) with the tables.
  * Return: how many are stale (point elsewhere, or allow more).
  */
 unsigned sim_stale(void);
 
-/* Translations and tables cached now that lie in [start, start + frames). */
+/*
+ * Translations and tables that CPUs could use now and that lie in
+ * [start, start + frames).
+ */
 unsigned sim_cached(pfn_t start, uint64_t frames);
 
 /*
- * Report, at each invalidation, frames and tables that were released while a
- * cached translation still led to them. sim_boot() turns it on.
+ * The rules of sim_watch.c, reported by port_bug(). sim_boot() turns it on.
  */
 void sim_check_release(bool on);
 
+/*
+ * This CPU descends through @table by software, without a lock: it must not
+ * be released until the descent ends.
+ */
+void sim_note_descent(pfn_t table);
+void sim_end_descent(void);
+
 /* Invalidations the library made since sim_mmu_reset(). */
 struct sim_mmu_counts {
-    uint64_t pages;
-    uint64_t roots;
-    uint64_t whole;
+    uint64_t pages;      /* INVLPG */
+    uint64_t roots;      /* CR3 loads that forget */
+    uint64_t kept;       /* CR3 loads that keep what the PCID has */
+    uint64_t whole;      /* everything, by CR4.PGE */
+    uint64_t invpcid[4]; /* by type */
 };
-struct sim_mmu_counts sim_mmu_counts(void);
+struct sim_mmu_counts sim_mmu_counts(void); /* of all CPUs together */
+struct sim_mmu_counts sim_mmu_counts_of(unsigned cpu);
 
 #endif

@@ -45,9 +45,11 @@ static inline void port_relax(void)
 
 /* The simulated MMU watches every invalidation (sim_mmu.c). */
 #define MM_PORT_MMU 1
+uint64_t mmu_read_cr3(void);
+void mmu_write_cr3(uint64_t cr3);
+void mmu_enable_pcid(void);
 void mmu_invlpg(vaddr_t address);
-paddr_t mmu_read_root(void);
-void mmu_write_root(paddr_t root);
+void mmu_invpcid(unsigned type, uint64_t pcid, vaddr_t address);
 void mmu_flush_all(void);
 
 #endif

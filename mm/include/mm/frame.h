@@ -87,6 +87,12 @@ void frame_free(pfn_t pfn, unsigned order);
  */
 MM_MUST_CHECK pfn_t frame_alloc_metadata(void);
 
+/*
+ * Debug builds: asked with what record_stamp() has left, before the frame is
+ * handed out again. Set by tlb_init().
+ */
+extern void (*frame_check_reuse)(pfn_t pfn, uint64_t stamp); /* (C) */
+
 /* One more holder. Overflow of the 32-bit count is a bug report. */
 void frame_ref(pfn_t pfn);
 

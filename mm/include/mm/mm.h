@@ -26,6 +26,7 @@ struct mm_config {
      */
     struct memmap *map;
     struct pt_features features;
+    unsigned tlb_parts;  /* enum tlb_parts that the CPUs have; see mm/tlb.h */
     uint64_t mapped_end; /* phys_to_virt() works below it now */
     const struct mm_segment *segment;
     size_t segment_count;
@@ -51,7 +52,8 @@ enum mm_stage {
 
 /*
  * Bring up everything in order: tables (direct map, image), pre-flight check,
- * CR3, frames, records, heap, arena.
+ * CR3, frames, records, heap, arena. Other CPUs then load pt_kernel.root and
+ * call tlb_cpu_online(), each for itself.
  * Return: MM_OK; else the first failure, after port_log() has said it in a
  *         sentence. Before MM_STAGE_TABLES the old tables are still loaded.
  * Context: once, one CPU, interrupts off, exceptions handled.

@@ -10,8 +10,8 @@
  * defines these as static inline functions:
  *
  *   unsigned port_cpu(void)
- *       Number of the processor that executes this, 0 .. port_cpu_count()-1.
- *       Called with interrupts off.
+ *       Number of the processor that executes this, 0 .. port_cpu_count()-1;
+ *       0 is the one that calls mm_init(). Called with interrupts off.
  *   uint64_t port_irq_save(void)           void port_irq_restore(uint64_t)
  *       Turn interrupts off and return what they were; put that back. Nests.
  *   void *phys_to_virt(paddr_t)            paddr_t virt_to_phys(const void *)
@@ -31,8 +31,19 @@
  * Cold hooks: ordinary functions of the host.
  */
 
-/* Processors that may call the library, at least 1, constant after start. */
+/*
+ * Processors that may ever call the library, 1 .. MM_MAX_CPUS: constant from
+ * the first call on, whether they have started yet or not.
+ */
 unsigned port_cpu_count(void);
+
+/*
+ * Interrupt @cpu, so that it calls tlb_interrupt() as soon as its interrupts
+ * are on. Must not be lost; may come later than the call returns, and may
+ * find nothing left to do. Never called with one CPU.
+ * Context: interrupts off.
+ */
+void port_send_tlb_interrupt(unsigned cpu);
 
 /*
  * Print one line of information. @format is printf's, with these conversions:

@@ -136,15 +136,23 @@ MM_MUST_CHECK enum mm_status pt_merge(struct pt_cursor *cursor, vaddr_t address,
                                       unsigned level);
 
 /*
- * Translate without a lock: for fault paths, interrupts off.
- * Return: false if nothing present is there; @out_pfn and @out_attr else.
+ * Translate without a lock: for fault paths.
+ * Return: false if nothing present is there; @out_pfn and @out_attr else. As
+ *         long as interrupts stay off, the frame is not released if @pt is
+ *         the kernel's or loaded on this CPU.
+ * Context: interrupts off; as tlb_begin_visit(). Reads tables while others
+ *          change them: docs/locking.md says what keeps them from release.
  */
-bool pt_lookup(const struct pt *pt, vaddr_t address, pfn_t *out_pfn,
+bool pt_lookup(struct pt *pt, vaddr_t address, pfn_t *out_pfn,
                struct pt_attr *out_attr);
 
 /* New tables whose upper half is the kernel's. MM_ENOMEM. */
 MM_MUST_CHECK enum mm_status pt_init(struct pt *pt);
-/* Unmap everything below the upper half and free all tables. Not loaded. */
+/*
+ * Unmap everything below the upper half and free all tables. No CPU runs it;
+ * idle ones that have it loaded let go of it.
+ * Context: as tlb_commit().
+ */
 void pt_fini(struct pt *pt);
 
 /*
@@ -175,6 +183,7 @@ MM_MUST_CHECK enum mm_status pt_install_table(pfn_t root, vaddr_t address,
  * Make @pt the tables under @root, which pt_install() built: each gets a
  * record, so that cursors can work on it, and stays even when it is empty.
  * Those under the record array get none: no cursor ever works on them.
+ * The tables may be loaded: pt->tlb is as tlb_space_init() has left it.
  * Return: MM_OK; MM_ENOMEM for records.
  */
 MM_MUST_CHECK enum mm_status pt_adopt(struct pt *pt, pfn_t root,

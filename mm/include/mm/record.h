@@ -39,6 +39,12 @@ struct frame_record {
 };
 _Static_assert(sizeof(struct frame_record) == 16, "16 bytes a frame");
 
+/*
+ * In `entries` of a free frame, debug builds: `owner` says which invalidation
+ * made the frame unreachable (see mm/map/tlb.c).
+ */
+#define RECORD_STAMPED (UINT16_MAX - 1)
+
 /* Frames whose records are backed together: those of a 2 MiB block. */
 #define RECORD_BLOCK_FRAMES UINT64_C(512)
 
@@ -51,6 +57,20 @@ extern _Atomic uint64_t *record_backed; /* (A) a bit a block: backed */
 static inline struct frame_record *record_of(pfn_t pfn)
 {
     return &record_base[pfn.v];
+}
+
+/* Keep @stamp (0: none) until the frame is handed out again. */
+static inline void record_stamp(struct frame_record *record, uint64_t stamp)
+{
+    record->owner = stamp;
+    atomic_store_explicit(&record->entries, stamp != 0 ? RECORD_STAMPED : 0,
+                          memory_order_relaxed);
+}
+
+static inline bool record_is_stamped(const struct frame_record *record)
+{
+    return atomic_load_explicit(&record->entries, memory_order_relaxed) ==
+           RECORD_STAMPED;
 }
 
 /*

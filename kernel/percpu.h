@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: MIT */
+/* percpu: what each processor has for itself, found through GS. */
+#ifndef KERNEL_PERCPU_H
+#define KERNEL_PERCPU_H
+
+#include <stdatomic.h>
+
+#include <mm/types.h>
+#include "kernel/cpu.h"
+#include "kernel/gdt.h"
+#include "kernel/image.h"
+#include "kernel/trap.h"
+
+/* "cpu 254 machine check stack" */
+#define PERCPU_STACK_NAME_MAX 32
+
+/* Where a processor has come to; smp_start.c has the rules. */
+enum percpu_state {
+    PERCPU_NONE,     /* nobody has asked for it */
+    PERCPU_STARTING, /* it has been asked to come */
+    PERCPU_JOINING,  /* it was in time; nobody takes that back */
+    PERCPU_ONLINE,
+    PERCPU_LEFT_OUT, /* it did not answer in time */
+    PERCPU_LATE,     /* it came all the same, and has halted */
+    PERCPU_REFUSED   /* it is not like the first, and has halted */
+};
+
+/* A function for a processor to run; kernel/smp.h. */
+struct percpu_work {
+    _Atomic bool is_busy; /* (A) taken by who asks, given back when done */
+    _Atomic bool is_due;  /* (A) the next two are there */
+    void (*function)(void *argument);
+    void *argument;
+};
+
+/*
+ * (C) constant once it runs; (P) its own, interrupts off; (A) atomic.
+ * ap_entry.asm and mm_port.h know the first four by their offsets.
+ */
+struct percpu {
+    struct percpu *self;            /* (C) so that GS:0 is a pointer */
+    uint32_t index;                 /* (C) 0 is the one that started */
+    uint32_t apic_id;               /* (C) */
+    vaddr_t stack_end[STACK_COUNT]; /* (C) */
+    void *stack[STACK_COUNT];       /* (C) blocks of kmap; not of the first */
+    char stack_name[STACK_COUNT][PERCPU_STACK_NAME_MAX]; /* (C) */
+    struct gdt gdt;                                      /* (C) but for TR */
+
+    uint64_t traps;          /* (P) taken so far, of all kinds */
+    unsigned irq_depth;      /* (P) interrupt handlers at work: 0 or 1 */
+    unsigned nmi_depth;      /* (P) handlers of NMI and #MC at work */
+    struct trap_retry retry; /* (P) */
+
+    _Atomic unsigned state;        /* (A) enum percpu_state */
+    struct cpu_difference refusal; /* with PERCPU_REFUSED: what it has */
+
+    struct percpu_work work;
+    _Atomic bool is_nmi_expected; /* (A) the next one is no error */
+    _Atomic uint64_t nmi_count;   /* (A) of those that were expected */
+    _Atomic bool is_stopped;      /* (A) by another's last words */
+};
+_Static_assert(offsetof(struct percpu, self) == 0, "percpu_this()");
+_Static_assert(offsetof(struct percpu, index) == CPU_GS_INDEX, "mm_port.h");
+_Static_assert(offsetof(struct percpu, stack_end) == 16, "ap_entry.asm");
+
+/* Give the first processor its own. Before anything else in C. */
+void percpu_init(void);
+
+/* Make @cpu this processor's. GS must hold the null selector. */
+static inline void percpu_load(struct percpu *cpu)
+{
+    cpu_wrmsr(MSR_GS_BASE, (uint64_t)(uintptr_t)cpu);
+}
+
+static inline struct percpu *percpu_this(void)
+{
+    return (struct percpu *)(uintptr_t)cpu_read_gs64(0);
+}
+
+/* That of processor @index; NULL if it has none. */
+struct percpu *percpu_of(unsigned index);
+
+/*
+ * Make one for a further processor, its stacks between guard pages.
+ * Return: NULL if memory is short.
+ */
+MM_MUST_CHECK struct percpu *percpu_create(unsigned index, uint32_t apic_id);
+
+#endif

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT */
+/* schedule: one thread plays all CPUs and chooses who goes on, at each step. */
+#ifndef TESTS_HOST_SCHEDULE_H
+#define TESTS_HOST_SCHEDULE_H
+
+#include <mm/types.h>
+
+/* More CPUs find nothing that four do not, only later. */
+#define SCHEDULE_CPUS 4
+
+enum schedule_strategy {
+    SCHEDULE_WALK,      /* whoever comes next is drawn by lot */
+    SCHEDULE_PRIORITIES /* the highest runs, until it is made the lowest */
+};
+
+struct schedule_plan {
+    uint64_t seed;
+    unsigned cpus; /* 2 .. SCHEDULE_CPUS */
+    enum schedule_strategy strategy;
+    unsigned pace;             /* steps from one change to the next, about */
+    void (*run)(unsigned cpu); /* what a CPU does; then it idles */
+    void (*guess)(void);       /* what it may do on a guess at any time */
+    void (*see)(const volatile void *address); /* an atomic load, before it */
+};
+
+/*
+ * Run all programs to their ends; each begins with interrupts on. Other CPUs
+ * go on at each access of instrumented code to memory and at each action of
+ * the simulated MMU.
+ * Return: NULL, or the first thing that went wrong. Then the programs were
+ *         left where they were, and the machine must be made anew.
+ */
+const char *schedule_run(const struct schedule_plan *plan);
+
+/* Steps of all runs so far. */
+uint64_t schedule_steps(void);
+
+/* From a program or a guess: a number of this run below @limit. */
+uint64_t schedule_below(uint64_t limit);
+/* A program begins something; the text appears in reports. */
+void schedule_note(const char *what);
+/* A program gives up: schedule_run() returns @text. */
+void schedule_fail(const char *text);
+/* A program waits; the others go on. */
+void schedule_wait(void);
+
+/*
+ * What instrumented code does instead of reading and writing memory. Stores
+ * that are neither seq_cst nor part of a larger operation wait in the CPU's
+ * buffer, in order, as the x86 memory model has it [SDM-3A 8.2 "Memory
+ * Ordering"]; the CPU itself sees them at once.
+ */
+uint64_t schedule_load(const volatile void *address, unsigned bytes, int order);
+void schedule_store(volatile void *address, unsigned bytes, uint64_t value,
+                    int order);
+/* Before a locked operation or a full fence, which the caller then does. */
+void schedule_lock(void);
+/* Before a plain access, which the compiled code then does itself. */
+void schedule_touch(const volatile void *address, uint64_t bytes);
+
+#endif

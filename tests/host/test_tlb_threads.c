@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: MIT */
+/* The shootdown between real threads. */
+/*
+ * At risk: an order that the scheduler's model of memory does not try, and
+ * that a real processor or compiler makes: an answer that is seen before what
+ * it answers for is done. So threads play CPUs that change, use and leave two
+ * spaces against each other. They write into every page they reach, and
+ * whoever gets a frame writes all of it: under -fsanitize=thread, each frame
+ * that comes back too early is a race.
+ */
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+
+#include <mm/audit.h>
+#include <mm/frame.h>
+#include <mm/port.h>
+#include "base/memory.h"
+#include "tests/host/sim.h"
+#include "tests/host/sim_mmu.h"
+#include "tests/shared/test.h"
+
+#define THREADS   4
+#define ACTIONS   6000
+#define SPACES    2
+#define PAGES     6
+#define BASE      UINT64_C(0x40000000)
+#define RAM_BYTES (64 * MiB)
+
+/* One in so many steps lets another thread run. */
+#define YIELD_CHANCE 16
+
+struct player {
+    pthread_t thread;
+    unsigned cpu;
+    struct test_random random;
+    unsigned using; /* number of the space; SPACES: the kernel's */
+    struct pt own;  /* that it begins and ends */
+    uint64_t errors;
+    uint64_t uses; /* accesses that were allowed */
+};
+
+static struct player player[THREADS];
+static struct pt space[SPACES];
+static _Atomic unsigned unfinished;
+static _Thread_local struct player *me;
+
+static unsigned below(unsigned limit)
+{
+    return (unsigned)test_random_below(&me->random, limit);
+}
+
+static void expect(bool is_true)
+{
+    me->errors += is_true ? 0 : 1;
+}
+
+/* --- as a driver ---------------------------------------------------------- */
+
+static void yield_by_chance(void)
+{
+    if (me != NULL && below(YIELD_CHANCE) == 0) {
+        sched_yield();
+    }
+}
+
+static void yield(void)
+{
+    sched_yield();
+}
+
+static const struct sim_driver driver = {.step = yield_by_chance,
+                                         .relax = yield};
+
+/* --- actions -------------------------------------------------------------- */
+
+static vaddr_t page_at(unsigned page)
+{
+    return BASE + page * PAGE_BYTES;
+}
+
+static void open_all(struct pt *pt, struct tlb_batch *batch,
+                     struct pt_cursor *out)
+{
+    expect(pt_open(pt, BASE, page_at(PAGES), batch, out) == MM_OK);
+}
+
+static void map_page(struct pt *pt)
+{
+    pfn_t pfn = frame_alloc(0, FRAME_USER, FRAME_ANY);
+    struct tlb_batch batch;
+    struct pt_cursor cursor;
+
+    memset(phys_to_virt(pfn_to_phys(pfn)), 0x5a, PAGE_BYTES);
+    open_all(pt, &batch, &cursor);
+    if (pt_map(&cursor, page_at(below(PAGES)), pfn, PAGE_BYTES,
+               pt_attr(PT_WRITE | PT_USER | PT_OWNED)) != MM_OK) {
+        frame_free(pfn, 0);
+    }
+    pt_close(&cursor);
+    tlb_commit(&batch);
+}
+
+static void unmap_pages(struct pt *pt)
+{
+    unsigned first = below(PAGES);
+    unsigned count = 1 + below(PAGES - first);
+    struct tlb_batch batch;
+    struct pt_cursor cursor;
+    vaddr_t reached;
+
+    open_all(pt, &batch, &cursor);
+    expect(pt_unmap(&cursor, page_at(first), count * PAGE_BYTES, &reached) ==
+           MM_OK);
+    pt_close(&cursor);
+    tlb_commit(&batch);
+}
+
+static void protect_page(struct pt *pt)
+{
+    unsigned flags = below(2) ? PT_USER | PT_WRITE : PT_USER;
+    struct tlb_batch batch;
+    struct pt_cursor cursor;
+
+    open_all(pt, &batch, &cursor);
+    expect(pt_protect(&cursor, page_at(below(PAGES)), PAGE_BYTES,
+                      pt_attr(flags)) == MM_OK);
+    pt_close(&cursor);
+    tlb_commit(&batch);
+}
+
+/* Each CPU has words of its own in every page. */
+static void touch_page(void)
+{
+    unsigned access = below(2) ? WALK_WRITE : WALK_READ;
+    vaddr_t address = page_at(below(PAGES)) + me->cpu * sizeof(uint64_t);
+    paddr_t physical;
+
+    if (sim_translate(address, access | WALK_USER, &physical) == WALK_ALLOWED) {
+        volatile uint64_t *word = phys_to_virt(physical);
+
+        me->uses++;
+        if (access == WALK_WRITE) {
+            *word = me->cpu;
+        } else {
+            (void)*word;
+        }
+    }
+    sim_poll();
+}
+
+static void look_up(struct pt *pt)
+{
+    pfn_t pfn;
+    struct pt_attr attr;
+    uint64_t irq = port_irq_save();
+
+    (void)pt_lookup(pt, page_at(below(PAGES)), &pfn, &attr);
+    port_irq_restore(irq);
+}
+
+static struct tlb_space *loadable(unsigned number)
+{
+    return number == SPACES ? &pt_kernel.tlb : &space[number].tlb;
+}
+
+static void switch_somewhere(void)
+{
+    me->using = below(SPACES + 1);
+    tlb_switch(loadable(me->using));
+}
+
+static void idle(void)
+{
+    tlb_begin_lazy();
+    for (unsigned turns = below(8); turns > 0; turns--) {
+        sched_yield();
+        sim_walk_ahead(page_at(below(PAGES)));
+        sim_poll();
+    }
+    tlb_end_lazy();
+    tlb_switch(loadable(me->using));
+}
+
+/* A space of its own, from beginning to end. */
+static void begin_and_end(void)
+{
+    expect(pt_init(&me->own) == MM_OK);
+    map_page(&me->own);
+    tlb_switch(&me->own.tlb);
+    for (unsigned i = 0; i < PAGES; i++) {
+        touch_page();
+    }
+    tlb_switch(loadable(me->using));
+    pt_fini(&me->own);
+}
+
+static void act(void)
+{
+    struct pt *pt = &space[below(SPACES)];
+
+    switch (below(16)) {
+    case 0:
+    case 1:
+    case 2:
+        map_page(pt);
+        break;
+    case 3:
+    case 4:
+        unmap_pages(pt);
+        break;
+    case 5:
+    case 6:
+        protect_page(pt);
+        break;
+    case 7:
+        look_up(pt);
+        break;
+    case 8:
+    case 9:
+        switch_somewhere();
+        break;
+    case 10:
+        idle();
+        break;
+    case 11:
+        begin_and_end();
+        break;
+    default:
+        touch_page();
+        break;
+    }
+}
+
+/* A CPU that has ended answers the others until all have. */
+static void *play(void *context)
+{
+    me = context;
+    sim_set_cpu(me->cpu);
+    test_random_init(&me->random, test_seed() + me->cpu);
+    for (unsigned i = 0; i < ACTIONS; i++) {
+        act();
+        expect(!sim_irq_is_off());
+    }
+    tlb_switch(&pt_kernel.tlb);
+    atomic_fetch_sub(&unfinished, 1);
+    while (atomic_load(&unfinished) > 0) {
+        sim_poll();
+        sched_yield();
+    }
+    return NULL;
+}
+
+/* --- the test ------------------------------------------------------------- */
+
+static uint64_t frames_in_use(void)
+{
+    struct frame_stats stats;
+
+    frame_stats(&stats);
+    return stats.by_type[FRAME_USER] + stats.by_type[FRAME_TABLE];
+}
+
+static void play_all(void)
+{
+    sim_set_driver(&driver);
+    atomic_store(&unfinished, THREADS);
+    for (unsigned i = 0; i < THREADS; i++) {
+        player[i] = (struct player){.cpu = i, .using = SPACES};
+        CHECK_EQUAL(pthread_create(&player[i].thread, NULL, play, &player[i]),
+                    0);
+    }
+    for (unsigned i = 0; i < THREADS; i++) {
+        CHECK_EQUAL(pthread_join(player[i].thread, NULL), 0);
+    }
+    sim_set_driver(NULL);
+}
+
+static void end_all(uint64_t frames)
+{
+    struct audit_verdict verdict;
+
+    CHECK_EQUAL(sim_stale(), 0);
+    for (unsigned i = 0; i < SPACES; i++) {
+        CHECK(pt_audit(&space[i], &verdict));
+        pt_fini(&space[i]);
+    }
+    for (unsigned i = 0; i < THREADS; i++) {
+        CHECK_EQUAL(player[i].errors, 0);
+        CHECK(player[i].uses > 0);
+    }
+    CHECK_EQUAL(frames_in_use(), frames);
+    CHECK(frame_check());
+}
+
+TEST(tlb_threads, cpus_change_and_use_the_same_spaces)
+{
+    for (unsigned set = 0; set < SIM_PART_SETS; set++) {
+        sim_boot_cpus(RAM_BYTES, THREADS, sim_part_sets[set]);
+        uint64_t frames = frames_in_use();
+        for (unsigned i = 0; i < SPACES; i++) {
+            CHECK_EQUAL(pt_init(&space[i]), MM_OK);
+        }
+        CHECK_HELPER(play_all());
+        CHECK_HELPER(end_all(frames));
+    }
+}

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: MIT */
+/* crew: the same function on every CPU at once, and a space they share. */
+#include "tests/kernel/crew.h"
+
+#include <mm/frame.h>
+#include <mm/port.h>
+#include "base/check.h"
+#include "kernel/cpu.h"
+#include "kernel/smp.h"
+
+unsigned crew_others(void)
+{
+    unsigned others = 0;
+
+    for (unsigned i = 0; i < smp_possible(); i++) {
+        others += i != port_cpu() && smp_is_online(i) ? 1 : 0;
+    }
+    return others;
+}
+
+unsigned crew_first(void)
+{
+    unsigned cpu = 0;
+
+    while (cpu == port_cpu() || !smp_is_online(cpu)) {
+        cpu++;
+    }
+    return cpu;
+}
+
+void crew_start(void (*work)(void *), void *argument)
+{
+    for (unsigned i = 0; i < smp_possible(); i++) {
+        if (i != port_cpu() && smp_is_online(i)) {
+            enum mm_status status = smp_run(i, work, argument);
+
+            ASSERT(status == MM_OK);
+        }
+    }
+}
+
+void crew_wait(void)
+{
+    for (unsigned i = 0; i < smp_possible(); i++) {
+        if (i != port_cpu() && smp_is_online(i)) {
+            smp_wait(i);
+        }
+    }
+}
+
+void crew_park(void)
+{
+    struct tlb_cpu_state state;
+
+    crew_wait();
+    for (unsigned i = 0; i < smp_possible(); i++) {
+        do {
+            cpu_pause();
+            tlb_cpu_look(i, &state);
+        } while (i != port_cpu() && smp_is_online(i) && !state.is_lazy);
+    }
+}
+
+void crew_run(void (*work)(void *), void *argument)
+{
+    crew_start(work, argument);
+    cpu_irq_on();
+    work(argument);
+    cpu_irq_off();
+    crew_wait();
+}
+
+bool crew_map(struct pt *pt, vaddr_t page, uint64_t value)
+{
+    pfn_t frame = frame_alloc(0, FRAME_USER, FRAME_ANY);
+    struct tlb_batch batch;
+    struct pt_cursor cursor;
+    enum mm_status status = MM_ENOMEM;
+
+    if (pfn_is_none(frame)) {
+        return false;
+    }
+    uint64_t *word = phys_to_virt(pfn_to_phys(frame));
+    for (size_t i = 0; i < PAGE_BYTES / sizeof(*word); i++) {
+        word[i] = value;
+    }
+    if (pt_open(pt, page, page + PAGE_BYTES, &batch, &cursor) == MM_OK) {
+        status = pt_map(&cursor, page, frame, PAGE_BYTES,
+                        pt_attr(PT_WRITE | PT_OWNED));
+        pt_close(&cursor);
+        tlb_commit(&batch);
+    }
+    if (status != MM_OK) {
+        frame_free(frame, 0);
+    }
+    return status == MM_OK;
+}
+
+bool crew_unmap(struct pt *pt, vaddr_t page)
+{
+    struct tlb_batch batch;
+    struct pt_cursor cursor;
+    vaddr_t reached;
+
+    if (pt_open(pt, page, page + PAGE_BYTES, &batch, &cursor) != MM_OK) {
+        return false;
+    }
+    enum mm_status status = pt_unmap(&cursor, page, PAGE_BYTES, &reached);
+    pt_close(&cursor);
+    tlb_commit(&batch);
+    return status == MM_OK;
+}
+
+bool crew_protect(struct pt *pt, vaddr_t page, unsigned flags)
+{
+    struct tlb_batch batch;
+    struct pt_cursor cursor;
+
+    if (pt_open(pt, page, page + PAGE_BYTES, &batch, &cursor) != MM_OK) {
+        return false;
+    }
+    enum mm_status status =
+        pt_protect(&cursor, page, PAGE_BYTES, pt_attr(flags));
+    pt_close(&cursor);
+    tlb_commit(&batch);
+    return status == MM_OK;
+}
