@@ -9,7 +9,7 @@
  *
  * UNIT is "instructions" under QEMU's -icount, else "ticks".
  *
- * Limits: one processor, interrupts off.
+ * Limits: interrupts off; what takes several CPUs is in bench_cpus.c.
  */
 #include "kernel/bench.h"
 
@@ -19,6 +19,7 @@
 #include <mm/pt.h>
 #include <mm/slab.h>
 #include "base/bits.h"
+#include "kernel/bench_impl.h"
 #include "kernel/console/console.h"
 #include "kernel/cpu.h"
 #include "kernel/kernel.h"
@@ -34,6 +35,7 @@ static struct {
     struct slab_cache *cache; /* objects of 200 bytes */
     vaddr_t range;            /* RANGE_PAGES of kernel addresses */
     pfn_t frame;              /* RANGE_PAGES frames in a row */
+    uint64_t empty;           /* of a measurement of nothing */
 } bench;
 
 static uint64_t sample[SAMPLES];
@@ -171,22 +173,29 @@ static bool do_map(unsigned pages)
 
 /* --- measuring ------------------------------------------------------------ */
 
-/* Does @name begin with @pattern? */
-static bool is_wanted(const char *name, const char *pattern)
+bool bench_is_wanted(const char *name, const char *pattern)
 {
     return strncmp(name, pattern, strlen(pattern)) == 0;
 }
 
-static void print_time(const char *name, uint64_t ticks)
+void bench_print(const char *name, uint64_t value, const char *unit)
 {
-    printk("bench: %s %lu %s\n", name, ticks, cpu_clock_unit());
+    printk("bench: %s %lu %s\n", name, value, unit);
 }
 
-static bool take_samples(bool (*operation)(unsigned), unsigned argument)
+static void print_time(const char *name, uint64_t ticks)
+{
+    bench_print(name, ticks, cpu_clock_unit());
+}
+
+static bool take_samples(const struct bench_subject *subject)
 {
     for (unsigned i = 0; i < SAMPLES; i++) {
+        if (subject->before != NULL && !subject->before(subject->argument)) {
+            return false;
+        }
         uint64_t start = cpu_rdtsc();
-        bool success = operation(argument);
+        bool success = subject->operation(subject->argument);
         sample[i] = cpu_rdtsc() - start;
         if (!success) {
             return false;
@@ -218,24 +227,21 @@ static uint64_t less(uint64_t value, uint64_t empty)
 
 static uint64_t empty_measurement(void)
 {
-    if (!take_samples(do_nothing, 0)) {
+    const struct bench_subject nothing = {.operation = do_nothing};
+
+    if (!take_samples(&nothing)) {
         return 0;
     }
     sort_samples();
     return sample[SAMPLES / 2];
 }
 
-struct subject {
-    const char *name;
-    bool (*operation)(unsigned argument);
-    unsigned argument;
-};
-
-static bool measure(const struct subject *subject, uint64_t empty)
+bool bench_measure(const struct bench_subject *subject)
 {
+    uint64_t empty = bench.empty;
     uint64_t sum = 0;
 
-    if (!take_samples(subject->operation, subject->argument)) {
+    if (!take_samples(subject)) {
         printk("%s: an operation failed: too little memory?\n", subject->name);
         return false;
     }
@@ -297,27 +303,27 @@ static bool batch_kmalloc(void)
 
 /* --- the list ------------------------------------------------------------- */
 
-static const struct subject subjects[] = {
-    {"frame_order_0", do_frame, 0},
-    {"frame_order_3", do_frame, 3},
-    {"frame_order_9", do_frame, 9},
-    {"frame_order_10", do_frame, 10},
-    {"frame_zeroed", do_frame_zeroed, 0},
-    {"kmalloc_64", do_kmalloc, 64},
-    {"kmalloc_4096", do_kmalloc, 4096},
-    {"kmalloc_16k", do_kmalloc, 16 * 1024},
-    {"slab_200", do_slab, 0},
-    {"pt_lookup", do_lookup, 0},
-    {"tlb_flush_1", do_flush, 1},
-    {"tlb_flush_16", do_flush, 16},
-    {"pt_protect_1", do_protect, 1},
-    {"pt_protect_16", do_protect, 16},
-    {"pt_unmap_map_1", do_map, 1},
-    {"pt_unmap_map_16", do_map, 16},
-    {"kmap_window_1", do_window, 1},
-    {"kmap_window_16", do_window, 16},
-    {"kmap_alloc_1", do_kmap, 1},
-    {"kmap_alloc_16", do_kmap, 16},
+static const struct bench_subject subjects[] = {
+    {"frame_order_0", NULL, do_frame, 0},
+    {"frame_order_3", NULL, do_frame, 3},
+    {"frame_order_9", NULL, do_frame, 9},
+    {"frame_order_10", NULL, do_frame, 10},
+    {"frame_zeroed", NULL, do_frame_zeroed, 0},
+    {"kmalloc_64", NULL, do_kmalloc, 64},
+    {"kmalloc_4096", NULL, do_kmalloc, 4096},
+    {"kmalloc_16k", NULL, do_kmalloc, 16 * 1024},
+    {"slab_200", NULL, do_slab, 0},
+    {"pt_lookup", NULL, do_lookup, 0},
+    {"tlb_flush_1", NULL, do_flush, 1},
+    {"tlb_flush_16", NULL, do_flush, 16},
+    {"pt_protect_1", NULL, do_protect, 1},
+    {"pt_protect_16", NULL, do_protect, 16},
+    {"pt_unmap_map_1", NULL, do_map, 1},
+    {"pt_unmap_map_16", NULL, do_map, 16},
+    {"kmap_window_1", NULL, do_window, 1},
+    {"kmap_window_16", NULL, do_window, 16},
+    {"kmap_alloc_1", NULL, do_kmap, 1},
+    {"kmap_alloc_16", NULL, do_kmap, 16},
 };
 _Static_assert(SAMPLES % 2 == 0, "do_protect() leaves the rights as before");
 
@@ -352,15 +358,15 @@ static unsigned print_start(const char *pattern)
     uint64_t ram = stats.managed * PAGE_BYTES;
     uint64_t set_aside = set_aside_bytes();
     uint64_t ppm = set_aside * 1000 / max_u64(ram / 1000, 1);
-    if (is_wanted("start_to_heap", pattern)) {
+    if (bench_is_wanted("start_to_heap", pattern)) {
         print_time("start_to_heap", kernel_ready_clock - kernel_start_clock);
         run++;
     }
-    if (is_wanted("metadata_at_start", pattern)) {
+    if (bench_is_wanted("metadata_at_start", pattern)) {
         printk("bench: metadata_at_start %lu bytes\n", set_aside);
         run++;
     }
-    if (is_wanted("metadata_of_ram", pattern)) {
+    if (bench_is_wanted("metadata_of_ram", pattern)) {
         printk("bench: metadata_of_ram %lu.%04lu percent\n", ppm / 10000,
                ppm % 10000);
         run++;
@@ -396,12 +402,13 @@ static bool finish(void)
 static bool run_subjects(const char *pattern)
 {
     unsigned run = print_start(pattern);
-    uint64_t empty = empty_measurement();
     bool success = true;
+    unsigned more;
 
+    bench.empty = empty_measurement();
     for (size_t i = 0; i < sizeof(subjects) / sizeof(subjects[0]); i++) {
-        if (is_wanted(subjects[i].name, pattern)) {
-            success = measure(&subjects[i], empty) && success;
+        if (bench_is_wanted(subjects[i].name, pattern)) {
+            success = bench_measure(&subjects[i]) && success;
             run++;
         }
     }
@@ -409,6 +416,8 @@ static bool run_subjects(const char *pattern)
         success = batch_frames() && success;
         success = batch_kmalloc() && success;
     }
+    success = bench_cpus(pattern, &more) && success;
+    run += more;
     if (run == 0) {
         printk("no figure has a name that begins with %s\n", pattern);
     }
