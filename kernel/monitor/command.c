@@ -20,8 +20,9 @@ static const struct command help[] = {
 static const struct command_group command_help = COMMAND_GROUP("Help", help);
 
 static const struct command_group *const groups[] = {
-    &command_memory, &command_tables,  &command_pt,      &command_look,
-    &command_heap,   &command_provoke, &command_machine, &command_help,
+    &command_memory,  &command_tables,  &command_tlb,
+    &command_pt,      &command_look,    &command_heap,
+    &command_provoke, &command_machine, &command_help,
 };
 
 const struct command_group *command_group(size_t index)
@@ -43,6 +44,37 @@ const struct command *command_find(const char *name)
         }
     }
     return NULL;
+}
+
+static bool say_usage(const struct command *command)
+{
+    printk("usage: %s%s %s\n", command->name, command->has_json ? " [-j]" : "",
+           command->arguments);
+    return false;
+}
+
+bool command_run(const char *const *word, unsigned count)
+{
+    const struct command *command = command_find(word[0]);
+    const char *kept[WORDS_MAX];
+    struct arguments arguments = {.name = word[0], .word = kept};
+
+    if (command == NULL) {
+        printk("unknown command: %s (try: help)\n", word[0]);
+        return false;
+    }
+    for (unsigned i = 1; i < count; i++) {
+        if (command->has_json && strcmp(word[i], "-j") == 0) {
+            arguments.wants_json = true;
+        } else {
+            kept[arguments.count] = word[i];
+            arguments.count++;
+        }
+    }
+    if (arguments.count < command->least || arguments.count > command->most) {
+        return say_usage(command);
+    }
+    return command->run(&arguments);
 }
 
 bool complain(const struct arguments *arguments, const char *format, ...)

@@ -42,6 +42,7 @@ struct command_group {
 
 extern const struct command_group command_memory;
 extern const struct command_group command_tables;
+extern const struct command_group command_tlb;
 extern const struct command_group command_pt;
 extern const struct command_group command_look;
 extern const struct command_group command_heap;
@@ -54,6 +55,9 @@ const struct command_group *command_group(size_t index);
 /* By name or alias; NULL if there is none. */
 const struct command *command_find(const char *name);
 
+/* Run the command @word[0], 1 <= @count <= WORDS_MAX words; did it succeed? */
+bool command_run(const char *const *word, unsigned count);
+
 /*
  * For commands. They print a sentence with the word if they return false.
  */
@@ -63,6 +67,14 @@ MM_MUST_CHECK bool argument_number(const char *word, uint64_t *out);
 
 /* An address: a number, or symbol, symbol+NUMBER, symbol-NUMBER. */
 MM_MUST_CHECK bool argument_address(const char *word, uint64_t *out);
+
+/*
+ * The walk of the kernel's tables to the address @word, as far as they can be
+ * read.
+ */
+struct walk;
+MM_MUST_CHECK bool argument_walk(const struct arguments *arguments,
+                                 const char *word, struct walk *out);
 
 /* "memmap: " and the sentence; false, for the command to return. */
 bool complain(const struct arguments *arguments, const char *format, ...)

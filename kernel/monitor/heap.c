@@ -135,6 +135,8 @@ static void print_counters(void)
     print_counter("nr_tlb_local_flush_one", tlb.pages);
     print_counter("nr_tlb_local_flush_all", tlb.whole);
     print_counter("nr_tlb_released", tlb.released);
+    print_counter("nr_tlb_remote_flush", tlb.interrupts);
+    print_counter("nr_tlb_remote_flush_received", tlb.served);
 }
 
 /* Asleep for @seconds, or until a key is typed: then true. */

@@ -14,37 +14,6 @@ static struct line line;
 
 /* --- running a command ---------------------------------------------------- */
 
-static bool say_usage(const struct command *command)
-{
-    printk("usage: %s%s %s\n", command->name, command->has_json ? " [-j]" : "",
-           command->arguments);
-    return false;
-}
-
-static bool run_words(const struct words *words)
-{
-    const struct command *command = command_find(words->word[0]);
-    const char *kept[WORDS_MAX];
-    struct arguments arguments = {.name = words->word[0], .word = kept};
-
-    if (command == NULL) {
-        printk("unknown command: %s (try: help)\n", words->word[0]);
-        return false;
-    }
-    for (unsigned i = 1; i < words->count; i++) {
-        if (command->has_json && strcmp(words->word[i], "-j") == 0) {
-            arguments.wants_json = true;
-        } else {
-            kept[arguments.count] = words->word[i];
-            arguments.count++;
-        }
-    }
-    if (arguments.count < command->least || arguments.count > command->most) {
-        return say_usage(command);
-    }
-    return command->run(&arguments);
-}
-
 bool monitor_execute(const char *text)
 {
     struct words words;
@@ -55,7 +24,7 @@ bool monitor_execute(const char *text)
                    WORDS_MAX, WORDS_BYTES);
             return false;
         }
-        if (words.count > 0 && !run_words(&words)) {
+        if (words.count > 0 && !command_run(words.word, words.count)) {
             return false;
         }
     }

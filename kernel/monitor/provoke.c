@@ -11,6 +11,7 @@
 #include "kernel/entry.h"
 #include "kernel/lib/string.h"
 #include "kernel/monitor/command.h"
+#include "kernel/percpu.h"
 #include "kernel/trap.h"
 
 #define STACK_SCRATCH_BYTES (16 * KiB)
@@ -96,6 +97,12 @@ static bool fault_noncanonical(void)
 
 static bool fault_stack(void)
 {
+    const struct percpu *cpu = percpu_this();
+
+    if (cpu->index != 0) {
+        /* Nobody returns to what is on it. */
+        overflow_stack((void *)cpu->stack_end[STACK_KERNEL]);
+    }
     char *stack = kmap_stack(STACK_SCRATCH_BYTES, "fault stack");
 
     if (stack == NULL) {

@@ -28,9 +28,8 @@ static void print_effect(const struct walk *walk)
            walk->physical.v, explain_frame(phys_to_pfn(walk->physical)).text);
 }
 
-/* The walk to @word, or a sentence and false. */
-static bool walk_to(const struct arguments *arguments, const char *word,
-                    struct walk *out)
+bool argument_walk(const struct arguments *arguments, const char *word,
+                   struct walk *out)
 {
     uint64_t address;
 
@@ -57,7 +56,7 @@ static bool run_pagewalk(const struct arguments *arguments)
     struct walk_rules rules = explain_rules();
     unsigned blame;
 
-    if (!walk_to(arguments, arguments->word[0], &walk)) {
+    if (!argument_walk(arguments, arguments->word[0], &walk)) {
         return false;
     }
     enum walk_verdict verdict = walk_judge(&walk, WALK_READ, &rules, &blame);
@@ -78,7 +77,7 @@ static bool run_v2p(const struct arguments *arguments)
 {
     struct walk walk;
 
-    if (!walk_to(arguments, arguments->word[0], &walk)) {
+    if (!argument_walk(arguments, arguments->word[0], &walk)) {
         return false;
     }
     if (walk.state != PTE_PRESENT) {
@@ -113,78 +112,6 @@ static bool run_p2v(const struct arguments *arguments)
     return true;
 }
 
-/* --- tlb ------------------------------------------------------------------ */
-
-static bool tlb_print_stats(void)
-{
-    struct tlb_stats stats;
-
-    tlb_stats(&stats);
-    printk("batches committed   %lu\n", stats.commits);
-    printk("pages invalidated   %lu\n", stats.pages);
-    printk("whole flushes       %lu (above %u pages, or when tables go)\n",
-           stats.whole, tlb_ceiling);
-    printk("spaces loaded       %lu\n", stats.switches);
-    printk("frames released     %lu\n", stats.released);
-    return true;
-}
-
-/* Does what a read sees agree with what the tables say now? */
-static bool tlb_probe(const struct arguments *arguments)
-{
-    struct walk walk;
-    struct probe seen;
-    struct probe stored;
-
-    if (!walk_to(arguments, arguments->word[1], &walk)) {
-        return false;
-    }
-    vaddr_t address = align_down(walk.address, 8);
-    bool is_mapped = walk.state == PTE_PRESENT;
-    /* A promise would be kept by the read: there is nothing stale to see. */
-    if (walk.state == PTE_PROMISE) {
-        printk("0x%lx is a promise: a read would change the tables\n", address);
-        return true;
-    }
-    bool is_read = probe_read64((const void *)address, &seen);
-    if (!is_mapped) {
-        printk("tables: no translation; a read: %s\n",
-               is_read ? "SUCCEEDS through a stale translation"
-                       : "faults, too");
-        return !is_read;
-    }
-    printk("tables: 0x%lx -> 0x%lx\n", walk.address, walk.physical.v);
-    void *alias = phys_to_virt(paddr_of(align_down(walk.physical.v, 8)));
-    if (!is_read || !probe_read64(alias, &stored)) {
-        return complain(arguments, "%s cannot be read",
-                        is_read ? "the frame" : "the address");
-    }
-    printk("a read sees 0x%lx, the frame holds 0x%lx: %s\n", seen.value,
-           stored.value,
-           seen.value == stored.value ? "they agree" : "STALE translation");
-    return seen.value == stored.value;
-}
-
-static bool run_tlb(const struct arguments *arguments)
-{
-    const char *what = arguments->count > 0 ? arguments->word[0] : "stats";
-
-    if (strcmp(what, "stats") == 0) {
-        return tlb_print_stats();
-    }
-    if (strcmp(what, "flush") == 0) {
-        tlb_flush_all();
-        printk("this CPU has forgotten every translation\n");
-        return true;
-    }
-    if (strcmp(what, "probe") == 0) {
-        return arguments->count == 2
-                   ? tlb_probe(arguments)
-                   : complain(arguments, "probe needs an address");
-    }
-    return complain(arguments, "stats, flush or probe ADDR, not %s", what);
-}
-
 static const struct command commands[] = {
     {"pagewalk", "walk vtop", "ADDR", "an address through each level", "", 1, 1,
      false, run_pagewalk},
@@ -192,9 +119,6 @@ static const struct command commands[] = {
      run_v2p},
     {"p2v", "", "ADDR", "physical address to the virtual ones", "", 1, 1, false,
      run_p2v},
-    {"tlb", "", "[stats|flush|probe ADDR]",
-     "counters; forget all; read against walk", "stats flush probe", 0, 2,
-     false, run_tlb},
 };
 
 const struct command_group command_tables =
