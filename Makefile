@@ -109,7 +109,7 @@ READY   := $(B)/.setup-$(GROUP)
 
 # --- what to type ------------------------------------------------------------
 .PHONY: all iso run run-uefi debug test test-host test-kernel test-bochs check \
-        bench setup clean help release compile FORCE
+        check-models bench setup clean help release compile FORCE
 .DELETE_ON_ERROR:
 all: iso            ## the kernel and the ISO
 iso: $(ISO)         ## the same: build/vellum.iso
@@ -130,6 +130,9 @@ test-bochs: iso     ## the kernel's own tests in Bochs (slow)
 	@tests/qemu/bochs
 check: $(READY)     ## what a compiler or a script can check
 	@MAKE='$(MAKE)' scripts/check
+check-models:       ## the TLB protocol in every order of its steps
+	@scripts/setup models
+	@scripts/check-models
 bench: release      ## figures, counted in instructions
 	@scripts/bench
 setup:              ## install everything `make check` needs
