@@ -35,9 +35,12 @@
 #include "x86_64/pte.h"
 
 /*
- * Measured by others at 32 (Asterinas, Nanos), 33 (Linux, DragonOS), 64
- * (Managarm, Haiku): an INVLPG costs about 100 to 200 cycles, a refill after
- * a full flush some thousands, spread out.
+ * From how many pages on one whole flush is the cheaper one depends on what is
+ * used again afterwards. `tlb ceiling` in the kernel's monitor measures it, for
+ * 256 pages: under QEMU's TCG (release build, one CPU) a page costs some 650
+ * ticks, the flush and 256 walks 71,500, which is even at 103 pages; by the
+ * same prices 32 pages are even with 90 in use. Hardware has led others to 32
+ * (Asterinas, Nanos), 33 (Linux, DragonOS) and 64 (Managarm, Haiku).
  */
 unsigned tlb_ceiling = 32;
 
