@@ -60,9 +60,12 @@ static struct pt_attr in_tables(const struct pt *pt, struct pt_attr attr)
     return attr;
 }
 
-/* Rights that make sense together, in these tables (I4). */
+/* Rights that are known and make sense together, in these tables (I4). */
 static bool attr_is_valid(const struct pt *pt, struct pt_attr attr)
 {
+    if ((attr.flags & ~PT_FLAGS) != 0) {
+        return false;
+    }
     if ((attr.flags & PT_WRITE) && (attr.flags & (PT_EXEC | PT_COW))) {
         return false;
     }

@@ -153,6 +153,10 @@ TEST(pt, bad_requests_are_refused)
                 MM_EINVAL);
     CHECK_EQUAL(pt_map(&c, GiB, pfn, PAGE_BYTES, pt_attr(PT_GLOBAL)),
                 MM_EINVAL);
+    CHECK_EQUAL(pt_map(&c, GiB, pfn, PAGE_BYTES, pt_attr(PT_FLAGS + 1)),
+                MM_EINVAL);
+    CHECK_EQUAL(pt_protect(&c, GiB, PAGE_BYTES, pt_attr(PT_FLAGS + 1)),
+                MM_EINVAL);
     CHECK_EQUAL(pt_map(&c, GiB, pfn, 0, pt_attr(0)), MM_EINVAL);
     CHECK_EQUAL(pt_map(&c, GiB, pfn, GiB + PAGE_BYTES, pt_attr(0)), MM_EINVAL);
     CHECK_EQUAL(pt_map(&c, GiB + 1, pfn, PAGE_BYTES, pt_attr(0)), MM_EINVAL);

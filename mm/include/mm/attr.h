@@ -10,9 +10,10 @@ enum pt_flags {
     PT_WRITE = 1 << 0,
     PT_EXEC = 1 << 1, /* never together with PT_WRITE */
     PT_USER = 1 << 2,
-    PT_GLOBAL = 1 << 3, /* same in every space: survives a CR3 load */
-    PT_OWNED = 1 << 4,  /* the mapping holds a reference on each frame */
-    PT_COW = 1 << 5     /* write means copy first; never with PT_WRITE */
+    PT_GLOBAL = 1 << 3,     /* same in every space: survives a CR3 load */
+    PT_OWNED = 1 << 4,      /* the mapping holds a reference on each frame */
+    PT_COW = 1 << 5,        /* write means copy first; never with PT_WRITE */
+    PT_FLAGS = (1 << 6) - 1 /* all of them; others are refused */
 };
 
 /* Memory types; the value is the index into the PAT (see PTE_PAT_LAYOUT). */

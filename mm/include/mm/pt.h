@@ -77,9 +77,9 @@ void pt_query(struct pt_cursor *cursor, vaddr_t address, struct pt_entry *out);
  * blocks of order 0, and of order 9 at addresses aligned to 2 MiB.
  * Return: MM_OK; MM_EEXIST if a present, parked or swapped entry is in the
  *         way (promises and gaps are replaced);
- *         MM_EINVAL: PT_WRITE with PT_EXEC or PT_COW, unaligned or out of
- *         the range, frame beyond MAXPHYADDR, user flag in the wrong half,
- *         owned blocks of another order or not handed out;
+ *         MM_EINVAL: unknown flags, PT_WRITE with PT_EXEC or PT_COW,
+ *         unaligned or out of the range, frame beyond MAXPHYADDR, user flag
+ *         in the wrong half, owned blocks of another order or not handed out;
  *         MM_ENOMEM for tables; MM_EBUSY: as pt_split(). On failure no
  *         meaning has changed; large promises may have been split.
  */
