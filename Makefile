@@ -102,14 +102,14 @@ HOST_SOURCES_tsan     := $(HOST_BASE) $(filter %_threads.c,$(HOST_SOURCES))
 HOST_SOURCES_schedule := $(HOST_BASE) $(HOST_SCHEDULE)
 
 # What scripts/setup must find before anything is compiled.
-GROUP   := $(or $(if $(filter check,$(MAKECMDGOALS)),check),$\
+GROUP   := $(or $(if $(filter check mutants,$(MAKECMDGOALS)),check),$\
            $(if $(filter test test-% clang,$(MAKECMDGOALS) $(CC)),test),$\
            $(if $(filter run run-uefi debug bench,$(MAKECMDGOALS)),run),build)
 READY   := $(B)/.setup-$(GROUP)
 
 # --- what to type ------------------------------------------------------------
 .PHONY: all iso run run-uefi debug test test-host test-kernel test-bochs check \
-        check-models bench setup clean help release compile FORCE
+        check-models mutants bench setup clean help release compile FORCE
 .DELETE_ON_ERROR:
 all: iso            ## the kernel and the ISO
 iso: $(ISO)         ## the same: build/vellum.iso
@@ -133,6 +133,8 @@ check: $(READY)     ## what a compiler or a script can check
 check-models:       ## the TLB protocol in every order of its steps
 	@scripts/setup models
 	@scripts/check-models
+mutants: $(READY)   ## known bugs put in, one by one: a test must notice
+	@MAKE='$(MAKE)' scripts/mutants
 bench: release      ## figures, counted in instructions
 	@scripts/bench
 setup:              ## install everything `make check` needs
