@@ -16,6 +16,7 @@ global ap_entry
 
 ; struct smp_entry
 ENTRY_APIC_ID equ 0
+ENTRY_CLAIMED equ 4
 ENTRY_CPU     equ 8
 ENTRY_BYTES   equ 16
 ; struct percpu
@@ -48,7 +49,11 @@ ap_entry:
     hlt
     jmp .halt
 
-.found:
+.found:                             ; two with one id must not share a stack
+    mov eax, 1
+    xchg [rdi + ENTRY_CLAIMED], eax
+    test eax, eax
+    jnz .halt
     mov rdi, [rdi + ENTRY_CPU]
     test rdi, rdi
     jz .halt

@@ -26,6 +26,7 @@
 #define APIC_TASK_PRIORITY   0x80
 #define APIC_EOI             0xb0
 #define APIC_SPURIOUS        0xf0
+#define APIC_IN_SERVICE      0x100 /* ISR: 8 words of 32 vectors */
 #define APIC_REQUESTED       0x200 /* IRR: 8 words of 32 vectors */
 #define APIC_ERRORS          0x280
 #define APIC_COMMAND         0x300
@@ -84,6 +85,12 @@ static void write(unsigned offset, uint32_t value)
     } else {
         window[offset / sizeof(*window)] = value;
     }
+}
+
+bool apic_is_in_service(unsigned vector)
+{
+    return ((read(APIC_IN_SERVICE + vector / 32 * 16) >> (vector % 32)) & 1) !=
+           0;
 }
 
 /* --- turning it on -------------------------------------------------------- */

@@ -56,6 +56,9 @@ uint32_t apic_take_errors(void);
 /* Does @vector wait for this processor to turn interrupts on? */
 bool apic_is_requested(enum apic_vector vector);
 
+/* Is @vector being handled, and not ended yet? */
+bool apic_is_in_service(unsigned vector);
+
 /* The interrupt is handled; the next may come. */
 void apic_end_interrupt(void);
 

@@ -70,8 +70,9 @@ static unsigned read_counter(void)
 /* Of whole turns between two looks none is counted: more time has passed. */
 void irq_delay(unsigned microseconds)
 {
+    static unsigned looks_each = LOOKS_A_MICROSECOND;
+    uint64_t looks = (uint64_t)microseconds * looks_each;
     uint64_t wanted = (uint64_t)microseconds * PIT_HZ / 1000000 + 1;
-    uint64_t looks = (uint64_t)microseconds * LOOKS_A_MICROSECOND;
     uint64_t passed = 0;
     unsigned last = read_counter();
 
@@ -82,6 +83,9 @@ void irq_delay(unsigned microseconds)
             passed += last >= now ? last - now : last + PIT_DIVISOR - now;
             last = now;
         }
+    }
+    if (passed < wanted) {
+        looks_each = 1; /* the timer stands still: not so long again */
     }
 }
 
@@ -113,6 +117,10 @@ static bool handle_apic(unsigned vector)
     case APIC_VECTOR_SPURIOUS:
         return true;
     default:
+        /* Left by the firmware: it would keep all below it from coming. */
+        if (apic_is_in_service(vector)) {
+            apic_end_interrupt();
+        }
         return false;
     }
 }

@@ -14,6 +14,7 @@
 #include "base/bits.h"
 #include "kernel/cmdline.h"
 #include "kernel/console/console.h"
+#include "kernel/console/screen.h"
 #include "kernel/cpu.h"
 #include "kernel/fixup.h"
 #include "kernel/image.h"
@@ -69,7 +70,9 @@ MM_NORETURN static void stop(void)
     if (cmdline_is("exit", "debug")) {
         shutdown_debug_exit(SHUTDOWN_FAILED);
     }
-    printk("The machine is halted (in QEMU: Ctrl-A X leaves).\n");
+    if (depth <= 2) {
+        printk("The machine is halted (in QEMU: Ctrl-A X leaves).\n");
+    }
     cpu_irq_off();
     for (;;) {
         cpu_halt();
@@ -114,6 +117,7 @@ static void begin(const struct cause *cause)
         return;
     }
     if (depth == 2) {
+        screen_use(NULL); /* drawing may be what has failed */
         print_cause("\nwhile this was being reported", cause);
         print_cause("the first was", &first);
     }

@@ -85,22 +85,14 @@ bool smp_is_done(unsigned index)
            !atomic_load_explicit(&cpu->work.is_busy, memory_order_acquire);
 }
 
-/*
- * It may sleep through a wake-up: an NMI between STI and HLT ends the shadow
- * in which STI lets no interrupt come. So now and then it is sent again.
- */
-#define WAKE_AGAIN (UINT32_C(1) << 20)
-
 void smp_wait(unsigned index)
 {
     uint64_t irq = cpu_irq_save();
 
     ASSERT(smp_may_wait() && percpu_this()->irq_depth == 0);
-    for (uint32_t turns = 1; !smp_is_done(index); turns++) {
+    ASSERT(index != percpu_this()->index || smp_is_done(index));
+    while (!smp_is_done(index)) {
         cpu_irq_window();
-        if (turns % WAKE_AGAIN == 0) {
-            apic_send(percpu_of(index)->apic_id, APIC_VECTOR_WAKE);
-        }
     }
     cpu_irq_restore(irq);
 }
@@ -123,7 +115,8 @@ static void run_work(struct percpu_work *work)
 
 /*
  * With interrupts off from the look at the work to the HLT, a wake-up in
- * between is not lost: cpu_wait_for_interrupt() takes it; but see smp_wait().
+ * between is not lost: cpu_wait_for_interrupt() takes it, and an NMI there
+ * keeps it from sleeping (trap.c).
  */
 MM_NORETURN void smp_idle(struct percpu *cpu)
 {

@@ -60,8 +60,8 @@ void ap_entry(void);
 
 struct smp_entry {
     uint32_t apic_id;
-    uint32_t unused;
-    struct percpu *cpu; /* NULL: nothing was made for it */
+    uint32_t is_claimed; /* by who came first with this id */
+    struct percpu *cpu;  /* NULL: nothing was made for it */
 };
 _Static_assert(sizeof(struct smp_entry) == 16, "ap_entry.asm");
 
@@ -289,7 +289,11 @@ static void wait_for_them(void)
     while (missing > 0 && waited < PATIENCE_MICROSECONDS) {
         irq_delay(LOOK_MICROSECONDS);
         waited += LOOK_MICROSECONDS;
-        unsigned now = count_in(PERCPU_STARTING) + count_in(PERCPU_JOINING);
+        unsigned joining = count_in(PERCPU_JOINING);
+        unsigned now = count_in(PERCPU_STARTING) + joining;
+        if (joining > 0) {
+            waited = 0; /* it has shared data already: there is no way back */
+        }
         if (now < missing) {
             missing = now;
             waited = 0;
@@ -327,10 +331,6 @@ static void conclude(unsigned index, paddr_t code)
                "0x%lx on CPU 0\n",
                index, cpu->apic_id, cpu->refusal.name, cpu->refusal.here,
                cpu->refusal.there);
-    }
-    if (state_of(cpu) == PERCPU_JOINING) {
-        panic("CPU %u (APIC id 0x%x) has stopped on its way in", index,
-              cpu->apic_id);
     }
     if (is_held_back(index)) {
         send_late_startup(cpu, code);

@@ -202,9 +202,29 @@ static bool resolve_nmi(void)
     return smp_take_nmi() || panic_is_active();
 }
 
+/* STI and HLT, as cpu_wait_for_interrupt() has them. */
+#define OPCODE_STI 0xfb
+#define OPCODE_HLT 0xf4
+
+/*
+ * STI lets no interrupt come before the HLT behind it, but an NMI there ends
+ * that: on the way back what waits is let in, and the HLT would sleep although
+ * it has come. So it does not sleep: who waits looks again.
+ */
+static void step_over_halt(struct trap_frame *frame)
+{
+    const uint8_t *code = (const uint8_t *)frame->rip;
+
+    if (image_has_code(frame->rip - 1) && image_has_code(frame->rip) &&
+        code[-1] == OPCODE_STI && code[0] == OPCODE_HLT) {
+        frame->rip++;
+    }
+}
+
 static void take_exception(struct trap_frame *frame)
 {
     if (frame->vector == TRAP_NMI && resolve_nmi()) {
+        step_over_halt(frame);
         return;
     }
     if (frame->vector == TRAP_PAGE && resolve_page_fault(frame)) {

@@ -19,6 +19,7 @@
 #include "kernel/lib/string.h"
 #include "kernel/panic.h"
 #include "kernel/percpu.h"
+#include "kernel/smp.h"
 
 #define NOBODY UINT_MAX
 
@@ -44,14 +45,26 @@ static bool try_to_enter(void)
         memory_order_relaxed);
 }
 
+/* Whoever holds the console has been stopped; who has no last words stops. */
+static bool wait_for_last_words(void)
+{
+    if (!panic_is_mine()) {
+        smp_stop();
+    }
+    console_take_over();
+    return true;
+}
+
 bool console_enter(void)
 {
     if (atomic_load_explicit(&holder, memory_order_relaxed) ==
         percpu_this()->index) {
         return false;
     }
-    /* Once there are last words, who does not say them is about to stop. */
-    while (!try_to_enter() && !panic_is_active()) {
+    while (!try_to_enter()) {
+        if (panic_is_active()) {
+            return wait_for_last_words();
+        }
         cpu_pause();
     }
     return true;

@@ -2,6 +2,7 @@
 /* command: the list of commands, and their arguments. */
 #include "kernel/monitor/command.h"
 
+#include <mm/port.h>
 #include "kernel/console/console.h"
 #include "kernel/lib/number.h"
 #include "kernel/lib/string.h"
@@ -87,6 +88,12 @@ bool complain(const struct arguments *arguments, const char *format, ...)
     va_end(list);
     printk("\n");
     return false;
+}
+
+bool must_be_first(const struct arguments *arguments)
+{
+    return port_cpu() == 0 ||
+           complain(arguments, "only CPU 0 can give the others work");
 }
 
 bool argument_number(const char *word, uint64_t *out)

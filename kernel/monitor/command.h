@@ -76,6 +76,9 @@ struct walk;
 MM_MUST_CHECK bool argument_walk(const struct arguments *arguments,
                                  const char *word, struct walk *out);
 
+/* Does the first processor run this? Only it can give the others work. */
+bool must_be_first(const struct arguments *arguments);
+
 /* "memmap: " and the sentence; false, for the command to return. */
 bool complain(const struct arguments *arguments, const char *format, ...)
     MM_PRINTF(2, 3);

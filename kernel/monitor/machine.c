@@ -154,12 +154,14 @@ static bool run_test(const struct arguments *arguments)
         test_list();
         return true;
     }
-    return selftest_run(strcmp(what, "all") == 0 ? "" : what);
+    return must_be_first(arguments) &&
+           selftest_run(strcmp(what, "all") == 0 ? "" : what);
 }
 
 static bool run_bench(const struct arguments *arguments)
 {
-    return bench_run(arguments->count > 0 ? arguments->word[0] : "");
+    return must_be_first(arguments) &&
+           bench_run(arguments->count > 0 ? arguments->word[0] : "");
 }
 
 static bool run_tour(const struct arguments *arguments)

@@ -183,6 +183,9 @@ static bool demonstrate(const struct arguments *arguments)
 {
     unsigned other = other_cpu();
 
+    if (!must_be_first(arguments)) {
+        return false;
+    }
     if (other == smp_possible()) {
         return complain(arguments, "the demo needs a second CPU (in QEMU: "
                                    "make run CPUS=2)");
@@ -308,7 +311,7 @@ static bool run_cpus(const struct arguments *arguments)
         struct tlb_stats stats;
 
         if (cpu == NULL) {
-            printk("%3u no memory for its stacks\n", i);
+            printk("%3u     -  left out\n", i);
             continue;
         }
         tlb_cpu_look(i, &state);
@@ -340,7 +343,8 @@ static bool run_on(const struct arguments *arguments)
     struct errand errand = {arguments, false};
     uint64_t cpu;
 
-    if (!argument_number(arguments->word[0], &cpu)) {
+    if (!must_be_first(arguments) ||
+        !argument_number(arguments->word[0], &cpu)) {
         return false;
     }
     enum mm_status status = cpu < smp_possible()

@@ -251,7 +251,7 @@ static void count_arrival(void *argument)
     atomic_fetch_add(&arrived, 1);
 }
 
-/* Should a wake-up be lost, this waits until the run's time is up. */
+/* Should a wake-up be lost, this does not end before the run is ended. */
 TEST(smp, no_wake_up_is_lost)
 {
     unsigned expected = 0;
