@@ -68,11 +68,12 @@ HCFLAGS := $(COMMON) -O1 -fno-omit-frame-pointer -fno-strict-aliasing \
            -DMM_PORT_HEADER='"tests/host/sim_port.h"'
 HCFLAGS_         := -DMM_DEBUG=1
 HCFLAGS_release  := -DMM_DEBUG=0
-HCFLAGS_tsan     := -DMM_DEBUG=1 -DSIM_PHYSICAL_END='(UINT64_C(1) << 36)'
+HCFLAGS_tsan     := -DMM_DEBUG=1 -DSIM_PHYSICAL_END='(UINT64_C(1) << 36)' \
+                    -DSIM_TSAN=1
 HCFLAGS_schedule := -DMM_DEBUG=1
 # Calls that the simulation looks at: tests/host/sim_watch.h.
 WATCHED := frame_alloc frame_free pt_open pt_close tlb_commit tlb_begin_lazy \
-           tlb_end_lazy
+           tlb_end_lazy tlb_switch
 HLDFLAGS         := $(WATCHED:%=-Wl,--wrap=%) -lpthread
 HLDFLAGS_        := $(SANITIZE)
 HLDFLAGS_release := $(SANITIZE)

@@ -125,8 +125,8 @@ MM_NORETURN void smp_idle(struct percpu *cpu)
         while (!has_work(cpu)) {
             cpu_wait_for_interrupt();
         }
-        tlb_end_lazy();
-        tlb_switch(&pt_kernel.tlb); /* what was left loaded is not its own */
+        /* Whatever was left loaded is not what this work is for. */
+        tlb_switch(&pt_kernel.tlb);
         run_work(&cpu->work);
     }
 }

@@ -296,15 +296,28 @@ static void catch_up(struct tlb_cpu *cpu)
     set_made(cpu, current_slot(cpu), space, now);
 }
 
+/*
+ * Use the loaded space again. A full barrier: either a flush sees that this
+ * CPU is back, or this CPU sees that flush's generation. Pairs with
+ * tlb_shoot().
+ */
+static bool end_lazy(struct tlb_cpu *cpu)
+{
+    return atomic_load_explicit(&cpu->is_lazy, memory_order_relaxed) &&
+           atomic_exchange_explicit(&cpu->is_lazy, false, memory_order_seq_cst);
+}
+
 void tlb_switch(struct tlb_space *space)
 {
     uint64_t irq = port_irq_save();
     struct tlb_cpu *cpu = tlb_this_cpu();
+    bool was_lazy = end_lazy(cpu);
 
-    ASSERT(!atomic_load_explicit(&cpu->is_lazy, memory_order_relaxed));
     if (space != loaded_space(cpu)) {
         tlb_add(&cpu->count.switches, 1);
         load(cpu, space);
+    } else if (was_lazy) {
+        catch_up(cpu);
     }
     port_irq_restore(irq);
 }
@@ -363,12 +376,9 @@ void tlb_end_lazy(void)
     uint64_t irq = port_irq_save();
     struct tlb_cpu *cpu = tlb_this_cpu();
 
-    /*
-     * A full barrier: either a flush sees that this CPU is back, or this CPU
-     * sees that flush's generation. Pairs with tlb_shoot().
-     */
-    atomic_exchange_explicit(&cpu->is_lazy, false, memory_order_seq_cst);
-    catch_up(cpu);
+    if (end_lazy(cpu)) {
+        catch_up(cpu);
+    }
     port_irq_restore(irq);
 }
 

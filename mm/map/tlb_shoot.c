@@ -50,7 +50,7 @@
 /* Does @cpu need no interrupt for @batch, because it is idle in the space? */
 static bool is_spared(const struct tlb_cpu *cpu, const struct tlb_batch *batch)
 {
-    /* Pairs with the exchange in tlb_end_lazy(). */
+    /* Pairs with the exchange in end_lazy(). */
     return tlb_has(TLB_LAZY) && !batch->tables && !batch->space->is_kernel &&
            atomic_load_explicit(&cpu->is_lazy, memory_order_seq_cst);
 }
@@ -183,7 +183,7 @@ uint64_t tlb_shoot(const struct tlb_batch *batch)
     ASSERT_SLOW(lock_count_held() == 0); /* see Idea */
     /*
      * A full barrier: the entries were changed before, the set is read after
-     * it. Pairs with load() and tlb_end_lazy().
+     * it. Pairs with load() and end_lazy().
      */
     uint64_t generation =
         1 + atomic_fetch_add_explicit(&batch->space->generation, 1,

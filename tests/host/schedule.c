@@ -6,18 +6,19 @@
  *           call may go on as another one. What is drawn by lot comes from
  *           one seed, so that a failure happens again.
  *           Two strategies: a random walk finds what needs many changes of
- *           CPU, priorities find what needs few at the right places
- *           [PCT10: with d of them, a bug of depth d is found with a
- *           probability that can be stated].
+ *           CPU, priorities what needs few of them at the right places
+ *           [PCT10]: the highest runs until, at a place drawn by lot, it is
+ *           made the lowest.
  *
- * Model     x86's store order: each CPU has a queue of stores that others do
- *           not see yet. Plain stores go to memory at once; who has no data
- *           races cannot tell the difference, since they are published by
- *           atomic ones, which queue in order.
- *           A page walk reads memory, not the queue: [SDM-3A 4.10.4.4].
+ * Model     x86's order of stores: each CPU has a queue of those that others
+ *           do not see yet. Plain stores go to memory at once; code without
+ *           data races cannot tell, since it publishes them by atomic ones,
+ *           which queue in order. A page walk reads memory, not the queue.
  *
- * Limits    Loads are not reordered, because x86 does not either; nor is what
- *           compilers may do to relaxed operations tried.
+ * Limits    Loads are not reordered, since x86 does not do it either; nor is
+ *           tried what a compiler may do to relaxed operations. For that there
+ *           are real threads and ThreadSanitizer: test_tlb_threads.c. Frames
+ *           come and go in one step: frame has tests with threads of its own.
  */
 #include "tests/host/schedule.h"
 
@@ -190,16 +191,27 @@ static void drain_some(void)
     }
 }
 
-static void change_cpu(void)
+static void begin_slice(void)
 {
     state.until_change = 1 + schedule_below(2 * state.plan->pace);
     drain_some();
+}
+
+static void go_on_as_any(void)
+{
+    begin_slice();
+    go_on_as((unsigned)schedule_below(state.plan->cpus));
+}
+
+static void change_cpu(void)
+{
     if (state.plan->strategy == SCHEDULE_WALK) {
-        go_on_as((unsigned)schedule_below(state.plan->cpus));
-    } else {
-        cpus[state.now].priority = --state.lowest;
-        go_on_as(highest_priority());
+        go_on_as_any();
+        return;
     }
+    begin_slice();
+    cpus[state.now].priority = --state.lowest;
+    go_on_as(highest_priority());
 }
 
 static void give_up(void)
@@ -246,16 +258,21 @@ static void guess(void)
     }
 }
 
+static void count_step(void)
+{
+    state.steps++;
+    if (state.steps - state.last_note > HOPELESS) {
+        schedule_fail("no CPU gets any further");
+    }
+}
+
 /* Others may go on here; interrupts of this CPU do not come. */
 static void step(unsigned weight)
 {
     if (!state.is_running) {
         return;
     }
-    state.steps++;
-    if (state.steps - state.last_note > HOPELESS) {
-        schedule_fail("no CPU gets any further");
-    }
+    count_step();
     if (state.until_guess-- == 0) {
         guess();
     }
@@ -277,22 +294,45 @@ static void step_between(unsigned weight)
     }
 }
 
+/*
+ * Whoever waits is not made the lowest each time: whom it waits for would find
+ * all others before it, and they would never be held up for long.
+ */
 void schedule_wait(void)
 {
-    if (state.is_running) {
-        state.steps++;
-        if (state.steps - state.last_note > HOPELESS) {
-            schedule_fail("no CPU gets any further");
-        }
-        change_cpu();
-        sim_poll();
+    if (!state.is_running) {
+        return;
     }
+    count_step();
+    if (schedule_below(2) == 0) {
+        change_cpu();
+    } else {
+        go_on_as_any();
+    }
+    sim_poll();
 }
 
 void schedule_note(const char *what)
 {
     cpus[state.now].note = what;
     state.last_note = state.steps;
+}
+
+void schedule_meeting_init(struct schedule_meeting *meeting, unsigned count)
+{
+    *meeting = (struct schedule_meeting){.cpus = count};
+}
+
+/* Nobody comes again before all have left: the rest of a round is known. */
+void schedule_meet(struct schedule_meeting *meeting)
+{
+    schedule_lock();
+    unsigned before = meeting->arrived++;
+    unsigned due = before - before % meeting->cpus + meeting->cpus;
+
+    while (meeting->arrived < due) {
+        schedule_wait();
+    }
 }
 
 /* --- what instrumented code does ------------------------------------------ */

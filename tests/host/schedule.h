@@ -44,11 +44,20 @@ void schedule_fail(const char *text);
 /* A program waits; the others go on. */
 void schedule_wait(void);
 
+/* A place where programs wait for each other, any number of times. */
+struct schedule_meeting {
+    unsigned cpus;
+    unsigned arrived; /* all times together */
+};
+void schedule_meeting_init(struct schedule_meeting *meeting, unsigned count);
+/* Go on when all have come. */
+void schedule_meet(struct schedule_meeting *meeting);
+
 /*
  * What instrumented code does instead of reading and writing memory. Stores
  * that are neither seq_cst nor part of a larger operation wait in the CPU's
- * buffer, in order, as the x86 memory model has it [SDM-3A 8.2 "Memory
- * Ordering"]; the CPU itself sees them at once.
+ * buffer, in order; the CPU itself sees them at once [SDM-3A 9.2.3 "Examples
+ * Illustrating the Memory-Ordering Principles"].
  */
 uint64_t schedule_load(const volatile void *address, unsigned bytes, int order);
 void schedule_store(volatile void *address, unsigned bytes, uint64_t value,

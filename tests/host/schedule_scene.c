@@ -109,6 +109,9 @@ static void report(const struct schedule_plan *plan, const char *verdict)
     test_print(text);
 }
 
+/* A run has ended in the middle of the library: nothing can run after it. */
+static bool is_spoilt;
+
 static void run_once(const struct scene *scene, uint64_t seed)
 {
     static const unsigned pace[] = {20, 60, 200, 600, 2000};
@@ -131,6 +134,7 @@ static void run_once(const struct scene *scene, uint64_t seed)
     scene->prepare(&random);
     const char *verdict = schedule_run(&plan);
     if (verdict != NULL) {
+        is_spoilt = true;
         report(&plan, verdict);
     }
     CHECK(verdict == NULL);
@@ -151,6 +155,7 @@ void scene_run_many(const struct scene *scene)
     uint64_t runs = 0;
     char text[80];
 
+    CHECK(!is_spoilt);
     for (; schedule_steps() - begin < wanted_steps(); runs++) {
         test_set_seed(seed + runs);
         CHECK_HELPER(run_once(scene, seed + runs));

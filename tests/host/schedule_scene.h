@@ -13,7 +13,7 @@
 /* Pages on both sides of where tables meet, so that tables come and go. */
 #define SCENE_PAGES       8
 #define SCENE_TABLE_PAGES (SCENE_PAGES / 2)
-#define SCENE_USER        (UINT64_C(0x40000000) - SCENE_TABLE_PAGES * PAGE_BYTES)
+#define SCENE_USER        (GiB - SCENE_TABLE_PAGES * PAGE_BYTES)
 #define SCENE_KERNEL      (SIM_KMAP + 64 * GiB - SCENE_TABLE_PAGES * PAGE_BYTES)
 
 #define SCENE_SPACES 2

@@ -83,11 +83,11 @@ void port_panic(const char *format, ...)
     va_list arguments;
 
     va_start(arguments, format);
-    int length = vsnprintf(text, sizeof(text), format, arguments);
+    vsnprintf(text, sizeof(text), format, arguments);
     va_end(arguments);
     if (panic_pipe >= 0) {
-        ssize_t written = write(panic_pipe, text, (size_t)length);
-        _exit(written == length ? 0 : 1);
+        ssize_t length = (ssize_t)strlen(text);
+        _exit(write(panic_pipe, text, strlen(text)) == length ? 0 : 1);
     }
     sim_complain(text);
     fflush(stdout);

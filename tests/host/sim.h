@@ -48,10 +48,9 @@ enum mm_status sim_try_boot(uint64_t ram_bytes,
  */
 void sim_boot_cpus(uint64_t ram_bytes, unsigned cpus, unsigned parts);
 
-/* What every set of CPUs and wishes may have in use; see sim_part_sets. */
 #define SIM_ALL_PARTS (TLB_PCID | TLB_INVPCID | TLB_LAZY | TLB_RANGES)
 
-/* Sets of parts that tests of translations run under. */
+/* For tests that run with different parts: all, each left out, none. */
 #define SIM_PART_SETS 6
 extern const unsigned sim_part_sets[SIM_PART_SETS];
 
@@ -60,10 +59,10 @@ void sim_fail_record_backing(bool fail);
 
 /* Print what port_log() says (SIM_LOG=1 in the environment does, too). */
 void sim_set_log(bool on);
-/* Does @act, in a copy of this process, end in a panic that says @text? */
-bool sim_panics(void (*act)(void), const char *text);
-
 /* Lines port_log() printed since the last sim_reset() contain @text? */
 bool sim_log_contains(const char *text);
+
+/* Does @act, in a copy of this process, end in a panic that says @text? */
+bool sim_panics(void (*act)(void), const char *text);
 
 #endif

@@ -199,7 +199,7 @@ static enum mm_status try_boot(uint64_t ram_bytes,
     struct walk_rules rules = {true, features->has_nx, true, true};
     sim_set_rules(rules);
     enum mm_status status = mm_init(&config);
-    sim_check_release(status == MM_OK);
+    sim_set_watching(status == MM_OK);
     return status;
 }
 

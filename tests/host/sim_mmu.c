@@ -8,7 +8,6 @@
 #include "tests/host/sim_mmu_impl.h"
 
 #include <stdatomic.h>
-#include <string.h>
 
 #include <mm/port.h>
 #include "base/bits.h"
@@ -22,15 +21,48 @@ static struct walk_rules rules;
 static unsigned parts; /* TLB_PCID, TLB_INVPCID: what the CPUs have */
 static atomic_flag lock = ATOMIC_FLAG_INIT;
 
+/*
+ * ThreadSanitizer sees no access of this file, but the calls of memcpy() that
+ * a compiler makes of assignments.
+ */
+#ifdef SIM_TSAN
+void AnnotateIgnoreReadsBegin(const char *file, int line);
+void AnnotateIgnoreReadsEnd(const char *file, int line);
+void AnnotateIgnoreWritesBegin(const char *file, int line);
+void AnnotateIgnoreWritesEnd(const char *file, int line);
+
+static void begin_unseen(void)
+{
+    AnnotateIgnoreReadsBegin(__FILE__, __LINE__);
+    AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
+}
+
+static void end_unseen(void)
+{
+    AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
+    AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
+}
+#else
+static void begin_unseen(void)
+{
+}
+
+static void end_unseen(void)
+{
+}
+#endif
+
 void sim_lock(void)
 {
     while (atomic_flag_test_and_set_explicit(&lock, memory_order_acquire)) {
         sim_yield();
     }
+    begin_unseen();
 }
 
 void sim_unlock(void)
 {
+    end_unseen();
     atomic_flag_clear_explicit(&lock, memory_order_release);
 }
 

@@ -62,10 +62,8 @@ unsigned sim_stale(void);
  */
 unsigned sim_cached(pfn_t start, uint64_t frames);
 
-/*
- * The rules of sim_watch.c, reported by port_bug(). sim_boot() turns it on.
- */
-void sim_check_release(bool on);
+/* Have the rules of sim_watch.c reported by port_bug(); sim_boot() does. */
+void sim_set_watching(bool on);
 
 /*
  * This CPU descends through @table by software, without a lock: it must not

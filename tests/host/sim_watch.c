@@ -11,7 +11,7 @@
  * Rules     W1  a translation that is used says what the tables say, or lies
  *               within a change that is under way.
  *           W2  after tlb_commit() no CPU can use what the batch was about and
- *               the tables do not say.
+ *               the tables do not say, but for changes begun since.
  *           W3  a frame or table that is released, and one that is handed out,
  *               can be reached through nothing that any CPU has cached and
  *               could use; nor is it the loaded root, nor on a descent's way.
@@ -21,7 +21,6 @@
  */
 #include "tests/host/sim_watch.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #include <mm/port.h>
@@ -36,6 +35,8 @@
 /* What one batch is about. */
 struct change {
     const struct tlb_batch *batch; /* NULL: none */
+    uint64_t opened_at;            /* numbers that count up */
+    uint64_t closed_at;
     pfn_t root;
     bool is_kernel;
     struct tlb_range opened; /* by pt_open() */
@@ -47,16 +48,18 @@ struct change {
 
 static struct change change[SIM_CHANGES];
 static unsigned next_change;
+static uint64_t now;
 static bool is_watching;
 
 void sim_watch_reset(void)
 {
     memset(change, 0, sizeof(change));
     next_change = 0;
+    now = 0;
     is_watching = false;
 }
 
-void sim_check_release(bool on)
+void sim_set_watching(bool on)
 {
     is_watching = on;
 }
@@ -91,15 +94,18 @@ static bool overlaps(const struct tlb_range *range, vaddr_t start, vaddr_t last)
     return start <= range->end - 1 && range->start <= last;
 }
 
-/* Does the change say anything about [start, last] under @root? */
+/*
+ * Does the change say anything about [start, last] under @root? Tables (@what)
+ * may have gone from all that was opened.
+ */
 static bool covers(const struct change *one, pfn_t root, vaddr_t start,
-                   vaddr_t last)
+                   vaddr_t last, enum pte_state what)
 {
     if (one->batch == NULL ||
         (!one->is_kernel && !pfn_equal(one->root, root))) {
         return false;
     }
-    if (one->is_whole) {
+    if (one->is_whole || (what == PTE_TABLE && one->has_tables)) {
         return overlaps(&one->opened, start, last);
     }
     for (unsigned i = 0; i < one->range_count; i++) {
@@ -110,15 +116,13 @@ static bool covers(const struct change *one, pfn_t root, vaddr_t start,
     return false;
 }
 
-/* Is a change of [start, last] under way? Tables lie in all that was opened. */
-static bool is_changing(pfn_t root, vaddr_t start, vaddr_t last,
+/* Is a change of [start, last] under way that was begun after @since? */
+static bool is_changing(uint64_t since, pfn_t root, vaddr_t start, vaddr_t last,
                         enum pte_state what)
 {
     for (unsigned i = 0; i < SIM_CHANGES; i++) {
-        struct change one = change[i];
-
-        one.is_whole = one.is_whole || (what == PTE_TABLE && one.has_tables);
-        if (covers(&one, root, start, last)) {
+        if (change[i].opened_at > since &&
+            covers(&change[i], root, start, last, what)) {
             return true;
         }
     }
@@ -137,6 +141,7 @@ enum mm_status __wrap_pt_open(struct pt *pt, vaddr_t start, vaddr_t end,
         one->is_kernel = pt->is_kernel;
         one->opened = (struct tlb_range){start, end, 0};
         one->is_whole = true;
+        one->opened_at = ++now;
         sim_unlock();
     }
     return status;
@@ -162,6 +167,7 @@ void __wrap_pt_close(struct pt_cursor *cursor)
     struct change *one = find_change(cursor->batch);
     if (one != NULL) {
         narrow(one, cursor->batch);
+        one->closed_at = ++now;
     }
     sim_unlock();
     __real_pt_close(cursor);
@@ -262,7 +268,7 @@ void sim_watch_use(const struct translation *one)
     }
     sim_lock();
     bool is_legal = !is_watching || !is_stale_translation(tlb, one) ||
-                    is_changing(sim_root(tlb), one->start,
+                    is_changing(0, sim_root(tlb), one->start,
                                 last_of(one->start, one->level), PTE_PRESENT);
     sim_unlock();
     if (!is_legal) {
@@ -276,24 +282,31 @@ void sim_watch_use(const struct translation *one)
 /* Where to look for what is stale and in no change that is under way. */
 struct search {
     const struct change *scope; /* NULL: everywhere */
+    uint64_t since;             /* no excuse by changes begun before */
     const char *when;
 };
 
 static void complain(const struct search *search, const struct sim_tlb *tlb,
                      const char *what, vaddr_t start, pfn_t pfn)
 {
-    char text[160];
-
-    snprintf(text, sizeof(text),
-             "CPU %u can still use a stale %s of 0x%lx, frame 0x%lx, %s",
+    port_bug("CPU %u can still use a stale %s of 0x%lx, frame 0x%lx, %s",
              cpu_number(tlb), what, start, pfn.v, search->when);
-    port_bug("%s", text);
 }
 
+/*
+ * Must [start, last] be clean, as far as the search goes? Ways to tables only
+ * if some have gone: else idle CPUs may not have been asked.
+ */
 static bool is_asked(const struct search *search, pfn_t root, vaddr_t start,
-                     vaddr_t last)
+                     vaddr_t last, enum pte_state what)
 {
-    return search->scope == NULL || covers(search->scope, root, start, last);
+    const struct change *scope = search->scope;
+
+    if (scope != NULL && ((what == PTE_TABLE && !scope->has_tables) ||
+                          !covers(scope, root, start, last, what))) {
+        return false;
+    }
+    return !is_changing(search->since, root, start, last, what);
 }
 
 static void search_translations(const struct search *search,
@@ -305,9 +318,8 @@ static void search_translations(const struct search *search,
         const struct translation *one = &tlb->translation[i];
         vaddr_t last = last_of(one->start, one->level);
 
-        if (can_use(tlb, one) && is_asked(search, root, one->start, last) &&
-            is_stale_translation(tlb, one) &&
-            !is_changing(root, one->start, last, PTE_PRESENT)) {
+        if (can_use(tlb, one) && is_stale_translation(tlb, one) &&
+            is_asked(search, root, one->start, last, PTE_PRESENT)) {
             complain(search, tlb, "translation", one->start, one->pfn);
         }
     }
@@ -322,9 +334,8 @@ static void search_shortcuts(const struct search *search,
         const struct shortcut *one = &tlb->shortcut[i];
         vaddr_t last = last_of(one->start, one->level + 1);
 
-        if (can_walk(tlb, one) && is_asked(search, root, one->start, last) &&
-            is_stale_shortcut(tlb, one) &&
-            !is_changing(root, one->start, last, PTE_TABLE)) {
+        if (can_walk(tlb, one) && is_stale_shortcut(tlb, one) &&
+            is_asked(search, root, one->start, last, PTE_TABLE)) {
             complain(search, tlb, "way to a table", one->start, one->table);
         }
     }
@@ -340,23 +351,30 @@ void sim_watch_load(void)
     }
 }
 
+/* What a batch that no pt_open() has begun is about: all, if not ranges. */
+static struct change change_of(const struct tlb_batch *batch)
+{
+    struct change one = {.batch = batch,
+                         .root = phys_to_pfn(batch->space->root),
+                         .is_kernel = batch->space->is_kernel,
+                         .opened = {0, 0, 0}};
+
+    narrow(&one, batch);
+    return one;
+}
+
 void __wrap_tlb_commit(struct tlb_batch *batch)
 {
-    struct change scope = {.batch = batch,
-                           .root = phys_to_pfn(batch->space->root),
-                           .is_kernel = batch->space->is_kernel,
-                           .opened = {0, 0, 0}};
-    struct search search = {&scope, "after tlb_commit()"};
+    struct change scope = change_of(batch);
 
-    narrow(&scope, batch);
-    scope.is_whole = scope.is_whole || scope.has_tables;
     __real_tlb_commit(batch);
     sim_lock();
     struct change *mine = find_change(batch);
     if (mine != NULL) {
-        scope.opened = mine->opened;
+        scope = *mine;
         mine->batch = NULL;
     }
+    struct search search = {&scope, scope.closed_at, "after tlb_commit()"};
     for (unsigned cpu = 0; is_watching && cpu < port_cpu_count(); cpu++) {
         search_translations(&search, &sim_tlb[cpu]);
         search_shortcuts(&search, &sim_tlb[cpu]);
@@ -476,11 +494,11 @@ void __wrap_tlb_begin_lazy(void)
     __real_tlb_begin_lazy();
 }
 
-void __wrap_tlb_end_lazy(void)
+/* This CPU may use again what it has loaded; it must be fit to be used. */
+static void wake_up(void)
 {
     static const struct search search = {.when = "after idling"};
 
-    __real_tlb_end_lazy();
     sim_lock();
     sim_this_tlb()->is_lazy = false;
     if (is_watching) {
@@ -488,6 +506,20 @@ void __wrap_tlb_end_lazy(void)
         search_shortcuts(&search, sim_this_tlb());
     }
     sim_unlock();
+}
+
+void __wrap_tlb_end_lazy(void)
+{
+    __real_tlb_end_lazy();
+    wake_up();
+}
+
+void __wrap_tlb_switch(struct tlb_space *space)
+{
+    __real_tlb_switch(space);
+    if (sim_this_tlb()->is_lazy) {
+        wake_up();
+    }
 }
 
 void sim_note_descent(pfn_t table)

@@ -26,6 +26,8 @@ void __wrap_tlb_commit(struct tlb_batch *batch);
 void __real_tlb_begin_lazy(void);
 void __wrap_tlb_begin_lazy(void);
 void __real_tlb_end_lazy(void);
+void __real_tlb_switch(struct tlb_space *space);
 void __wrap_tlb_end_lazy(void);
+void __wrap_tlb_switch(struct tlb_space *space);
 
 #endif

@@ -36,7 +36,10 @@ static const char *run(uint64_t seed, void (*program)(unsigned cpu))
     return schedule_run(&plan);
 }
 
-/* Each writes one and reads the other [SDM-3A 8.2.3.4]. */
+/*
+ * Each writes one and reads the other [SDM-3A 9.2.3.4 "Loads May Be Reordered
+ * with Earlier Stores to Different Locations"].
+ */
 static void store_then_load(unsigned cpu)
 {
     schedule_store(cpu == 0 ? &x : &y, sizeof(x), 1, order);
@@ -67,7 +70,10 @@ TEST(schedule, loads_overtake_stores_but_no_locked_ones)
     CHECK_EQUAL(count_unseen(memory_order_seq_cst), 0);
 }
 
-/* One writes two words, the other reads them in the other order. */
+/*
+ * One writes two words, the other reads them in the other order [SDM-3A 9.2.3.2
+ * "Neither Loads Nor Stores Are Reordered with Like Operations"].
+ */
 static void publish(unsigned cpu)
 {
     if (cpu == 0) {

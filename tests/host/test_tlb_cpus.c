@@ -147,6 +147,80 @@ TEST(tlb_cpus, all_that_run_are_interrupted_for_the_kernel)
     }
 }
 
+/* --- two sizes ------------------------------------------------------------ */
+
+/* One owned block of 2 MiB at BASE, in small pages of which three are known. */
+static void start_block(unsigned parts)
+{
+    struct pt_attr attr = pt_attr(PT_WRITE | PT_OWNED);
+    struct tlb_batch batch;
+    struct pt_cursor cursor;
+
+    CHECK_HELPER(start_cpus(3, parts));
+    pfn_t pfn = frame_alloc(MM_TABLE_BITS, FRAME_USER, FRAME_ANY);
+    CHECK_EQUAL(pt_open(&space, BASE, BASE + 2 * MiB, &batch, &cursor), MM_OK);
+    CHECK_EQUAL(pt_map(&cursor, BASE, pfn, 2 * MiB, attr), MM_OK);
+    CHECK_EQUAL(pt_split(&cursor, BASE), MM_OK);
+    pt_close(&cursor);
+    tlb_commit(&batch);
+    load_on(1, &space);
+    sim_set_cpu(1);
+    CHECK_HELPER(touch_pages(BASE, 3));
+    sim_set_cpu(0);
+}
+
+/*
+ * CPU 0 has joined a table to a large page, but not invalidated the small
+ * ones, when CPU 2 is done with changing that large page: by then CPU 1 must
+ * know nothing of the small ones any more.
+ */
+static void overtake_a_join(enum mm_status (*change)(struct pt_cursor *cursor))
+{
+    struct tlb_batch joined;
+    struct tlb_batch batch;
+    struct pt_cursor cursor;
+
+    for (unsigned i = 0; i < SIM_PART_SETS; i++) {
+        CHECK_HELPER(start_block(sim_part_sets[i]));
+        CHECK_EQUAL(pt_open(&space, BASE, BASE + 2 * MiB, &joined, &cursor),
+                    MM_OK);
+        CHECK_EQUAL(pt_merge(&cursor, BASE, 1), MM_OK);
+        pt_close(&cursor);
+        sim_set_cpu(2);
+        CHECK_EQUAL(pt_open(&space, BASE, BASE + 2 * MiB, &batch, &cursor),
+                    MM_OK);
+        CHECK_EQUAL(change(&cursor), MM_OK);
+        pt_close(&cursor);
+        tlb_commit(&batch);
+        sim_set_cpu(0);
+        tlb_commit(&joined);
+        CHECK_EQUAL(sim_stale(), 0);
+        CHECK_HELPER(finish_cpus());
+    }
+}
+
+static enum mm_status unmap_block(struct pt_cursor *cursor)
+{
+    vaddr_t reached;
+
+    return pt_unmap(cursor, BASE, 2 * MiB, &reached);
+}
+
+static enum mm_status protect_block(struct pt_cursor *cursor)
+{
+    return pt_protect(cursor, BASE, 2 * MiB, pt_attr(PT_READ));
+}
+
+TEST(tlb_cpus, a_large_page_goes_before_its_parts_are_forgotten)
+{
+    overtake_a_join(unmap_block);
+}
+
+TEST(tlb_cpus, a_large_page_is_protected_before_its_parts_are_forgotten)
+{
+    overtake_a_join(protect_block);
+}
+
 /* --- idle CPUs ------------------------------------------------------------ */
 
 #define IDLERS 8

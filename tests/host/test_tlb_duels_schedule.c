@@ -23,8 +23,7 @@ enum stance {
 };
 
 static unsigned cpus;
-static unsigned arrived; /* at all meetings so far */
-static unsigned meetings[SCHEDULE_CPUS];
+static struct schedule_meeting meeting;
 
 /* Of the round: */
 static struct scene_place place;
@@ -33,18 +32,6 @@ static unsigned attacker; /* who attacks in any case */
 static unsigned below(unsigned limit)
 {
     return (unsigned)schedule_below(limit);
-}
-
-/* Go on when all have come. */
-static void meet(void)
-{
-    unsigned due = ++meetings[sim_cpu()] * cpus;
-
-    schedule_lock();
-    arrived++;
-    while (arrived < due) {
-        schedule_wait();
-    }
 }
 
 /* @page of the round is there, and can be written. */
@@ -148,9 +135,9 @@ static void run_rounds(unsigned cpu)
         if (cpu == 0) {
             begin_round();
         }
-        meet();
+        schedule_meet(&meeting);
         enum stance stance = take_stance();
-        meet();
+        schedule_meet(&meeting);
         if (cpu == attacker || below(3) == 0) {
             schedule_note("attack");
             attack();
@@ -160,7 +147,7 @@ static void run_rounds(unsigned cpu)
         if (sim_irq_is_off()) {
             schedule_fail("interrupts are off after a round");
         }
-        meet();
+        schedule_meet(&meeting);
     }
     tlb_switch(&pt_kernel.tlb);
 }
@@ -174,10 +161,7 @@ static void prepare(struct test_random *random)
 {
     (void)random;
     cpus = port_cpu_count();
-    arrived = 0;
-    for (unsigned i = 0; i < SCHEDULE_CPUS; i++) {
-        meetings[i] = 0;
-    }
+    schedule_meeting_init(&meeting, cpus);
     place = scene_place(&pt_kernel);
 }
 

@@ -123,7 +123,7 @@ static void switch_to(unsigned number)
 
 /*
  * Whoever idles is no user of the space it has loaded; it becomes one again
- * before it uses it. If the space ends meanwhile, it is taken from it.
+ * before it uses it, or goes straight to the kernel's if the space is ending.
  */
 static void idle(void)
 {
@@ -134,11 +134,13 @@ static void idle(void)
     for (unsigned turns = below(40); turns > 0; turns--) {
         schedule_wait();
     }
-    while (!take(number)) {
-        schedule_wait();
+    if (!take(number)) {
+        number = NONE;
+    } else if (below(2) == 0) {
+        tlb_end_lazy();
     }
-    tlb_end_lazy();
     tlb_switch(&tables_of(number)->tlb);
+    using[sim_cpu()] = number;
 }
 
 /* An end and a new beginning, if nobody uses it. */

@@ -24,7 +24,8 @@
 #define ACTIONS   6000
 #define SPACES    2
 #define PAGES     6
-#define BASE      UINT64_C(0x40000000)
+#define USER      UINT64_C(0x40000000)
+#define KERNEL    (SIM_KMAP + 64 * GiB)
 #define RAM_BYTES (64 * MiB)
 
 /* One in so many steps lets another thread run. */
@@ -74,15 +75,29 @@ static const struct sim_driver driver = {.step = yield_by_chance,
 
 /* --- actions -------------------------------------------------------------- */
 
-static vaddr_t page_at(unsigned page)
+static vaddr_t page_at(const struct pt *pt, unsigned page)
 {
-    return BASE + page * PAGE_BYTES;
+    return (pt->is_kernel ? KERNEL : USER) + page * PAGE_BYTES;
+}
+
+static struct pt_attr attr_of(const struct pt *pt, unsigned flags)
+{
+    return pt_attr(PT_OWNED | flags | (pt->is_kernel ? 0 : PT_USER));
+}
+
+/* A space, or the kernel's pages. */
+static struct pt *some_pt(void)
+{
+    unsigned number = below(2 * SPACES);
+
+    return number < SPACES ? &space[number] : &pt_kernel;
 }
 
 static void open_all(struct pt *pt, struct tlb_batch *batch,
                      struct pt_cursor *out)
 {
-    expect(pt_open(pt, BASE, page_at(PAGES), batch, out) == MM_OK);
+    expect(pt_open(pt, page_at(pt, 0), page_at(pt, PAGES), batch, out) ==
+           MM_OK);
 }
 
 static void map_page(struct pt *pt)
@@ -93,50 +108,56 @@ static void map_page(struct pt *pt)
 
     memset(phys_to_virt(pfn_to_phys(pfn)), 0x5a, PAGE_BYTES);
     open_all(pt, &batch, &cursor);
-    if (pt_map(&cursor, page_at(below(PAGES)), pfn, PAGE_BYTES,
-               pt_attr(PT_WRITE | PT_USER | PT_OWNED)) != MM_OK) {
+    if (pt_map(&cursor, page_at(pt, below(PAGES)), pfn, PAGE_BYTES,
+               attr_of(pt, PT_WRITE)) != MM_OK) {
         frame_free(pfn, 0);
     }
     pt_close(&cursor);
     tlb_commit(&batch);
 }
 
-static void unmap_pages(struct pt *pt)
+static void unmap_from(struct pt *pt, unsigned first, unsigned count)
 {
-    unsigned first = below(PAGES);
-    unsigned count = 1 + below(PAGES - first);
     struct tlb_batch batch;
     struct pt_cursor cursor;
     vaddr_t reached;
 
     open_all(pt, &batch, &cursor);
-    expect(pt_unmap(&cursor, page_at(first), count * PAGE_BYTES, &reached) ==
-           MM_OK);
+    expect(pt_unmap(&cursor, page_at(pt, first), count * PAGE_BYTES,
+                    &reached) == MM_OK);
     pt_close(&cursor);
     tlb_commit(&batch);
+}
+
+static void unmap_some(struct pt *pt)
+{
+    unsigned first = below(PAGES);
+
+    unmap_from(pt, first, 1 + below(PAGES - first));
 }
 
 static void protect_page(struct pt *pt)
 {
-    unsigned flags = below(2) ? PT_USER | PT_WRITE : PT_USER;
+    unsigned flags = below(2) ? PT_WRITE : PT_READ;
     struct tlb_batch batch;
     struct pt_cursor cursor;
 
     open_all(pt, &batch, &cursor);
-    expect(pt_protect(&cursor, page_at(below(PAGES)), PAGE_BYTES,
-                      pt_attr(flags)) == MM_OK);
+    expect(pt_protect(&cursor, page_at(pt, below(PAGES)), PAGE_BYTES,
+                      attr_of(pt, flags)) == MM_OK);
     pt_close(&cursor);
     tlb_commit(&batch);
 }
 
-/* Each CPU has words of its own in every page. */
-static void touch_page(void)
+/* Each CPU has a word of its own in every page. */
+static void touch_page(const struct pt *pt)
 {
     unsigned access = below(2) ? WALK_WRITE : WALK_READ;
-    vaddr_t address = page_at(below(PAGES)) + me->cpu * sizeof(uint64_t);
+    unsigned by = pt->is_kernel ? 0 : WALK_USER;
+    vaddr_t address = page_at(pt, below(PAGES)) + me->cpu * sizeof(uint64_t);
     paddr_t physical;
 
-    if (sim_translate(address, access | WALK_USER, &physical) == WALK_ALLOWED) {
+    if (sim_translate(address, access | by, &physical) == WALK_ALLOWED) {
         volatile uint64_t *word = phys_to_virt(physical);
 
         me->uses++;
@@ -155,7 +176,7 @@ static void look_up(struct pt *pt)
     struct pt_attr attr;
     uint64_t irq = port_irq_save();
 
-    (void)pt_lookup(pt, page_at(below(PAGES)), &pfn, &attr);
+    (void)pt_lookup(pt, page_at(pt, below(PAGES)), &pfn, &attr);
     port_irq_restore(irq);
 }
 
@@ -175,7 +196,7 @@ static void idle(void)
     tlb_begin_lazy();
     for (unsigned turns = below(8); turns > 0; turns--) {
         sched_yield();
-        sim_walk_ahead(page_at(below(PAGES)));
+        sim_walk_ahead(page_at(some_pt(), below(PAGES)));
         sim_poll();
     }
     tlb_end_lazy();
@@ -189,7 +210,7 @@ static void begin_and_end(void)
     map_page(&me->own);
     tlb_switch(&me->own.tlb);
     for (unsigned i = 0; i < PAGES; i++) {
-        touch_page();
+        touch_page(&me->own);
     }
     tlb_switch(loadable(me->using));
     pt_fini(&me->own);
@@ -197,7 +218,7 @@ static void begin_and_end(void)
 
 static void act(void)
 {
-    struct pt *pt = &space[below(SPACES)];
+    struct pt *pt = some_pt();
 
     switch (below(16)) {
     case 0:
@@ -207,7 +228,7 @@ static void act(void)
         break;
     case 3:
     case 4:
-        unmap_pages(pt);
+        unmap_some(pt);
         break;
     case 5:
     case 6:
@@ -227,7 +248,7 @@ static void act(void)
         begin_and_end();
         break;
     default:
-        touch_page();
+        touch_page(pt);
         break;
     }
 }
@@ -281,6 +302,8 @@ static void end_all(uint64_t frames)
     struct audit_verdict verdict;
 
     CHECK_EQUAL(sim_stale(), 0);
+    me = &player[0];
+    unmap_from(&pt_kernel, 0, PAGES);
     for (unsigned i = 0; i < SPACES; i++) {
         CHECK(pt_audit(&space[i], &verdict));
         pt_fini(&space[i]);

@@ -134,7 +134,10 @@ void tlb_commit(struct tlb_batch *batch);
 /* What the host does when port_send_tlb_interrupt() has reached this CPU. */
 void tlb_interrupt(void);
 
-/* Load @space on this CPU; what was missed while it was not is made up for. */
+/*
+ * Load @space on this CPU; what was missed while it was not is made up for.
+ * Ends tlb_begin_lazy(), too: from an idle loop straight to another space.
+ */
 void tlb_switch(struct tlb_space *space);
 
 /* Is @space loaded on this CPU? */
