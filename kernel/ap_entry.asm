@@ -49,8 +49,10 @@ ap_entry:
     hlt
     jmp .halt
 
-.found:                             ; two with one id must not share a stack
-    mov eax, 1
+.found:
+    mov rax, [rel smp_root]         ; the lower half is gone from here on
+    mov cr3, rax
+    mov eax, 1                      ; two with one id must not share a stack
     xchg [rdi + ENTRY_CLAIMED], eax
     test eax, eax
     jnz .halt
@@ -59,7 +61,5 @@ ap_entry:
     jz .halt
     mov rsp, [rdi + PERCPU_STACK]
     xor ebp, ebp                    ; ends every backtrace
-    mov rax, [rel smp_root]         ; the lower half is gone from here on
-    mov cr3, rax
     call smp_enter                  ; RDI: struct percpu
     jmp .halt

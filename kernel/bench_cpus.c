@@ -30,7 +30,6 @@
 
 static struct {
     struct pt space[2];
-    pfn_t frames;   /* MOST_PAGES in a row, mapped but not owned */
     vaddr_t kernel; /* one page of kernel addresses */
     unsigned other; /* the active CPU, or smp_possible() */
 } scene;
@@ -40,22 +39,46 @@ static _Atomic bool may_go;
 
 /* --- operations ----------------------------------------------------------- */
 
-/* A whole table more than what is unmapped: no table is emptied by it. */
-static bool do_map(unsigned pages)
+/* A new frame of its own for the page at @address. */
+static bool map_page(struct pt_cursor *cursor, vaddr_t address)
+{
+    pfn_t frame = frame_alloc(0, FRAME_USER, FRAME_ANY);
+
+    if (pfn_is_none(frame)) {
+        return false;
+    }
+    if (pt_map(cursor, address, frame, PAGE_BYTES,
+               pt_attr(PT_WRITE | PT_OWNED)) != MM_OK) {
+        frame_free(frame, 0);
+        return false;
+    }
+    return true;
+}
+
+static bool map_pages(vaddr_t start, unsigned pages)
 {
     struct tlb_batch batch;
     struct pt_cursor cursor;
-    vaddr_t end = RANGE + (MOST_PAGES + 1) * PAGE_BYTES;
+    vaddr_t end = start + pages * PAGE_BYTES;
+    bool success = true;
 
-    if (pt_open(&scene.space[0], RANGE, end, &batch, &cursor) != MM_OK) {
+    if (pt_open(&scene.space[0], start, end, &batch, &cursor) != MM_OK) {
         return false;
     }
-    enum mm_status status = pt_map(&cursor, RANGE, scene.frames,
-                                   pages * PAGE_BYTES, pt_attr(PT_WRITE));
+    for (vaddr_t page = start; success && page < end; page += PAGE_BYTES) {
+        success = map_page(&cursor, page);
+    }
     pt_close(&cursor);
     tlb_commit(&batch);
-    return status == MM_OK;
+    return success;
 }
+
+static bool do_map(unsigned pages)
+{
+    return map_pages(RANGE, pages);
+}
+
+/* Frames and all; prepare() has left a page that keeps the tables. */
 
 static bool do_unmap(unsigned pages)
 {
@@ -70,6 +93,26 @@ static bool do_unmap(unsigned pages)
     enum mm_status status = pt_unmap(&cursor, RANGE, end - RANGE, &reached);
     pt_close(&cursor);
     tlb_commit(&batch);
+    return status == MM_OK;
+}
+
+/* Of the page that is always there: its rights go and come in turn. */
+static bool do_protect(unsigned pages)
+{
+    static unsigned flags = PT_READ;
+    struct tlb_batch batch;
+    struct pt_cursor cursor;
+    vaddr_t start = RANGE + MOST_PAGES * PAGE_BYTES;
+    vaddr_t end = start + pages * PAGE_BYTES;
+
+    if (pt_open(&scene.space[0], start, end, &batch, &cursor) != MM_OK) {
+        return false;
+    }
+    enum mm_status status =
+        pt_protect(&cursor, start, end - start, pt_attr(flags));
+    pt_close(&cursor);
+    tlb_commit(&batch);
+    flags ^= PT_WRITE;
     return status == MM_OK;
 }
 
@@ -115,6 +158,7 @@ static void answer(void *argument)
 {
     uint64_t *best = argument;
 
+    tlb_switch(&scene.space[0].tlb);
     for (unsigned i = 0; i < ANSWERS; i++) {
         cpu_irq_off();
         atomic_store(&is_there, true);
@@ -123,9 +167,9 @@ static void answer(void *argument)
         }
         atomic_store(&is_there, false);
         uint64_t start = cpu_rdtsc();
-        cpu_irq_window();
+        cpu_irq_gap();
         uint64_t loaded = cpu_rdtsc();
-        cpu_irq_window();
+        cpu_irq_gap();
         uint64_t empty = cpu_rdtsc();
         *best = min_u64(*best, (loaded - start) - (empty - loaded));
     }
@@ -140,22 +184,28 @@ static void wait_for(_Atomic bool *flag)
     }
 }
 
-static bool measure_answer(uint64_t *out)
+/* What the other CPU executes to answer @subject. */
+static bool measure_answer(const struct bench_subject *subject)
 {
-    *out = UINT64_MAX;
+    uint64_t best = UINT64_MAX;
+    bool success = true;
+
     atomic_store(&is_there, false);
     atomic_store(&may_go, false);
-    if (smp_run(scene.other, answer, out) != MM_OK) {
+    if (smp_run(scene.other, answer, &best) != MM_OK) {
         return false;
     }
     while (!atomic_load(&may_go)) {
         if (atomic_load(&is_there)) {
-            do_flush(1);
+            success = (subject->before == NULL ||
+                       subject->before(subject->argument)) &&
+                      subject->operation(subject->argument) && success;
         }
         cpu_pause();
     }
     smp_wait(scene.other);
-    return true;
+    bench_print(subject->name, best, cpu_clock_unit());
+    return success;
 }
 
 /* --- the list ------------------------------------------------------------- */
@@ -163,8 +213,16 @@ static bool measure_answer(uint64_t *out)
 /* With the other CPU running the space. */
 static const struct bench_subject active[] = {
     {"shoot_kernel_1", NULL, do_flush, 1},
+    {"shoot_protect_1", NULL, do_protect, 1},
     {"shoot_unmap_1", do_map, do_unmap, 1},
     {"shoot_unmap_256", do_map, do_unmap, 256},
+};
+
+/* Of these totals, what the other CPU does. */
+static const struct bench_subject answered[] = {
+    {"shoot_kernel_1_answer", NULL, do_flush, 1},
+    {"shoot_protect_1_answer", NULL, do_protect, 1},
+    {"shoot_unmap_1_answer", do_map, do_unmap, 1},
 };
 
 static bool measure_active(const char *pattern, unsigned *run)
@@ -186,11 +244,11 @@ static bool measure_active(const char *pattern, unsigned *run)
     atomic_store(&may_go, true);
     smp_wait(scene.other);
     /* With more than two the turn may be given away in between. */
-    if (smp_count() == 2 && bench_is_wanted("shoot_answer_1", pattern)) {
-        uint64_t best;
-        success = measure_answer(&best) && success;
-        bench_print("shoot_answer_1", best, cpu_clock_unit());
-        ++*run;
+    for (size_t i = 0; i < sizeof(answered) / sizeof(answered[0]); i++) {
+        if (smp_count() == 2 && bench_is_wanted(answered[i].name, pattern)) {
+            success = measure_answer(&answered[i]) && success;
+            ++*run;
+        }
     }
     return success;
 }
@@ -240,8 +298,6 @@ static bool measure_idle(void)
 
 static bool prepare(void)
 {
-    struct tlb_batch batch;
-    struct pt_cursor cursor;
     vaddr_t last = RANGE + MOST_PAGES * PAGE_BYTES;
 
     scene.other = 0;
@@ -249,23 +305,9 @@ static bool prepare(void)
            (scene.other == port_cpu() || !smp_is_online(scene.other))) {
         scene.other++;
     }
-    scene.frames = frame_alloc(8, FRAME_KERNEL, FRAME_ANY);
     scene.kernel = (vaddr_t)kmap_alloc(PAGE_BYTES, KMAP_EAGER, "bench");
-    if (pfn_is_none(scene.frames) || scene.kernel == 0 ||
-        pt_init(&scene.space[0]) != MM_OK) {
-        return false;
-    }
-    /* One page that stays keeps the tables. */
-    if (pt_init(&scene.space[1]) != MM_OK ||
-        pt_open(&scene.space[0], last, last + PAGE_BYTES, &batch, &cursor) !=
-            MM_OK) {
-        return false;
-    }
-    enum mm_status status =
-        pt_map(&cursor, last, scene.frames, PAGE_BYTES, pt_attr(PT_READ));
-    pt_close(&cursor);
-    tlb_commit(&batch);
-    return status == MM_OK;
+    return scene.kernel != 0 && pt_init(&scene.space[0]) == MM_OK &&
+           pt_init(&scene.space[1]) == MM_OK && map_pages(last, 1);
 }
 
 static void finish(void)
@@ -278,9 +320,6 @@ static void finish(void)
         pt_fini(&scene.space[1]);
     }
     kmap_free((void *)scene.kernel);
-    if (!pfn_is_none(scene.frames)) {
-        frame_free(scene.frames, 8);
-    }
 }
 
 bool bench_cpus(const char *pattern, unsigned *out_run)

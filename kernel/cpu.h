@@ -347,6 +347,12 @@ static inline void cpu_irq_window(void)
     __asm__ volatile("sti\n\tnop\n\tpause\n\tcli" : : : "memory");
 }
 
+/* The same without giving the turn away, to measure what is let in. */
+static inline void cpu_irq_gap(void)
+{
+    __asm__ volatile("sti\n\tnop\n\tcli" : : : "memory");
+}
+
 static inline void cpu_irq_on(void)
 {
     __asm__ volatile("sti" : : : "memory");

@@ -291,8 +291,9 @@ static void wait_for_them(void)
         waited += LOOK_MICROSECONDS;
         unsigned joining = count_in(PERCPU_JOINING);
         unsigned now = count_in(PERCPU_STARTING) + joining;
-        if (joining > 0) {
-            waited = 0; /* it has shared data already: there is no way back */
+        if (joining > 0 && waited >= PATIENCE_MICROSECONDS) {
+            printk("CPUs: %u on the way in; there is no way back\n", joining);
+            waited = 0;
         }
         if (now < missing) {
             missing = now;
@@ -331,6 +332,8 @@ static void conclude(unsigned index, paddr_t code)
                "0x%lx on CPU 0\n",
                index, cpu->apic_id, cpu->refusal.name, cpu->refusal.here,
                cpu->refusal.there);
+        /* Halted, it could still walk the kernel's tables on a guess. */
+        apic_send_init(cpu->apic_id);
     }
     if (is_held_back(index)) {
         send_late_startup(cpu, code);

@@ -249,6 +249,7 @@ static bool measure_ceiling(const struct arguments *arguments)
            whole, cpu_clock_unit());
     tlb_ceiling = MOST_PAGES;
     uint64_t ranges = time_of_flush((vaddr_t)block, pages);
+    printk("%4u page, the same used: %lu\n", pages, ranges);
     while (ranges < whole && pages < MOST_PAGES) {
         pages *= 2;
         ranges = time_of_flush((vaddr_t)block, pages);

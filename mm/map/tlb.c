@@ -18,7 +18,9 @@
  *           the flush at which it became unreachable; when it is handed out
  *           again, every CPU is asked for the last flush it has made. That
  *           finds who was forgotten or not waited for; whether a flush has
- *           forgotten all it had to is for the simulated TLBs to say.
+ *           forgotten all it had to is for the simulated TLBs to say. Without
+ *           a stamp go the root of a space, and a frame whose last two
+ *           holders let go at the same moment.
  *
  * Parts     tlb_cpu.c    what this CPU has cached and forgets
  *           tlb_shoot.c  what others are asked, and the waiting

@@ -245,6 +245,7 @@ static void load(struct tlb_cpu *cpu, struct tlb_space *space)
     unsigned me = port_cpu();
     struct tlb_space *old = loaded_space(cpu);
 
+    ASSERT_SLOW(!cpu->is_visiting);
     use(cpu, NULL, 0);
     if (!space->is_kernel) {
         cpu_set_add(&space->cpus, me); /* I2; see Idea */
@@ -392,9 +393,11 @@ bool tlb_begin_visit(struct tlb_space *space)
         return false;
     }
     ASSERT_SLOW(!atomic_load_explicit(&cpu->is_lazy, memory_order_relaxed));
+    ASSERT_SLOW(!cpu->is_visiting);
     if (loaded_space(cpu) == space) {
         return false;
     }
+    cpu->is_visiting = true;
     /* A full barrier: what is read now, a flush that missed us has changed. */
     cpu_set_add(&space->cpus, port_cpu());
     return true;
@@ -403,6 +406,7 @@ bool tlb_begin_visit(struct tlb_space *space)
 void tlb_end_visit(struct tlb_space *space, bool is_visit)
 {
     if (is_visit) {
+        tlb_this_cpu()->is_visiting = false;
         cpu_set_remove(&space->cpus, port_cpu());
     }
 }
@@ -507,9 +511,10 @@ void tlb_cpu_look(unsigned cpu, struct tlb_cpu_state *out)
         .is_online = atomic_load_explicit(&it->is_online, memory_order_acquire),
         .is_lazy = atomic_load_explicit(&it->is_lazy, memory_order_relaxed),
     };
-    out->pcid = current_slot(it);
-    out->space = slot_id(it, out->pcid);
-    out->generation = slot_generation(it, out->pcid);
+    unsigned number = current_slot(it);
+    out->space = slot_id(it, number);
+    out->generation = slot_generation(it, number);
+    out->pcid = tlb_has(TLB_PCID) ? number : 0;
 }
 
 void tlb_cpu_stats(unsigned cpu, struct tlb_stats *out)

@@ -49,6 +49,7 @@ struct tlb_cpu {
                                           entries may be used now; 0: none */
     _Atomic bool is_lazy;               /* (P) only the kernel's are used */
     _Atomic bool is_online;             /* (P) */
+    bool is_visiting;                   /* (P) */
     _Atomic unsigned current;           /* (P) slot of `loaded` */
     unsigned victim;                    /* (P) slot that was taken last */
     struct tlb_slot slot[TLB_SLOTS];

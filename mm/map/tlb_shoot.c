@@ -181,6 +181,7 @@ uint64_t tlb_shoot(const struct tlb_batch *batch)
     struct tlb_cpu *cpu = &tlb_cpu[me];
 
     ASSERT_SLOW(lock_count_held() == 0); /* see Idea */
+    ASSERT_SLOW(!cpu->is_visiting);      /* see Grace period */
     /*
      * A full barrier: the entries were changed before, the set is read after
      * it. Pairs with load() and end_lazy().

@@ -9,6 +9,7 @@
 #include <mm/pt.h>
 #include "map/tlb_impl.h"
 #include "base/check.h"
+#include "base/lock.h"
 #include "tests/host/sim.h"
 #include "tests/shared/test.h"
 
@@ -99,4 +100,69 @@ TEST(tlb, all_cpus_must_have_let_go_of_a_kernel_frame)
     sim_set_cpu(0);
     release_too_early(&pt_kernel.tlb);
     CHECK(sim_panics(hand_it_out, "of which CPU 0 has made only"));
+}
+
+static void commit_under_a_lock(void)
+{
+    struct lock lock = LOCK_INIT(LOCK_RANK_HOST_OUTER);
+    struct tlb_batch batch;
+    uint64_t irq = lock_acquire(&lock);
+
+    tlb_batch_init(&batch, &pt.tlb);
+    batch.whole = true;
+    tlb_commit(&batch);
+    lock_release(&lock, irq);
+}
+
+static void commit_in_a_visit(void)
+{
+    struct tlb_batch batch;
+    uint64_t irq = port_irq_save();
+    bool is_visit = tlb_begin_visit(&pt.tlb);
+
+    tlb_batch_init(&batch, &pt.tlb);
+    batch.whole = true;
+    tlb_commit(&batch);
+    tlb_end_visit(&pt.tlb, is_visit);
+    port_irq_restore(irq);
+}
+
+static void switch_in_a_visit(void)
+{
+    uint64_t irq = port_irq_save();
+    bool is_visit = tlb_begin_visit(&pt.tlb);
+
+    tlb_switch(&pt.tlb);
+    tlb_end_visit(&pt.tlb, is_visit);
+    port_irq_restore(irq);
+}
+
+TEST(tlb, who_may_not_wait_is_told)
+{
+    if (!MM_DEBUG) {
+        return;
+    }
+    CHECK_HELPER(start_cpus(2));
+    CHECK(sim_panics(commit_under_a_lock, "lock_count_held() == 0"));
+    CHECK(sim_panics(commit_in_a_visit, "is_visiting"));
+    CHECK(sim_panics(switch_in_a_visit, "is_visiting"));
+}
+
+/* The last holder of a frame that had two. */
+TEST(tlb, a_frame_that_was_shared_is_stamped_too)
+{
+    struct tlb_batch batch;
+
+    if (!MM_DEBUG) {
+        return;
+    }
+    CHECK_HELPER(start_cpus(1));
+    pfn_t pfn = frame_alloc(0, FRAME_USER, FRAME_ANY);
+    frame_ref(pfn);
+    tlb_batch_init(&batch, &pt.tlb);
+    batch.whole = true;
+    tlb_batch_release(&batch, pfn); /* waits among the shared */
+    frame_unref(pfn);
+    tlb_commit(&batch);
+    CHECK(record_is_stamped(record_of(pfn)));
 }
