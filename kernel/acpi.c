@@ -7,6 +7,7 @@
 #include "base/bits.h"
 #include "base/memory.h"
 #include "kernel/lib/format.h"
+#include "kernel/lib/unaligned.h"
 
 /*
  * Idea: a table is asked for twice. First its header, which has the length;
@@ -85,22 +86,6 @@ struct table {
     const uint8_t *data;
     uint32_t bytes; /* at least HEADER_BYTES */
 };
-
-static uint32_t read32(const uint8_t *at)
-{
-    uint32_t value;
-
-    memcpy(&value, at, sizeof(value));
-    return value;
-}
-
-static uint64_t read64(const uint8_t *at)
-{
-    uint64_t value;
-
-    memcpy(&value, at, sizeof(value));
-    return value;
-}
 
 static unsigned sum(const uint8_t *data, size_t bytes)
 {

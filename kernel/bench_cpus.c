@@ -287,9 +287,7 @@ static void wait_until_lazy(unsigned cpu)
 static bool measure_idle(void)
 {
     for (unsigned i = 0; i < smp_possible(); i++) {
-        if (i != port_cpu() && smp_is_online(i) &&
-            smp_run(i, load_space, NULL) == MM_OK) {
-            smp_wait(i);
+        if (i != port_cpu() && smp_call(i, load_space, NULL) == MM_OK) {
             wait_until_lazy(i);
         }
     }
@@ -300,11 +298,7 @@ static bool prepare(void)
 {
     vaddr_t last = RANGE + MOST_PAGES * PAGE_BYTES;
 
-    scene.other = 0;
-    while (scene.other < smp_possible() &&
-           (scene.other == port_cpu() || !smp_is_online(scene.other))) {
-        scene.other++;
-    }
+    scene.other = smp_first_other();
     scene.kernel = (vaddr_t)kmap_alloc(PAGE_BYTES, KMAP_EAGER, "bench");
     return scene.kernel != 0 && pt_init(&scene.space[0]) == MM_OK &&
            pt_init(&scene.space[1]) == MM_OK && map_pages(last, 1);

@@ -4,6 +4,7 @@
 
 #include "base/bits.h"
 #include "base/memory.h"
+#include "kernel/lib/unaligned.h"
 
 /*
  * The block: total size, a reserved word, then tags of (type, size, payload),
@@ -29,22 +30,6 @@
 #define FRAMEBUFFER_TYPE_RGB  1
 #define FRAMEBUFFER_TYPE_TEXT 2
 #define TEXT_BITS_PER_CELL    16
-
-static uint32_t read32(const uint8_t *at)
-{
-    uint32_t value;
-
-    memcpy(&value, at, sizeof(value));
-    return value;
-}
-
-static uint64_t read64(const uint8_t *at)
-{
-    uint64_t value;
-
-    memcpy(&value, at, sizeof(value));
-    return value;
-}
 
 enum mm_status mb2_open(const void *block, uint64_t reachable, struct mb2 *out)
 {

@@ -97,6 +97,31 @@ void smp_wait(unsigned index)
     cpu_irq_restore(irq);
 }
 
+enum mm_status smp_call(unsigned index, void (*function)(void *argument),
+                        void *argument)
+{
+    if (index == percpu_this()->index) {
+        function(argument);
+        return MM_OK;
+    }
+    enum mm_status status = smp_run(index, function, argument);
+    if (status == MM_OK) {
+        smp_wait(index);
+    }
+    return status;
+}
+
+unsigned smp_first_other(void)
+{
+    unsigned index = 0;
+
+    while (index < smp_possible() &&
+           (index == percpu_this()->index || !smp_is_online(index))) {
+        index++;
+    }
+    return index;
+}
+
 static bool has_work(const struct percpu *cpu)
 {
     /* Acquire: pairs with the release in smp_run(). */

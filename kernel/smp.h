@@ -49,6 +49,18 @@ bool smp_is_done(unsigned cpu);
 void smp_wait(unsigned cpu);
 
 /*
+ * Have @cpu, which may be the caller, call @function, and wait for its end.
+ * Return: as smp_run(); nothing was called if it is not MM_OK.
+ * Context: as smp_wait().
+ */
+MM_MUST_CHECK enum mm_status smp_call(unsigned cpu,
+                                      void (*function)(void *argument),
+                                      void *argument);
+
+/* The first online processor that is not this one; smp_possible() if none. */
+unsigned smp_first_other(void);
+
+/*
  * May this processor wait for another one? Not in the handler of an NMI or a
  * machine check: what it has interrupted may be what the other waits for.
  */

@@ -111,10 +111,7 @@ static uint64_t read_on(unsigned cpu, vaddr_t address)
 {
     struct remote_read read = {address, 0};
 
-    if (smp_run(cpu, read_there, &read) == MM_OK) {
-        smp_wait(cpu);
-    }
-    return read.value;
+    return smp_call(cpu, read_there, &read) == MM_OK ? read.value : 0;
 }
 
 static void say_read(const char *when, unsigned cpu, uint64_t value)
@@ -168,20 +165,9 @@ static bool show_shootdown(vaddr_t page, pfn_t frame, unsigned other)
     return fresh == NEW_VALUE;
 }
 
-/* The first other CPU that is there, or the count of all. */
-static unsigned other_cpu(void)
-{
-    unsigned cpu = 0;
-
-    while (cpu < smp_possible() && (cpu == port_cpu() || !smp_is_online(cpu))) {
-        cpu++;
-    }
-    return cpu;
-}
-
 static bool demonstrate(const struct arguments *arguments)
 {
-    unsigned other = other_cpu();
+    unsigned other = smp_first_other();
 
     if (!must_be_first(arguments)) {
         return false;
@@ -349,7 +335,7 @@ static bool run_on(const struct arguments *arguments)
         return false;
     }
     enum mm_status status = cpu < smp_possible()
-                                ? smp_run((unsigned)cpu, run_errand, &errand)
+                                ? smp_call((unsigned)cpu, run_errand, &errand)
                                 : MM_EINVAL;
     if (status != MM_OK) {
         return complain(arguments,
@@ -357,7 +343,6 @@ static bool run_on(const struct arguments *arguments)
                         "cpus)",
                         cpu, mm_status_name(status));
     }
-    smp_wait((unsigned)cpu);
     return errand.success;
 }
 

@@ -18,16 +18,6 @@ unsigned crew_others(void)
     return others;
 }
 
-unsigned crew_first(void)
-{
-    unsigned cpu = 0;
-
-    while (cpu == port_cpu() || !smp_is_online(cpu)) {
-        cpu++;
-    }
-    return cpu;
-}
-
 void crew_start(void (*work)(void *), void *argument)
 {
     for (unsigned i = 0; i < smp_possible(); i++) {

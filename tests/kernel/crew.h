@@ -8,9 +8,6 @@
 /* CPUs that are online and not this one. */
 unsigned crew_others(void);
 
-/* The first of them. Only if there are any. */
-unsigned crew_first(void);
-
 /*
  * Run @work on all other CPUs, and on this one too, with interrupts on; wait
  * for all of them.

@@ -24,20 +24,6 @@
  * ask that one.
  */
 
-/* Run @function on @cpu, be it this one, and wait for its end. */
-static bool run_on(unsigned cpu, void (*function)(void *), void *argument)
-{
-    if (cpu == port_cpu()) {
-        function(argument);
-        return true;
-    }
-    if (smp_run(cpu, function, argument) != MM_OK) {
-        return false;
-    }
-    smp_wait(cpu);
-    return true;
-}
-
 /* --- what each one has ---------------------------------------------------- */
 
 struct answer {
@@ -80,7 +66,7 @@ static void check_own(unsigned cpu)
     const struct percpu *own = percpu_of(cpu);
     struct answer answer;
 
-    CHECK(run_on(cpu, give_answer, &answer));
+    CHECK_EQUAL(smp_call(cpu, give_answer, &answer), MM_OK);
     CHECK_EQUAL(answer.index, cpu);
     CHECK(answer.own == own && own->self == own);
     CHECK_EQUAL(answer.apic, own->apic_id);
@@ -103,7 +89,7 @@ static void check_registers(unsigned cpu, const struct answer *first)
 {
     struct answer answer;
 
-    CHECK(run_on(cpu, give_answer, &answer));
+    CHECK_EQUAL(smp_call(cpu, give_answer, &answer), MM_OK);
     CHECK_EQUAL(answer.cr0, first->cr0);
     CHECK_EQUAL(answer.cr3, first->cr3);
     CHECK_EQUAL(answer.cr4, first->cr4);
@@ -185,7 +171,7 @@ static void check_rights(unsigned cpu)
 {
     struct attempt made;
 
-    CHECK(run_on(cpu, attempt, &made));
+    CHECK_EQUAL(smp_call(cpu, attempt, &made), MM_OK);
     CHECK(!made.has_written);
     CHECK_EQUAL(made.write.error, FAULT_P | FAULT_W);
     CHECK_EQUAL(made.has_executed, !cpu_features.has_nx);

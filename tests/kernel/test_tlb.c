@@ -8,6 +8,7 @@
 #include <mm/kmap.h>
 #include <mm/port.h>
 #include <mm/pt.h>
+#include "base/check.h"
 #include "kernel/cpu.h"
 #include "kernel/fixup.h"
 #include "kernel/smp.h"
@@ -72,10 +73,9 @@ static void look_there(void *argument)
 static struct look look_from(unsigned cpu, vaddr_t page)
 {
     struct look look = {.page = page};
+    enum mm_status status = smp_call(cpu, look_there, &look);
 
-    if (smp_run(cpu, look_there, &look) == MM_OK) {
-        smp_wait(cpu);
-    }
+    ASSERT(status == MM_OK);
     return look;
 }
 
@@ -86,7 +86,7 @@ TEST(tlb, another_cpu_sees_a_page_go)
 
     CHECK(block != NULL);
     if (crew_others() > 0) {
-        unsigned cpu = crew_first();
+        unsigned cpu = smp_first_other();
         bool is_mapped = crew_map(&pt_kernel, page, 7);
         struct look before = look_from(cpu, page);
         bool is_unmapped = crew_unmap(&pt_kernel, page);
@@ -126,7 +126,7 @@ TEST(tlb, only_who_runs_the_space_is_interrupted)
     bool is_mapped = crew_map(&space[0], USER_BASE, 1) &&
                      crew_map(&space[0], USER_BASE + PAGE_BYTES, 2);
     if (runners > 0 &&
-        smp_run(crew_first(), stay_in_space, &space[0]) == MM_OK) {
+        smp_run(smp_first_other(), stay_in_space, &space[0]) == MM_OK) {
         while (atomic_load(&arrived) == 0) {
             cpu_pause();
         }
@@ -202,22 +202,13 @@ TEST(tlb, a_cpu_that_comes_back_catches_up)
     CHECK(begin_spaces());
     bool done = crew_map(&space[0], USER_BASE, 11) &&
                 crew_map(&space[0], USER_BASE + PAGE_BYTES, 0);
-    if (crew_others() > 0 &&
-        smp_run(crew_first(), visit_space, &first) == MM_OK) {
-        smp_wait(crew_first());
-    } else {
-        visit_space(&first);
-    }
+    unsigned cpu = crew_others() > 0 ? smp_first_other() : port_cpu();
+    done = smp_call(cpu, visit_space, &first) == MM_OK && done;
     struct tlb_stats before = now();
     done = crew_unmap(&space[0], USER_BASE) && done;
     done = crew_map(&space[0], USER_BASE, 12) && done;
     struct tlb_stats after = now();
-    if (crew_others() > 0 &&
-        smp_run(crew_first(), visit_space, &second) == MM_OK) {
-        smp_wait(crew_first());
-    } else {
-        visit_space(&second);
-    }
+    done = smp_call(cpu, visit_space, &second) == MM_OK && done;
     end_spaces();
     CHECK(done && first.is_read && second.is_read);
     CHECK_EQUAL(first.value, 11);

@@ -135,7 +135,7 @@ TEST(tlb_order, an_idle_cpu_leaves_though_it_has_caught_up)
     atomic_store(&is_there, false);
     atomic_store(&may_leave, false);
     if (crew_others() > 0 &&
-        smp_run(crew_first(), sleep_badly, NULL) == MM_OK) {
+        smp_run(smp_first_other(), sleep_badly, NULL) == MM_OK) {
         wait_until_there();
     }
     pt_fini(&space); /* panics if a CPU still runs it */
@@ -165,7 +165,8 @@ TEST(tlb_order, work_does_not_run_in_a_space_that_was_left_loaded)
     atomic_store(&may_leave, false);
     crew_start(load_space, NULL);
     crew_park();
-    if (crew_others() > 0 && smp_run(crew_first(), stay_busy, NULL) == MM_OK) {
+    if (crew_others() > 0 &&
+        smp_run(smp_first_other(), stay_busy, NULL) == MM_OK) {
         wait_until_there();
     }
     pt_fini(&space); /* the same */
