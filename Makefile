@@ -72,8 +72,8 @@ HCFLAGS_tsan     := -DMM_DEBUG=1 -DSIM_PHYSICAL_END='(UINT64_C(1) << 36)' \
                     -DSIM_TSAN=1
 HCFLAGS_schedule := -DMM_DEBUG=1
 # Calls that the simulation looks at: tests/host/sim_watch.h.
-WATCHED := frame_alloc frame_free pt_open pt_close tlb_commit tlb_begin_lazy \
-           tlb_end_lazy tlb_switch
+WATCHED := frame_alloc_at frame_free pt_open pt_close tlb_commit \
+           tlb_begin_lazy tlb_end_lazy tlb_switch
 HLDFLAGS         := $(WATCHED:%=-Wl,--wrap=%) -lpthread
 HLDFLAGS_        := $(SANITIZE)
 HLDFLAGS_release := $(SANITIZE)

@@ -70,6 +70,7 @@ struct explain_text explain_frame(pfn_t pfn)
     case FRAME_STATE_ALLOCATED:
         describe_record(pfn, &out);
         return out;
+    case FRAME_STATE_OFFLINE:
     case FRAME_STATE_RESERVED:
     case FRAME_STATE_NO_RAM:
         break;

@@ -28,6 +28,12 @@ void port_send_tlb_interrupt(unsigned cpu)
     apic_send(percpu_of(cpu)->apic_id, APIC_VECTOR_TLB);
 }
 
+/* The same vector: its handler looks for both. */
+void port_send_frame_interrupt(unsigned cpu)
+{
+    apic_send(percpu_of(cpu)->apic_id, APIC_VECTOR_TLB);
+}
+
 void port_log(const char *format, ...)
 {
     char text[LOG_TEXT_MAX];

@@ -14,6 +14,7 @@
  */
 #include "kernel/smp.h"
 
+#include <mm/frame.h>
 #include <mm/pt.h>
 #include "base/check.h"
 #include "kernel/apic.h"
@@ -166,6 +167,7 @@ void smp_take_tlb_interrupt(void)
     cpu->traps++;
     cpu->irq_depth++;
     tlb_interrupt();
+    frame_interrupt();
     apic_end_interrupt();
     cpu->irq_depth--;
 }

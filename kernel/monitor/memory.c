@@ -179,6 +179,7 @@ static const char *state_name(enum frame_state state)
         return "allocated";
     case FRAME_STATE_METADATA:
         return "records or their tables";
+    case FRAME_STATE_OFFLINE:
     case FRAME_STATE_RESERVED:
         return "RAM, not the allocator's";
     case FRAME_STATE_NO_RAM:

@@ -22,6 +22,7 @@ enum lock_rank {
     LOCK_RANK_ARENA,             /* vmem: an arena */
     LOCK_RANK_TABLES,            /* pt: the tables of a space */
     LOCK_RANK_RECORDS,           /* mm: the tables under the record array */
+    LOCK_RANK_RANGES,            /* frame: ranges added or removed */
     LOCK_RANK_HOST_INNER = 0x80, /* the library calls the host under any */
     LOCK_RANK_END = 0x100
 };
@@ -123,11 +124,17 @@ static inline unsigned lock_count_held(void)
 #endif
 
 /*
+ * (C) What a CPU does for others in each turn of waiting, with interrupts off:
+ * it may hold other locks, and takes none for it. frame_init() sets it.
+ */
+extern void (*lock_serve)(void);
+
+/*
  * Take the lock; interrupts go off until lock_release().
  * Return: the interrupt state to hand to lock_release().
  * Context: any but NMI and machine check, which may have interrupted the
- * holder. While it waits this CPU answers nobody: it may be inside tables
- * without a lock, or hold others.
+ * holder. While it waits this CPU answers no flush: it may be inside tables
+ * without a lock, or hold others. It does give back frames (lock_serve).
  */
 static inline uint64_t lock_acquire(struct lock *lock)
     MM_ACQUIRES(lock) MM_NO_ANALYSIS
@@ -138,6 +145,7 @@ static inline uint64_t lock_acquire(struct lock *lock)
         atomic_fetch_add_explicit(&lock->next, 1, memory_order_relaxed);
     /* Pairs with the release store in lock_release(). */
     while (atomic_load_explicit(&lock->owner, memory_order_acquire) != ticket) {
+        lock_serve();
         port_relax();
     }
     lock_note_taken(lock);

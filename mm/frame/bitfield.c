@@ -29,33 +29,29 @@
 
 #include "base/bits.h"
 #include "base/check.h"
+#include "frame/steps.h"
 
 #define CACHE_LINE UINT64_C(64)
 
-/* Half of a pair. */
-#define HALF_BITS  16
-#define HALF_COUNT UINT32_C(0x3ff)
-#define HALF_WHOLE UINT32_C(0x8000)
-#define HALF_MASK  UINT32_C(0xffff)
-
-static _Atomic uint32_t *pairs; /* (A) two blocks a word */
-static _Atomic uint64_t *rows;  /* (A) 64 frames a word */
+_Atomic uint64_t bitfield_undone; /* (A) */
+_Atomic uint32_t *bitfield_pairs; /* (A) two blocks a word */
+_Atomic uint64_t *bitfield_rows;  /* (A) 64 frames a word */
 
 static uint64_t pair_bytes(uint64_t blocks)
 {
-    return align_up(blocks / 2 * sizeof(*pairs), CACHE_LINE);
+    return align_up(blocks / 2 * sizeof(*bitfield_pairs), CACHE_LINE);
 }
 
 uint64_t bitfield_bytes(uint64_t blocks)
 {
-    return pair_bytes(blocks) + blocks * BLOCK_ROWS * sizeof(*rows);
+    return pair_bytes(blocks) + blocks * BLOCK_ROWS * sizeof(*bitfield_rows);
 }
 
 void bitfield_init(uint64_t blocks, void *storage)
 {
     ASSERT(is_aligned((uintptr_t)storage, CACHE_LINE) && blocks % 2 == 0);
-    pairs = storage;
-    rows = (void *)((char *)storage + pair_bytes(blocks));
+    bitfield_pairs = storage;
+    bitfield_rows = (void *)((char *)storage + pair_bytes(blocks));
 }
 
 uint32_t bitfield_fill(uint64_t first, uint64_t blocks, const uint64_t *row)
@@ -66,11 +62,11 @@ uint32_t bitfield_fill(uint64_t first, uint64_t blocks, const uint64_t *row)
     for (uint64_t block = first; block < first + blocks; block += 2) {
         uint32_t half[2] = {0, 0};
         for (uint64_t i = 0; i < 2 * BLOCK_ROWS; i++) {
-            atomic_init(&rows[block * BLOCK_ROWS + i], *row);
+            atomic_init(&bitfield_rows[block * BLOCK_ROWS + i], *row);
             half[i / BLOCK_ROWS] += count_bits(~*row);
             row++;
         }
-        atomic_init(&pairs[block / 2], half[0] | half[1] << HALF_BITS);
+        atomic_init(&bitfield_pairs[block / 2], half[0] | half[1] << HALF_BITS);
         total += half[0] + half[1];
     }
     return total;
@@ -78,97 +74,22 @@ uint32_t bitfield_fill(uint64_t first, uint64_t blocks, const uint64_t *row)
 
 uint64_t bitfield_row(uint64_t row)
 {
-    return atomic_load_explicit(&rows[row], memory_order_relaxed);
-}
-
-/* --- counts -------------------------------------------------------------- */
-
-static unsigned half_shift(uint64_t block)
-{
-    return (unsigned)(block % 2) * HALF_BITS;
-}
-
-static uint32_t half_of(uint64_t block)
-{
-    uint32_t pair =
-        atomic_load_explicit(&pairs[block / 2], memory_order_relaxed);
-
-    return (pair >> half_shift(block)) & HALF_MASK;
+    return atomic_load_explicit(&bitfield_rows[row], memory_order_relaxed);
 }
 
 unsigned bitfield_free(uint64_t block)
 {
-    return half_of(block) & HALF_COUNT;
+    return step_half(block) & HALF_COUNT;
 }
 
 bool bitfield_is_whole(uint64_t block)
 {
-    return (half_of(block) & HALF_WHOLE) != 0;
+    return (step_half(block) & HALF_WHOLE) != 0;
 }
 
-/*
- * Change the half words of block @block (and of the next one, for order 10)
- * from @from to @to in one step; false if they are not @from.
- */
-static bool swap_halves(uint64_t block, unsigned order, uint32_t from,
-                        uint32_t to)
-{
-    uint32_t mask = HALF_MASK << half_shift(block);
+/* --- runs of rows --------------------------------------------------------- */
 
-    if (order > BLOCK_ORDER) {
-        mask = UINT32_MAX;
-        from |= from << HALF_BITS;
-        to |= to << HALF_BITS;
-    } else {
-        from <<= half_shift(block);
-        to <<= half_shift(block);
-    }
-    uint32_t old =
-        atomic_load_explicit(&pairs[block / 2], memory_order_relaxed);
-    do {
-        if ((old & mask) != from) {
-            return false;
-        }
-        /*
-         * Acquire and release: what the last owner wrote is seen by the next,
-         * who takes by this function or by take_count().
-         */
-    } while (!atomic_compare_exchange_weak_explicit(
-        &pairs[block / 2], &old, (old & ~mask) | to, memory_order_acq_rel,
-        memory_order_relaxed));
-    return true;
-}
-
-/* Own @frames of the clear bits of a block, wherever they are. */
-static bool take_count(uint64_t block, unsigned frames)
-{
-    uint32_t difference = (uint32_t)frames << half_shift(block);
-    uint32_t old =
-        atomic_load_explicit(&pairs[block / 2], memory_order_relaxed);
-
-    do {
-        if (((old >> half_shift(block)) & HALF_COUNT) < frames) {
-            return false;
-        }
-        /* Acquire: pairs with give_count() and swap_halves(). */
-    } while (!atomic_compare_exchange_weak_explicit(
-        &pairs[block / 2], &old, old - difference, memory_order_acquire,
-        memory_order_relaxed));
-    return true;
-}
-
-static void give_count(uint64_t block, unsigned frames)
-{
-    /* Release: pairs with take_count() and swap_halves(). */
-    (void)atomic_fetch_add_explicit(&pairs[block / 2],
-                                    (uint32_t)frames << half_shift(block),
-                                    memory_order_release);
-}
-
-/* --- bits ---------------------------------------------------------------- */
-
-/* Bit 0 of each aligned run of 2^order bits. */
-static const uint64_t run_starts[] = {
+const uint64_t step_run_starts[ROW_ORDER + 1] = {
     UINT64_C(0xffffffffffffffff), UINT64_C(0x5555555555555555),
     UINT64_C(0x1111111111111111), UINT64_C(0x0101010101010101),
     UINT64_C(0x0001000100010001), UINT64_C(0x0000000100000001),
@@ -176,39 +97,24 @@ static const uint64_t run_starts[] = {
 
 uint64_t bitfield_runs(uint64_t free, unsigned order)
 {
-    for (unsigned i = 0; i < order; i++) {
-        free &= free >> (1u << i);
-    }
-    return free & run_starts[order];
+    return step_runs(free, order);
 }
 
-/* Take an aligned run of 2^order bits of one row; the bit, or ROW_FRAMES. */
-static unsigned take_run(_Atomic uint64_t *row, unsigned order)
+void bitfield_undo_count(uint64_t block, unsigned frames)
 {
-    uint64_t old = atomic_load_explicit(row, memory_order_relaxed);
-
-    for (;;) {
-        uint64_t runs = bitfield_runs(~old, order);
-        if (runs == 0) {
-            return ROW_FRAMES;
-        }
-        unsigned bit = lowest_bit(runs);
-        uint64_t run = low_bits(1u << order) << bit;
-        /* Acquire: pairs with the release in clear_bits(). */
-        if (atomic_compare_exchange_weak_explicit(row, &old, old | run,
-                                                  memory_order_acquire,
-                                                  memory_order_relaxed)) {
-            return bit;
-        }
-    }
+    step_give_count(block, frames);
+    /* Release: who sees it sees the count. */
+    atomic_fetch_add_explicit(&bitfield_undone, 1, memory_order_release);
 }
+
+/* --- bits ---------------------------------------------------------------- */
 
 /* Take @count whole rows, or none. */
 static bool take_rows(_Atomic uint64_t *row, unsigned count)
 {
     for (unsigned i = 0; i < count; i++) {
         uint64_t old = 0;
-        /* Acquire: pairs with the release in clear_bits(). */
+        /* Acquire: pairs with the release in step_clear_bits(). */
         if (atomic_compare_exchange_strong_explicit(&row[i], &old, UINT64_MAX,
                                                     memory_order_acquire,
                                                     memory_order_relaxed)) {
@@ -222,41 +128,30 @@ static bool take_rows(_Atomic uint64_t *row, unsigned count)
     return true;
 }
 
-/* Clear @mask, all of which must be set; false and unchanged otherwise. */
-static bool clear_bits(_Atomic uint64_t *row, uint64_t mask)
-{
-    uint64_t old = atomic_load_explicit(row, memory_order_relaxed);
-
-    do {
-        if ((old & mask) != mask) {
-            return false;
-        }
-        /*
-         * Release: pairs with the acquire of whoever takes these bits; he may
-         * have come by his count before this block gets ours.
-         */
-    } while (!atomic_compare_exchange_weak_explicit(
-        row, &old, old & ~mask, memory_order_release, memory_order_relaxed));
-    return true;
-}
-
 /* --- taking -------------------------------------------------------------- */
 
-/* 2^order frames, order 0..8, whose count has been taken. */
-static pfn_t find_run(uint64_t block, unsigned order)
+/* 2^order frames, order 0..6, whose count has been taken. */
+static pfn_t find_run(uint64_t block, unsigned order, unsigned first)
 {
-    unsigned step = order > ROW_ORDER ? 1u << (order - ROW_ORDER) : 1;
+    for (unsigned i = 0; i < BLOCK_ROWS; i++) {
+        uint64_t index = block * BLOCK_ROWS + (first + i) % BLOCK_ROWS;
+        unsigned bit = step_take_run(&bitfield_rows[index], order);
+        if (bit < ROW_FRAMES) {
+            return pfn_of(index * ROW_FRAMES + bit);
+        }
+    }
+    return PFN_NONE;
+}
+
+/* The same for orders 7 and 8: whole rows. */
+static pfn_t find_rows(uint64_t block, unsigned order)
+{
+    unsigned step = 1u << (order - ROW_ORDER);
 
     for (unsigned i = 0; i < BLOCK_ROWS; i += step) {
         uint64_t index = block * BLOCK_ROWS + i;
-        unsigned bit = 0;
-        if (order <= ROW_ORDER) {
-            bit = take_run(&rows[index], order);
-        } else if (!take_rows(&rows[index], step)) {
-            bit = ROW_FRAMES;
-        }
-        if (bit < ROW_FRAMES) {
-            return pfn_of(index * ROW_FRAMES + bit);
+        if (take_rows(&bitfield_rows[index], step)) {
+            return pfn_of(index * ROW_FRAMES);
         }
     }
     return PFN_NONE;
@@ -291,78 +186,122 @@ uint64_t bitfield_take_row(uint64_t block, pfn_t *out_first)
     unsigned wanted = count_bits(mask);
 
     *out_first = pfn_of(row * ROW_FRAMES);
-    if (wanted == 0 || !take_count(block, wanted)) {
+    if (wanted == 0 || !step_take_count(block, wanted)) {
         return 0;
     }
-    /* Acquire: pairs with the release in clear_bits(). */
-    uint64_t taken = mask & ~atomic_fetch_or_explicit(&rows[row], mask,
+    /* Acquire: pairs with the release in step_clear_bits(). */
+    uint64_t taken = mask & ~atomic_fetch_or_explicit(&bitfield_rows[row], mask,
                                                       memory_order_acquire);
     if (taken != mask) {
-        give_count(block, wanted - count_bits(taken));
+        bitfield_undo_count(block, wanted - count_bits(taken));
     }
     return taken;
 }
 
-pfn_t bitfield_take(uint64_t block, unsigned order)
+pfn_t bitfield_take(uint64_t block, unsigned order, unsigned first)
 {
     ASSERT(order <= BLOCK_ORDER || block % 2 == 0);
     if (order >= BLOCK_ORDER) {
-        return swap_halves(block, order, BLOCK_FRAMES, HALF_WHOLE)
+        return step_swap(block, order, BLOCK_FRAMES, HALF_WHOLE)
                    ? pfn_of(block * BLOCK_FRAMES)
                    : PFN_NONE;
     }
-    if (!take_count(block, 1u << order)) {
+    if (!step_take_count(block, 1u << order)) {
         return PFN_NONE;
     }
-    pfn_t pfn = find_run(block, order);
+    pfn_t pfn = order <= ROW_ORDER ? find_run(block, order, first)
+                                   : find_rows(block, order);
     if (pfn_is_none(pfn)) {
-        give_count(block, 1u << order);
+        bitfield_undo_count(block, 1u << order);
     }
     return pfn;
+}
+
+/* Set @mask, all of which must be clear; false and unchanged otherwise. */
+static bool set_bits(_Atomic uint64_t *row, uint64_t mask)
+{
+    uint64_t old = atomic_load_explicit(row, memory_order_relaxed);
+
+    do {
+        if ((old & mask) != 0) {
+            return false;
+        }
+        /* Acquire: pairs with the release in step_clear_bits(). */
+    } while (!atomic_compare_exchange_weak_explicit(
+        row, &old, old | mask, memory_order_acquire, memory_order_relaxed));
+    return true;
+}
+
+bool bitfield_take_at(pfn_t pfn, unsigned order)
+{
+    uint64_t block = pfn.v / BLOCK_FRAMES;
+    _Atomic uint64_t *row = &bitfield_rows[pfn.v / ROW_FRAMES];
+
+    ASSERT(is_aligned(pfn.v, UINT64_C(1) << order));
+    if (order >= BLOCK_ORDER) {
+        return step_swap(block, order, BLOCK_FRAMES, HALF_WHOLE);
+    }
+    if (!step_take_count(block, 1u << order)) {
+        return false;
+    }
+    bool is_taken = order <= ROW_ORDER
+                        ? set_bits(row, step_run(order) << (pfn.v % ROW_FRAMES))
+                        : take_rows(row, 1u << (order - ROW_ORDER));
+    if (!is_taken) {
+        bitfield_undo_count(block, 1u << order);
+    }
+    return is_taken;
 }
 
 /* --- giving back --------------------------------------------------------- */
 
 bool bitfield_give_row(pfn_t first, uint64_t mask)
 {
-    if (!clear_bits(&rows[first.v / ROW_FRAMES], mask)) {
+    if (!step_clear_bits(&bitfield_rows[first.v / ROW_FRAMES], mask)) {
         return false;
     }
-    give_count(first.v / BLOCK_FRAMES, count_bits(mask));
+    step_give_count(first.v / BLOCK_FRAMES, count_bits(mask));
     return true;
 }
 
-/* Orders 7 and 8: whole rows, looked at before the first is cleared. */
+/*
+ * Orders 7 and 8: whole rows, looked at before the first is cleared. Of two
+ * that give the same rows, the first row decides.
+ */
 static bool give_rows(pfn_t pfn, unsigned order)
 {
     uint64_t row = pfn.v / ROW_FRAMES;
     uint64_t end = row + (UINT64_C(1) << (order - ROW_ORDER));
+    unsigned given = ROW_FRAMES;
 
     for (uint64_t i = row; i < end; i++) {
         if (bitfield_row(i) != UINT64_MAX) {
             return false;
         }
     }
-    for (uint64_t i = row; i < end; i++) {
-        /* Release: as in clear_bits(). */
-        atomic_store_explicit(&rows[i], 0, memory_order_release);
+    if (!step_clear_bits(&bitfield_rows[row], UINT64_MAX)) {
+        return false;
     }
-    give_count(pfn.v / BLOCK_FRAMES, 1u << order);
-    return true;
+    for (uint64_t i = row + 1; i < end; i++) {
+        /* Release: as in step_clear_bits(). */
+        given += count_bits(atomic_exchange_explicit(&bitfield_rows[i], 0,
+                                                     memory_order_release));
+    }
+    step_give_count(pfn.v / BLOCK_FRAMES, given);
+    return given == 1u << order;
 }
 
 bool bitfield_give(pfn_t pfn, unsigned order)
 {
     ASSERT(is_aligned(pfn.v, UINT64_C(1) << order));
     if (order >= BLOCK_ORDER) {
-        return swap_halves(pfn.v / BLOCK_FRAMES, order, HALF_WHOLE,
-                           BLOCK_FRAMES);
+        return step_swap(pfn.v / BLOCK_FRAMES, order, HALF_WHOLE, BLOCK_FRAMES);
     }
     if (order > ROW_ORDER) {
         return give_rows(pfn, order);
     }
     unsigned bit = (unsigned)(pfn.v % ROW_FRAMES);
-    return bitfield_give_row(pfn_of(pfn.v - bit), low_bits(1u << order) << bit);
+    return bitfield_give_row(pfn_of(pfn.v - bit), step_run(order) << bit);
 }
 
 /* Rows of the blocks of order 9 or 10 at @pfn, all bits alike. */
@@ -371,7 +310,8 @@ static void store_rows(pfn_t pfn, unsigned order, uint64_t bits)
     uint64_t first = pfn.v / ROW_FRAMES;
 
     for (uint64_t i = 0; i < UINT64_C(1) << (order - ROW_ORDER); i++) {
-        atomic_store_explicit(&rows[first + i], bits, memory_order_release);
+        atomic_store_explicit(&bitfield_rows[first + i], bits,
+                              memory_order_release);
     }
 }
 
@@ -379,20 +319,20 @@ void bitfield_split(pfn_t pfn, unsigned order)
 {
     /* Bits before the mark: with neither, the frames would look free. */
     store_rows(pfn, order, UINT64_MAX);
-    bool was_whole = swap_halves(pfn.v / BLOCK_FRAMES, order, HALF_WHOLE, 0);
+    bool was_whole = step_swap(pfn.v / BLOCK_FRAMES, order, HALF_WHOLE, 0);
     ASSERT(was_whole);
 }
 
 void bitfield_join(pfn_t pfn, unsigned order)
 {
-    bool was_split = swap_halves(pfn.v / BLOCK_FRAMES, order, 0, HALF_WHOLE);
+    bool was_split = step_swap(pfn.v / BLOCK_FRAMES, order, 0, HALF_WHOLE);
     ASSERT(was_split);
     store_rows(pfn, order, 0);
 }
 
 bool bitfield_check(uint64_t block)
 {
-    uint32_t half = half_of(block);
+    uint32_t half = step_half(block);
     unsigned clear = 0;
 
     for (uint64_t i = block * BLOCK_ROWS; i < (block + 1) * BLOCK_ROWS; i++) {

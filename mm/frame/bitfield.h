@@ -3,6 +3,8 @@
 #ifndef MM_FRAME_BITFIELD_H
 #define MM_FRAME_BITFIELD_H
 
+#include <stdatomic.h>
+
 #include <mm/types.h>
 
 #define ROW_ORDER    6 /* one word of bits: 64 frames */
@@ -12,6 +14,12 @@
 #define BLOCK_ROWS   (BLOCK_FRAMES / ROW_FRAMES)
 
 /* Blocks are counted from physical address 0, rows too. */
+
+/*
+ * Claims that found no bits for the count they had taken: what they gave back
+ * was out of sight of others for a moment.
+ */
+extern _Atomic uint64_t bitfield_undone; /* (A) */
 
 /* Bytes of storage for @blocks (even), a multiple of a cache line. */
 uint64_t bitfield_bytes(uint64_t blocks);
@@ -38,15 +46,22 @@ uint64_t bitfield_row(uint64_t row);
 /*
  * Take an aligned run of 2^order frames inside the block; order 10 takes the
  * next block as well, @block being even.
+ * @first  row of the block to look at first, 0 .. BLOCK_ROWS-1; a hint
  * Return: its first frame, or PFN_NONE.
  */
-pfn_t bitfield_take(uint64_t block, unsigned order);
+pfn_t bitfield_take(uint64_t block, unsigned order, unsigned first);
+
+/* The same for the run at @pfn and no other. */
+MM_MUST_CHECK bool bitfield_take_at(pfn_t pfn, unsigned order);
 
 /*
  * Take all free frames of the row that has most, by one exchange.
  * Return: which frames of the row, bit by bit; 0 if there was none.
  */
 uint64_t bitfield_take_row(uint64_t block, pfn_t *out_first);
+
+/* Give up @frames of the count of a block, which no bits were found for. */
+void bitfield_undo_count(uint64_t block, unsigned frames);
 
 /*
  * Give back what was taken, or a part of it that is a block of its own.

@@ -1,25 +1,29 @@
 /* SPDX-License-Identifier: MIT */
 /* blocks: finding free frames in a zone, and giving them back. */
 /*
- * Owns    the hints of zones; seats, which stand in their CPU's structure.
- * Idea    After LLFree [LLFree23]: each CPU sits at a tree of its own and
- *         takes from there until it is used up; others keep away. A new seat
- *         is the highest tree with plenty of free frames. Hints tell above
- *         which tree a search would find nothing, so that a big machine that
- *         is nearly full is not read through each time.
+ * Owns    the hints of zones; what a seat means. Seats stand in their CPU's
+ *         structure.
+ * Idea    After LLFree [LLFree23]: each CPU sits at trees of its own, one for
+ *         small blocks and one for large ones, and takes from there until they
+ *         are used up; others keep away, until they find nothing else. The
+ *         count of such a tree moves into the seat, so that its CPU changes no
+ *         word that others read, but the block's own. A new seat is the
+ *         highest tree with plenty of free frames. Hints tell above which tree
+ *         a search would find nothing, so that a big machine that is nearly
+ *         full is not read through each time.
  * Picture
  *     zone   first                               hint         end
  *            |tree|tree|tree|tree|tree|tree|tree|full|full|full|
  *                 ^ sparse       ^ seat of CPU 1  <-- search goes down
  *
  * Locking None. A hint may lose a race and pass a free frame by: it is found
- *         by blocks_claim_anywhere(), and the next release mends the hint.
+ *         by blocks_steal_anywhere(), and the next release mends the hint.
  * Cost    A search reads one word for each 16 MiB it passes and 16 bytes where
  *         it stops. Inside a tree, the densest block that will do is taken
  *         from, so that what is entirely free stays so.
  * Limits  A frame is found only if the records of its block are there or can
- *         be backed. To back them, frame_alloc_metadata() comes back here with
- *         a raw wish; a raw wish backs nothing, so that is all.
+ *         be backed. A claim never backs them itself: that allocates frames,
+ *         which would come back to the seat it is just changing.
  */
 #include "frame/blocks.h"
 
@@ -32,6 +36,9 @@
  * look again soon; what is sparser waits until nothing else is left.
  */
 #define ROOMY_FRAMES 256
+
+/* Trees whose counts share a cache line; CPUs sit in different ones. */
+#define LINE_TREES 4
 
 #define NO_BLOCK TREE_BLOCKS
 
@@ -48,21 +55,56 @@ void blocks_zone_init(struct blocks_zone *zone, uint64_t first_frame,
     }
 }
 
-/* --- claims -------------------------------------------------------------- */
+/* --- claims in one tree --------------------------------------------------- */
 
-/* Have the records of a block backed, unless that has failed before. */
-static bool back_block(uint64_t block, struct blocks_wish *wish)
+static uint64_t wish_frames(const struct blocks_wish *wish)
 {
-    pfn_t first = pfn_of(block * BLOCK_FRAMES);
+    return UINT64_C(1) << wish->order;
+}
 
-    if (wish->is_raw || record_exists(first)) {
-        return true;
+static bool is_large(const struct blocks_wish *wish)
+{
+    return blocks_use_of(wish->order) == BLOCKS_LARGE;
+}
+
+/* May frames of this block be handed out as they are? */
+static inline bool has_records(uint64_t block, const struct blocks_wish *wish)
+{
+    return wish->is_raw || record_exists(pfn_of(block * BLOCK_FRAMES));
+}
+
+/* The records of @block are missing: ask for them, or pass it by. */
+static enum blocks_answer want_records(uint64_t block, struct blocks_wish *wish)
+{
+    if (wish->is_stuck) {
+        return BLOCKS_NONE;
     }
-    if (wish->is_stuck || record_back_block(first) != MM_OK) {
-        wish->is_stuck = true;
-        return false;
+    wish->pfn = pfn_of(block * BLOCK_FRAMES);
+    return BLOCKS_UNBACKED;
+}
+
+/*
+ * Take from one block what is wished for. Other CPUs may take, too: the
+ * bitfield has the last word.
+ * @first: row of the block to begin with.
+ */
+static enum blocks_answer claim_in_block(uint64_t block, unsigned first,
+                                         struct blocks_wish *wish)
+{
+    if (wish->order == BLOCK_ORDER + 1) {
+        if (block % 2 != 0 || bitfield_free(block) != BLOCK_FRAMES ||
+            bitfield_free(block + 1) != BLOCK_FRAMES) {
+            return BLOCKS_NONE;
+        }
+        if (!has_records(block + 1, wish)) {
+            return want_records(block + 1, wish);
+        }
     }
-    return true;
+    if (!has_records(block, wish)) {
+        return want_records(block, wish);
+    }
+    wish->pfn = bitfield_take(block, wish->order, first);
+    return pfn_is_none(wish->pfn) ? BLOCKS_NONE : BLOCKS_CLAIMED;
 }
 
 /*
@@ -84,71 +126,95 @@ static unsigned choose_block(uint32_t tree, unsigned tried, unsigned frames)
     return best;
 }
 
-/* Frames a block should have for this wish to be tried there first. */
-static unsigned wanted_frames(const struct blocks_wish *wish)
-{
-    if (wish->order == BLOCKS_ROW) {
-        return ROW_FRAMES;
-    }
-    return (unsigned)min_u64(UINT64_C(1) << wish->order, BLOCK_FRAMES);
-}
-
-/*
- * Take from one block what is wished for, records included. Backing them may
- * take frames out of this very block, and so may other CPUs: the bitfield has
- * the last word.
- */
-static bool claim_in_block(uint64_t block, struct blocks_wish *wish)
-{
-    if (wish->order > BLOCK_ORDER && wish->order != BLOCKS_ROW) {
-        if (block % 2 != 0 || bitfield_free(block + 1) != BLOCK_FRAMES ||
-            !back_block(block + 1, wish)) {
-            return false;
-        }
-    }
-    if (!back_block(block, wish)) {
-        return false;
-    }
-    if (wish->order == BLOCKS_ROW) {
-        wish->mask = bitfield_take_row(block, &wish->pfn);
-        return wish->mask != 0;
-    }
-    wish->pfn = bitfield_take(block, wish->order);
-    return !pfn_is_none(wish->pfn);
-}
-
-static unsigned wish_frames(const struct blocks_wish *wish)
-{
-    return wish->order == BLOCKS_ROW ? count_bits(wish->mask)
-                                     : 1u << wish->order;
-}
-
 /* Take from one tree: its blocks in turn, densest first. */
-static bool claim_in_tree(uint32_t tree, struct blocks_wish *wish)
+static enum blocks_answer claim_in_tree(uint32_t tree, struct blocks_wish *wish)
 {
-    unsigned frames = wanted_frames(wish);
+    unsigned frames = (unsigned)min_u64(wish_frames(wish), BLOCK_FRAMES);
+    enum blocks_answer answer = BLOCKS_NONE;
     unsigned tried = 0;
 
-    for (unsigned i = 0; i < TREE_BLOCKS; i++) {
+    for (unsigned i = 0; i < TREE_BLOCKS && answer == BLOCKS_NONE; i++) {
         unsigned block = choose_block(tree, tried, frames);
-        if (block == NO_BLOCK && wish->order == BLOCKS_ROW) {
-            block = choose_block(tree, tried, 1);
-        }
         if (block == NO_BLOCK) {
-            return false;
+            break;
         }
         tried |= 1u << block;
-        if (claim_in_block(tree * TREE_BLOCKS + block, wish)) {
-            (void)trees_add(tree, -(int32_t)wish_frames(wish));
-            return true;
-        }
+        answer = claim_in_block(tree * TREE_BLOCKS + block, 0, wish);
     }
-    return false;
+    return answer;
 }
 
-/* --- searches ------------------------------------------------------------ */
+/* --- seats ---------------------------------------------------------------- */
 
-/* Scans of @kind begin at @tree or higher from now on. */
+/*
+ * What others have given back or stolen stands in the tree's word, which has
+ * room for so much only: take it over before this CPU's own part runs away.
+ */
+static void balance(struct blocks_seat *seat)
+{
+    if (MM_UNLIKELY(seat->free < 0 || seat->free > (int32_t)TREE_FRAMES)) {
+        seat->free += trees_collect(seat->tree - 1);
+    }
+}
+
+/* Begin here next time, but where there are no records. */
+static void sit_near(struct blocks_seat *seat, const struct blocks_wish *wish)
+{
+    seat->row = wish->is_raw ? BLOCKS_NO_ROW : wish->pfn.v / ROW_FRAMES;
+}
+
+enum blocks_answer blocks_claim_at(struct blocks_seat *seat,
+                                   struct blocks_wish *wish)
+{
+    uint64_t block = seat->row / BLOCK_ROWS;
+    enum blocks_answer answer = BLOCKS_NONE;
+
+    if (seat->row != BLOCKS_NO_ROW) {
+        block -= wish->order == BLOCK_ORDER + 1 ? block % 2 : 0;
+        answer =
+            claim_in_block(block, (unsigned)(seat->row % BLOCK_ROWS), wish);
+    }
+    if (answer == BLOCKS_NONE) {
+        answer = claim_in_tree(seat->tree - 1, wish);
+    }
+    if (answer == BLOCKS_CLAIMED) {
+        seat->free -= (int32_t)wish_frames(wish);
+        balance(seat);
+        sit_near(seat, wish);
+    }
+    return answer;
+}
+
+enum blocks_answer blocks_claim_row(struct blocks_seat *seat,
+                                    struct blocks_wish *wish,
+                                    uint64_t *out_mask)
+{
+    uint32_t tree = seat->tree - 1;
+
+    /* Crumbs are not worth a refill while there is a better tree. */
+    if (seat->free < (int32_t)ROW_FRAMES) {
+        seat->free += trees_collect(tree);
+        if (seat->free < (int32_t)ROW_FRAMES) {
+            return BLOCKS_NONE;
+        }
+    }
+    unsigned block = choose_block(tree, 0, ROW_FRAMES);
+    if (block == NO_BLOCK) {
+        block = choose_block(tree, 0, 1);
+    }
+    if (block == NO_BLOCK) {
+        return BLOCKS_NONE;
+    }
+    if (!has_records(tree * TREE_BLOCKS + block, wish)) {
+        return want_records(tree * TREE_BLOCKS + block, wish);
+    }
+    *out_mask = bitfield_take_row(tree * TREE_BLOCKS + block, &wish->pfn);
+    seat->free -= (int32_t)count_bits(*out_mask);
+    balance(seat);
+    return *out_mask != 0 ? BLOCKS_CLAIMED : BLOCKS_NONE;
+}
+
+/* Searches for @kind begin at @tree or higher from now on. */
 static void raise_hint(struct blocks_zone *zone, enum blocks_kind kind,
                        uint32_t tree)
 {
@@ -161,137 +227,223 @@ static void raise_hint(struct blocks_zone *zone, enum blocks_kind kind,
     }
 }
 
-/* Sit down at @tree (one more than its index; 0: nowhere), leave the other. */
-static void change_seat(struct blocks_zone *zone, blocks_seat *seat,
-                        uint32_t tree)
+void blocks_leave(struct blocks_zone *zone, struct blocks_seat *seat)
 {
-    uint32_t old = atomic_exchange_explicit(seat, tree, memory_order_relaxed);
+    uint32_t tree = seat->tree - 1;
+    int32_t free = seat->free + trees_collect(tree);
 
-    if (old == 0) {
-        return;
+    ASSERT(blocks_sits_in(seat, zone));
+    trees_leave(tree, free);
+    seat->tree = 0;
+    if (free > 0) {
+        raise_hint(zone, BLOCKS_ANY, tree);
     }
-    uint32_t word = trees_leave(old - 1);
-    if (old > zone->first && old <= zone->end &&
-        tree_free(word) >= ROOMY_FRAMES) {
-        raise_hint(zone, BLOCKS_ROOMY, old - 1);
+    if (free >= ROOMY_FRAMES) {
+        raise_hint(zone, BLOCKS_ROOMY, tree);
+    }
+    if (free >= (int32_t)BLOCK_FRAMES &&
+        choose_block(tree, 0, BLOCK_FRAMES) != NO_BLOCK) {
+        raise_hint(zone, BLOCKS_WHOLE, tree);
     }
 }
 
-/* Does a tree have what the kind says? Wakes it if need be. */
-static bool tree_fits(uint32_t tree, enum blocks_kind kind)
+/* --- searches ------------------------------------------------------------ */
+
+/* Does a tree have what the kind says? @word: from trees_look(). */
+static bool tree_fits(uint32_t tree, uint32_t word, enum blocks_kind kind)
 {
-    uint32_t word = trees_touch(tree);
+    bool is_open = (word & (TREE_READY | TREE_RESERVED)) == TREE_READY;
 
     switch (kind) {
     case BLOCKS_ROOMY:
-        return tree_free(word) >= ROOMY_FRAMES && (word & TREE_RESERVED) == 0;
+        return is_open && tree_free(word) >= ROOMY_FRAMES;
     case BLOCKS_WHOLE:
-        return tree_free(word) >= (int32_t)BLOCK_FRAMES &&
+        return is_open && tree_free(word) >= (int32_t)BLOCK_FRAMES &&
                choose_block(tree, 0, BLOCK_FRAMES) != NO_BLOCK;
     default:
-        return tree_free(word) > 0;
+        /* What a seat has counts itself stands in the blocks only. */
+        return tree_free(word) > 0 || ((word & TREE_RESERVED) != 0 &&
+                                       choose_block(tree, 0, 1) != NO_BLOCK);
     }
+}
+
+/* Does a CPU sit at one of the trees whose counts share a line with this? */
+static bool has_neighbour(const struct blocks_zone *zone, uint32_t tree)
+{
+    uint32_t first = (uint32_t)align_down(tree, LINE_TREES);
+
+    for (uint32_t i = first; i < first + LINE_TREES; i++) {
+        if (i >= zone->first && i < zone->end &&
+            (atomic_load_explicit(&trees_word[i], memory_order_relaxed) &
+             TREE_RESERVED) != 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Reserve a tree and take from it, if @wish; out again if that fails. */
+static enum blocks_answer try_tree(struct blocks_zone *zone, uint32_t tree,
+                                   struct blocks_wish *wish,
+                                   struct blocks_seat *seat)
+{
+    if (!trees_reserve(tree, &seat->free)) {
+        return BLOCKS_NONE;
+    }
+    seat->tree = tree + 1;
+    seat->row = BLOCKS_NO_ROW;
+    if (wish == NULL) {
+        return BLOCKS_CLAIMED;
+    }
+    enum blocks_answer answer = claim_in_tree(tree, wish);
+    if (answer == BLOCKS_CLAIMED) {
+        seat->free -= (int32_t)wish_frames(wish);
+        sit_near(seat, wish);
+    } else {
+        blocks_leave(zone, seat);
+    }
+    return answer;
+}
+
+/* What to look for, and how. */
+struct search {
+    struct blocks_zone *zone;
+    enum blocks_kind kind;
+    struct blocks_wish *wish; /* NULL: sit down only */
+    struct blocks_seat *seat; /* sit down where it is found; NULL: take only */
+    bool is_choosy;           /* not beside other CPUs */
+};
+
+static enum blocks_answer take_from(const struct search *search, uint32_t tree)
+{
+    if (search->seat != NULL) {
+        return search->is_choosy && has_neighbour(search->zone, tree)
+                   ? BLOCKS_NONE
+                   : try_tree(search->zone, tree, search->wish, search->seat);
+    }
+    enum blocks_answer answer = claim_in_tree(tree, search->wish);
+    if (answer == BLOCKS_CLAIMED) {
+        (void)trees_add(tree, -(int32_t)wish_frames(search->wish));
+    }
+    return answer;
 }
 
 /*
- * Try the trees of @zone below @from, highest first.
+ * Try the trees below @from, highest first.
  * @out_edge: one more than the highest tree of the kind, or the lowest tree.
- * Return: the tree taken from, or zone->end.
  */
-static uint32_t scan(const struct blocks_zone *zone, enum blocks_kind kind,
-                     uint32_t from, struct blocks_wish *wish,
-                     uint32_t *out_edge)
+static enum blocks_answer scan(const struct search *search, uint32_t from,
+                               uint32_t *out_edge)
 {
-    uint32_t edge = zone->first;
+    enum blocks_answer answer = BLOCKS_NONE;
 
-    for (uint32_t tree = from; tree-- > zone->first;) {
-        if (!tree_fits(tree, kind)) {
-            continue;
-        }
-        edge = (uint32_t)max_u64(edge, tree + 1);
-        if (claim_in_tree(tree, wish)) {
-            *out_edge = edge;
-            return tree;
+    *out_edge = search->zone->first;
+    for (uint32_t tree = from;
+         answer == BLOCKS_NONE && tree-- > search->zone->first;) {
+        if (tree_fits(tree, trees_look(tree), search->kind)) {
+            *out_edge = (uint32_t)max_u64(*out_edge, tree + 1);
+            answer = take_from(search, tree);
         }
     }
-    *out_edge = edge;
-    return zone->end;
+    return answer;
 }
 
 /* Scan from the hint and move it to where the kind begins. */
-static uint32_t scan_from_hint(struct blocks_zone *zone, enum blocks_kind kind,
-                               struct blocks_wish *wish)
+static enum blocks_answer scan_from_hint(const struct search *search)
 {
-    _Atomic uint32_t *hint = &zone->hint[kind];
+    _Atomic uint32_t *hint = &search->zone->hint[search->kind];
     uint32_t from = atomic_load_explicit(hint, memory_order_relaxed);
     uint32_t edge;
-    uint32_t tree = scan(zone, kind, from, wish, &edge);
+    enum blocks_answer answer = scan(search, from, &edge);
 
     if (edge < from) {
         /* If somebody has moved it meanwhile, that is as good. */
         (void)atomic_compare_exchange_strong_explicit(
             hint, &from, edge, memory_order_relaxed, memory_order_relaxed);
     }
-    return tree;
+    return answer;
 }
 
-/* Take from the tree of this CPU's seat if that is in the zone. */
-static bool claim_at_seat(struct blocks_zone *zone, blocks_seat *seat,
-                          struct blocks_wish *wish)
+static enum blocks_answer search_for_seat(struct search search)
 {
-    if (seat == NULL) {
-        return false;
+    search.is_choosy = port_cpu_count() > 1;
+    enum blocks_answer answer = scan_from_hint(&search);
+    if (answer == BLOCKS_NONE && search.is_choosy) {
+        search.is_choosy = false;
+        answer = scan_from_hint(&search);
     }
-    uint32_t tree = atomic_load_explicit(seat, memory_order_relaxed);
-    if (tree <= zone->first || tree > zone->end) {
-        return false;
-    }
-    /* Crumbs are not worth a refill while there is a better tree. */
-    if (wish->order == BLOCKS_ROW &&
-        tree_free(trees_touch(tree - 1)) < (int32_t)ROW_FRAMES) {
-        return false;
-    }
-    return claim_in_tree(tree - 1, wish);
+    return answer;
 }
 
-bool blocks_claim(struct blocks_zone *zone, blocks_seat *seat,
-                  struct blocks_wish *wish)
+enum blocks_answer blocks_search(struct blocks_zone *zone,
+                                 struct blocks_wish *wish,
+                                 struct blocks_seat *out_seat)
 {
-    if (wish->order >= BLOCK_ORDER && wish->order != BLOCKS_ROW) {
-        return scan_from_hint(zone, BLOCKS_WHOLE, wish) != zone->end;
-    }
-    if (claim_at_seat(zone, seat, wish)) {
-        return true;
-    }
-    uint32_t tree = scan_from_hint(zone, BLOCKS_ROOMY, wish);
-    if (tree == zone->end) {
-        return scan_from_hint(zone, BLOCKS_ANY, wish) != zone->end;
-    }
-    if (seat != NULL && wish->order == BLOCKS_ROW) {
-        /* If another CPU has sat down there meanwhile, stand for once. */
-        bool is_mine = (trees_reserve(tree) & TREE_RESERVED) == 0;
-        change_seat(zone, seat, is_mine ? tree + 1 : 0);
-    }
-    return true;
+    return search_for_seat((struct search){
+        .zone = zone,
+        .kind = is_large(wish) ? BLOCKS_WHOLE : BLOCKS_ROOMY,
+        .wish = wish,
+        .seat = out_seat,
+    });
 }
 
-bool blocks_claim_anywhere(struct blocks_zone *zone, struct blocks_wish *wish)
+bool blocks_find_seat(struct blocks_zone *zone, struct blocks_seat *out_seat)
 {
+    return search_for_seat((struct search){
+               .zone = zone,
+               .kind = BLOCKS_ROOMY,
+               .seat = out_seat,
+           }) == BLOCKS_CLAIMED;
+}
+
+enum blocks_answer blocks_steal(struct blocks_zone *zone,
+                                struct blocks_wish *wish)
+{
+    struct search search = {.zone = zone, .kind = BLOCKS_ANY, .wish = wish};
+
+    return scan_from_hint(&search);
+}
+
+enum blocks_answer blocks_steal_anywhere(struct blocks_zone *zone,
+                                         struct blocks_wish *wish)
+{
+    struct search search = {.zone = zone, .kind = BLOCKS_ANY, .wish = wish};
     uint32_t edge;
 
-    return scan(zone, BLOCKS_ANY, zone->end, wish, &edge) != zone->end;
+    for (uint32_t tree = zone->first; tree < zone->end; tree++) {
+        (void)trees_touch(tree);
+    }
+    return scan(&search, zone->end, &edge);
 }
 
 /* --- releases ------------------------------------------------------------ */
 
-/* After @frames of the tree with @pfn came back: its count, the hints. */
-static void note_release(struct blocks_zone *zone, pfn_t pfn, uint64_t frames)
+/* The seat of this CPU at the tree with @pfn, or NULL. */
+static inline struct blocks_seat *seat_at(struct blocks_seat *seat, pfn_t pfn)
+{
+    uint32_t tree = (uint32_t)(pfn.v / TREE_FRAMES) + 1;
+
+    if (seat == NULL) {
+        return NULL;
+    }
+    if (seat[BLOCKS_SMALL].tree == tree) {
+        return &seat[BLOCKS_SMALL];
+    }
+    return seat[BLOCKS_LARGE].tree == tree ? &seat[BLOCKS_LARGE] : NULL;
+}
+
+/* @frames came back to a tree where this CPU does not sit: count and hints. */
+static MM_NOINLINE void note_release(struct blocks_zone *zone, pfn_t pfn,
+                                     uint64_t frames)
 {
     uint32_t tree = (uint32_t)(pfn.v / TREE_FRAMES);
     uint32_t word = trees_add(tree, (int32_t)frames);
 
     raise_hint(zone, BLOCKS_ANY, tree);
-    if (tree_free(word) >= ROOMY_FRAMES && (word & TREE_RESERVED) == 0) {
+    if ((word & TREE_RESERVED) != 0) {
+        return; /* blocks_leave() will do the rest */
+    }
+    if (tree_free(word) >= ROOMY_FRAMES) {
         raise_hint(zone, BLOCKS_ROOMY, tree);
     }
     if (bitfield_free(pfn.v / BLOCK_FRAMES) == BLOCK_FRAMES) {
@@ -299,35 +451,48 @@ static void note_release(struct blocks_zone *zone, pfn_t pfn, uint64_t frames)
     }
 }
 
-bool blocks_release(struct blocks_zone *zone, pfn_t pfn, unsigned order)
+bool blocks_release(struct blocks_zone *zone, struct blocks_seat *seat,
+                    pfn_t pfn, unsigned order)
 {
     if (!bitfield_give(pfn, order)) {
         return false;
     }
-    note_release(zone, pfn, UINT64_C(1) << order);
+    struct blocks_seat *own = seat_at(seat, pfn);
+    if (own != NULL) {
+        own->free += INT32_C(1) << order;
+        own->row = pfn.v / ROW_FRAMES;
+        balance(own);
+    } else {
+        note_release(zone, pfn, UINT64_C(1) << order);
+    }
     return true;
 }
 
-bool blocks_release_row(struct blocks_zone *zone, pfn_t first, uint64_t mask)
+bool blocks_release_row(struct blocks_zone *zone, struct blocks_seat *seat,
+                        pfn_t first, uint64_t mask)
 {
     if (!bitfield_give_row(first, mask)) {
         return false;
     }
-    note_release(zone, first, count_bits(mask));
+    struct blocks_seat *own = seat_at(seat, first);
+    if (own != NULL) {
+        own->free += (int32_t)count_bits(mask);
+        balance(own);
+    } else {
+        note_release(zone, first, count_bits(mask));
+    }
     return true;
 }
 
 /* --- looking ------------------------------------------------------------- */
 
-enum blocks_bit blocks_look(pfn_t pfn)
+bool blocks_is_free(pfn_t pfn)
 {
     ASSERT(pfn.v < trees_frames);
     (void)trees_touch((uint32_t)(pfn.v / TREE_FRAMES));
-    if (bitfield_is_whole(pfn.v / BLOCK_FRAMES)) {
-        return BLOCKS_IN_WHOLE;
-    }
     uint64_t row = bitfield_row(pfn.v / ROW_FRAMES);
-    return row >> (pfn.v % ROW_FRAMES) & 1 ? BLOCKS_TAKEN : BLOCKS_FREE;
+    return !bitfield_is_whole(pfn.v / BLOCK_FRAMES) &&
+           (row >> (pfn.v % ROW_FRAMES) & 1) == 0;
 }
 
 void blocks_touch(pfn_t start, pfn_t end)
@@ -389,17 +554,4 @@ void blocks_count(const struct blocks_zone *zone,
             }
         }
     }
-}
-
-bool blocks_check(const struct blocks_zone *zone, uint64_t *out_free)
-{
-    *out_free = 0;
-    for (uint32_t tree = zone->first; tree < zone->end; tree++) {
-        uint64_t free;
-        if (!trees_check(tree, &free)) {
-            return false;
-        }
-        *out_free += free;
-    }
-    return true;
 }

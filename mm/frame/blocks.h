@@ -5,17 +5,19 @@
 
 #include <stdatomic.h>
 
+#include <mm/record.h>
 #include <mm/types.h>
+#include "frame/steps.h"
 #include "frame/trees.h"
 
 /*
- * What a scan looks for in a tree. For each, a zone remembers above which
+ * What a search looks for in a tree. For each, a zone remembers above which
  * tree there was none last time.
  */
 enum blocks_kind {
     BLOCKS_ANY,   /* a free frame */
     BLOCKS_ROOMY, /* many, and no CPU sits there */
-    BLOCKS_WHOLE, /* a block entirely free */
+    BLOCKS_WHOLE, /* a block entirely free, and no CPU sits there */
     BLOCKS_KINDS
 };
 
@@ -23,68 +25,200 @@ enum blocks_kind {
 struct blocks_zone {
     uint32_t first;                      /* (C) tree */
     uint32_t end;                        /* (C) one past the last tree */
-    _Atomic uint32_t hint[BLOCKS_KINDS]; /* (A) scan below this tree */
+    _Atomic uint32_t hint[BLOCKS_KINDS]; /* (A) search below this tree */
+};
+
+/* Small and large blocks come from different trees. */
+enum blocks_use {
+    BLOCKS_SMALL, /* orders 0 to 8, rows */
+    BLOCKS_LARGE, /* orders 9 and 10 */
+    BLOCKS_USES
 };
 
 /*
- * The tree a CPU takes single frames from and other CPUs avoid, plus one; 0
- * is none. An atomic, since a caller may be interrupted or moved.
+ * The tree a CPU takes from and other CPUs avoid. Those of a CPU are read and
+ * changed by it alone, with interrupts off.
  */
-typedef _Atomic uint32_t blocks_seat;
+struct blocks_seat {
+    uint32_t tree; /* its index plus one; 0: none */
+    int32_t free;  /* its free frames, as far as its word does not have them */
+    uint64_t row;  /* look here first, it has records; or BLOCKS_NO_ROW */
+};
 
-/* Ask for as many frames of one row as are free, instead of 2^order. */
-#define BLOCKS_ROW (MM_MAX_ORDER + 1)
+#define BLOCKS_NO_ROW UINT64_MAX
 
 /* A request, and its answer. */
 struct blocks_wish {
-    unsigned order; /* or BLOCKS_ROW */
-    bool is_raw;    /* the frames need no records */
-    bool is_stuck;  /* out: records could not be backed: backed blocks only */
-    pfn_t pfn;      /* out: first frame; for a row, the row's first frame */
-    uint64_t mask;  /* out: for a row, which of its 64 frames */
+    unsigned order;
+    bool is_raw;   /* the frames need no records */
+    bool is_stuck; /* records cannot be backed: look at backed blocks only */
+    pfn_t pfn;     /* out: first frame */
 };
 
-/* What the shared structure knows of one frame. */
-enum blocks_bit {
-    BLOCKS_FREE,
-    BLOCKS_TAKEN,
-    BLOCKS_IN_WHOLE /* in a block of order 9 or 10 handed out in one step */
+enum blocks_answer {
+    BLOCKS_NONE,    /* found nothing */
+    BLOCKS_CLAIMED, /* wish->pfn */
+    BLOCKS_UNBACKED /* nothing yet: first back the records of wish->pfn */
 };
 
 /* The trees of [first_frame, end_frame) that exist; both at tree borders. */
 void blocks_zone_init(struct blocks_zone *zone, uint64_t first_frame,
                       uint64_t end_frame);
 
+static inline enum blocks_use blocks_use_of(unsigned order)
+{
+    return order >= BLOCK_ORDER ? BLOCKS_LARGE : BLOCKS_SMALL;
+}
+
+/* Is the seat a tree of this zone? */
+static inline bool blocks_sits_in(const struct blocks_seat *seat,
+                                  const struct blocks_zone *zone)
+{
+    return seat->tree > zone->first && seat->tree <= zone->end;
+}
+
 /*
- * Take what @wish asks for from @zone where the hints say it may be.
- * @seat: of this CPU, or NULL.
- * Return: false if nothing was found; a frame freed at this moment, or left
- *         out by a hint that lost a race, is found by blocks_claim_anywhere().
+ * Take where the last was taken or given back, by two steps or one; no more
+ * is tried. Orders 0 to 6 and 9 only; @seat is that of the order's use.
+ * Return: the block, or PFN_NONE.
+ * Context: as blocks_claim_at().
  */
-bool blocks_claim(struct blocks_zone *zone, blocks_seat *seat,
-                  struct blocks_wish *wish);
-bool blocks_claim_anywhere(struct blocks_zone *zone, struct blocks_wish *wish);
+static inline pfn_t blocks_claim_near(struct blocks_seat *seat, unsigned order)
+{
+    uint64_t row = seat->row;
+    uint64_t block = row / BLOCK_ROWS;
+
+    if (MM_UNLIKELY(row == BLOCKS_NO_ROW)) {
+        return PFN_NONE;
+    }
+    if (order >= BLOCK_ORDER) {
+        uint64_t first = order > BLOCK_ORDER ? align_down(block, 2) : block;
+        if ((first != block && !record_exists(pfn_of(first * BLOCK_FRAMES))) ||
+            !step_swap(first, order, BLOCK_FRAMES, HALF_WHOLE)) {
+            return PFN_NONE;
+        }
+        seat->free -= INT32_C(1) << order;
+        return pfn_of(first * BLOCK_FRAMES);
+    }
+    if (order > ROW_ORDER || !step_take_count(block, 1u << order)) {
+        return PFN_NONE;
+    }
+    unsigned bit = step_take_run(&bitfield_rows[row], order);
+    if (MM_UNLIKELY(bit == ROW_FRAMES)) {
+        bitfield_undo_count(block, 1u << order);
+        return PFN_NONE;
+    }
+    seat->free -= INT32_C(1) << order;
+    return pfn_of(row * ROW_FRAMES + bit);
+}
+
+/*
+ * Take from the tree of a seat.
+ * Context: interrupts off, @seat is one of this CPU or held by nobody else.
+ */
+enum blocks_answer blocks_claim_at(struct blocks_seat *seat,
+                                   struct blocks_wish *wish);
+
+/*
+ * Take all free frames of a row from the tree of a seat, if it has so many
+ * left. @wish: pfn is the row's first frame, its order is not looked at.
+ * @out_mask: if claimed, which of its 64 frames.
+ * Context: as blocks_claim_at().
+ */
+enum blocks_answer blocks_claim_row(struct blocks_seat *seat,
+                                    struct blocks_wish *wish,
+                                    uint64_t *out_mask);
+
+/*
+ * Give back a block to the tree of a seat, if it can be done by two steps or
+ * one. Orders 0 to 6, 9 and 10 only.
+ * Return: false, and nothing has changed: blocks_release() will do it, or say
+ *         that part of it was free.
+ * Context: as blocks_claim_at().
+ */
+static inline bool blocks_release_near(struct blocks_seat *seat, pfn_t pfn,
+                                       unsigned order)
+{
+    uint64_t block = pfn.v / BLOCK_FRAMES;
+
+    if (seat->tree != (uint32_t)(pfn.v / TREE_FRAMES) + 1 ||
+        MM_UNLIKELY(seat->free > (int32_t)TREE_FRAMES)) {
+        return false;
+    }
+    if (order >= BLOCK_ORDER) {
+        if (!step_swap(block, order, HALF_WHOLE, BLOCK_FRAMES)) {
+            return false;
+        }
+    } else {
+        if (order > ROW_ORDER ||
+            !step_clear_bits(&bitfield_rows[pfn.v / ROW_FRAMES],
+                             step_run(order) << (pfn.v % ROW_FRAMES))) {
+            return false;
+        }
+        step_give_count(block, 1u << order);
+    }
+    seat->free += INT32_C(1) << order;
+    seat->row = pfn.v / ROW_FRAMES;
+    return true;
+}
+
+/*
+ * Find a tree of @zone where nobody sits and take from it.
+ * @out_seat: if claimed, that tree, reserved: sit down or leave.
+ */
+enum blocks_answer blocks_search(struct blocks_zone *zone,
+                                 struct blocks_wish *wish,
+                                 struct blocks_seat *out_seat);
+
+/* The same, but sit down only: a tree with plenty of free frames. */
+MM_MUST_CHECK bool blocks_find_seat(struct blocks_zone *zone,
+                                    struct blocks_seat *out_seat);
+
+/* Give up a seat: the tree is everybody's again. @seat is none after that. */
+void blocks_leave(struct blocks_zone *zone, struct blocks_seat *seat);
+
+/*
+ * Take from any tree, whoever sits there: where the hints say there may be
+ * something, or everywhere, also where a hint has lost a race. The latter waits
+ * for a tree that another CPU just wakes.
+ */
+enum blocks_answer blocks_steal(struct blocks_zone *zone,
+                                struct blocks_wish *wish);
+enum blocks_answer blocks_steal_anywhere(struct blocks_zone *zone,
+                                         struct blocks_wish *wish);
 
 /*
  * Give back a block of @order that was claimed, or had become one.
+ * @seat: BLOCKS_USES seats of this CPU; or NULL.
  * Return: false, with nothing changed, if part of it was free already.
+ * Context: interrupts off, for the seats.
  */
-MM_MUST_CHECK bool blocks_release(struct blocks_zone *zone, pfn_t pfn,
+MM_MUST_CHECK bool blocks_release(struct blocks_zone *zone,
+                                  struct blocks_seat *seat, pfn_t pfn,
                                   unsigned order);
 /* The same for the frames @mask of the row at @first. */
-MM_MUST_CHECK bool blocks_release_row(struct blocks_zone *zone, pfn_t first,
+MM_MUST_CHECK bool blocks_release_row(struct blocks_zone *zone,
+                                      struct blocks_seat *seat, pfn_t first,
                                       uint64_t mask);
 
-/* Bring the trees of [start, end) to life, before the map changes there. */
+/* Take this very block. Return: false if any of it is in use. */
+MM_MUST_CHECK bool blocks_claim_block(pfn_t pfn, unsigned order);
+
+/*
+ * First of @frames free frames in a row, at a multiple of @alignment; PFN_NONE
+ * if there are none at or above @from. They may be gone when it returns.
+ */
+pfn_t blocks_find_run(const struct blocks_zone *zone, uint64_t from,
+                      uint64_t frames, uint64_t alignment);
+
+/* Bring the trees of [start, end) to life. */
 void blocks_touch(pfn_t start, pfn_t end);
 
-enum blocks_bit blocks_look(pfn_t pfn);
+/* Is a frame free, as far as it is not kept by a CPU? Wakes its tree. */
+bool blocks_is_free(pfn_t pfn);
 
 /* Add the zone's free blocks to @count, by order, as a buddy system would. */
 void blocks_count(const struct blocks_zone *zone,
                   uint64_t count[MM_MAX_ORDER + 1]);
-
-/* Counters equal the bits; @out_free: free frames of the zone. */
-bool blocks_check(const struct blocks_zone *zone, uint64_t *out_free);
 
 #endif

@@ -1,53 +1,57 @@
 /* SPDX-License-Identifier: MIT */
 /* frame: physical memory in blocks of 2^order frames. */
 /*
- * Owns    the zones, an array of single frames for each CPU, the records of
- *         all frames that are handed out, the counters.
+ * Owns    the zones, what each CPU keeps for itself, the records of all frames
+ *         that are handed out, the counters.
  * Idea    Most requests are for one frame and are followed by its release: the
  *         CPU's own array serves both with interrupts off and touches nothing
- *         that is shared. Behind it stand the bits of blocks.c.
+ *         that is shared. When it is empty, frames come from a row of 64 that
+ *         was claimed by one exchange; they are not copied, its mask says
+ *         which are left. A second array has frames that are known to be zero.
+ *         Behind them stand the bits of blocks.c.
  * Picture
- *     frame_alloc(0) <-- array of this CPU <-- a row of 64 frames -- blocks
- *     frame_free(0)  --> array of this CPU --> oldest half, full  --> blocks
- *                    \-- every eighth -----------------------------> blocks
- *     other orders  <----------------------------------------------> blocks
+ *     frame_alloc(0) <-- array of this CPU <-- its row of 64 frames <-- blocks
+ *     frame_free(0)  --> array of this CPU --> oldest half, full --> blocks
+ *                    \-- every so many -----------------------------> blocks
+ *     other orders  <--> the last one freed <-----------------------> blocks
  *
  * Invariants
- *     I1 a frame in an array has its bit set and a record of type FRAME_NONE
+ *     I1 what a CPU keeps (arrays, row, the last block freed) is taken by the
+ *        bits and has records of type FRAME_NONE
  *     I2 a block that is handed out has records; the first has its type, its
  *        order and at least one reference
  *     I3 free frames of a zone = managed - taken, over all CPUs, and that is
  *        what the bits say
- * Locking None. A CPU's structure is touched with interrupts off only.
- * Cost    Order 0: no atomic operation; every 8th free and every 64th
- *         allocation a few. Other orders: see blocks.c.
- * Limits  Frames in the array of another CPU are not found when memory is
- *         short. Two CPUs that free the same block at the same moment may
- *         both pass the check; the bits tell when the frames come back.
+ * Locking None. A CPU's structure is touched with interrupts off only; others
+ *         ask it to give back what it keeps (frame_claim.c).
+ * Cost    Order 0: no atomic operation; now and then a few. Other orders: three
+ *         or so for each call.
+ * Limits  Two CPUs that free the same block at the same moment may both pass
+ *         the check; the bits tell when the frames come back.
  */
 #include "frame/frame_impl.h"
 
 #include "base/bits.h"
 #include "base/check.h"
+#include "base/lock.h"
 #include "base/memory.h"
 
 /*
  * Every so many frees one passes the array by. Otherwise a CPU that allocates
  * and frees in turn would keep frames of many blocks moving among its users,
- * and none of these blocks would ever be free altogether. A free past the
- * array is three atomic operations: less than half of one for each free.
+ * and none of these blocks would ever be free altogether.
  */
-#define BYPASS_EVERY 8
+#define BYPASS_EVERY 16
 
 #define DRAIN_FRAMES (ARRAY_FRAMES / 2)
 _Static_assert(BYPASS_EVERY <= DRAIN_FRAMES,
                "what a drain leaves has room for the frees until the next");
 
-struct frame_cpu *frame_cpus;                     /* (C) */
+struct frame_cpu *frame_cpu_of[MM_MAX_CPUS];      /* (C) */
 unsigned frame_cpu_count;                         /* (C) */
 struct frame_zone_state frame_zones[FRAME_ZONES]; /* see the type */
+enum frame_zone frame_top_zone;                   /* (C) */
 struct memmap *frame_map;                         /* (C) */
-_Atomic uint64_t frame_spare;                     /* (A) see frame_impl.h */
 uint64_t frame_set_aside_bytes;                   /* (C) */
 
 /* --- start --------------------------------------------------------------- */
@@ -66,7 +70,7 @@ uint64_t frame_metadata_bytes(const struct memmap *map)
 {
     uint64_t frames = frames_of(map);
 
-    return cpu_bytes() + record_bytes(frames) + trees_bytes(frames);
+    return cpu_bytes() + record_bytes(frames) + trees_bytes(map, frames);
 }
 
 static const struct {
@@ -78,398 +82,280 @@ static const struct {
     [ZONE_NORMAL] = {ZONE_DMA32_END, FRAMES_REACH},
 };
 
-void frame_init(struct memmap *map, void *storage)
+static void init_zones(void)
 {
-    ASSERT(record_base != NULL);
-    frame_cpus = storage;
-    frame_cpu_count = port_cpu_count();
-    memset(frame_cpus, 0, cpu_bytes());
-    uint64_t frames = frames_of(map);
-    char *rest = (char *)storage + cpu_bytes();
-    record_cover(frames, rest);
-    trees_init(map, frames, rest + record_bytes(frames));
     for (unsigned zone = 0; zone < FRAME_ZONES; zone++) {
+        uint64_t managed =
+            trees_usable(zone_table[zone].start, zone_table[zone].end);
+
         blocks_zone_init(&frame_zones[zone].blocks, zone_table[zone].start,
                          zone_table[zone].end);
-        frame_zones[zone].managed =
-            trees_usable(map, zone_table[zone].start, zone_table[zone].end);
+        atomic_init(&frame_zones[zone].managed, managed);
+        if (managed != 0) {
+            frame_top_zone = (enum frame_zone)zone;
+        }
     }
+}
+
+void frame_init(struct memmap *map, void *storage)
+{
+    uint64_t frames = frames_of(map);
+    struct frame_cpu *cpus = storage;
+    char *rest = (char *)storage + cpu_bytes();
+
+    ASSERT(record_base != NULL);
+    memset(cpus, 0, cpu_bytes());
+    frame_cpu_count = port_cpu_count();
+    for (unsigned i = 0; i < frame_cpu_count; i++) {
+        frame_cpu_of[i] = &cpus[i];
+    }
+    record_cover(frames, rest);
+    trees_init(map, frames, rest + record_bytes(frames));
+    init_zones();
     if (memmap_ram_end(map) > FRAMES_REACH << PAGE_SHIFT) {
         port_log("frame: RAM above 0x%lx is left alone, up to 0x%lx",
                  FRAMES_REACH << PAGE_SHIFT, memmap_ram_end(map));
     }
     frame_map = map;
     atomic_store_explicit(&frame_spare, 0, memory_order_relaxed);
+    frame_forget_marks();
+    lock_serve = frame_interrupt;
     frame_set_aside_bytes = frame_metadata_bytes(map);
-}
-
-/* --- failures on demand -------------------------------------------------- */
-
-#if MM_INJECT
-static _Atomic uint64_t inject_at;    /* (A) the call that fails; 0 = none */
-static _Atomic uint64_t inject_tried; /* (A) calls since frame_inject() */
-
-void frame_inject(uint64_t nth)
-{
-    atomic_store_explicit(&inject_tried, 0, memory_order_relaxed);
-    atomic_store_explicit(&inject_at, nth, memory_order_relaxed);
-}
-
-uint64_t frame_inject_count(void)
-{
-    return atomic_load_explicit(&inject_tried, memory_order_relaxed);
-}
-
-/* The choke point: each allocation asks here whether it must fail. */
-static bool must_fail(void)
-{
-    uint64_t call =
-        atomic_fetch_add_explicit(&inject_tried, 1, memory_order_relaxed) + 1;
-
-    return call == atomic_load_explicit(&inject_at, memory_order_relaxed);
-}
-#else
-static bool must_fail(void)
-{
-    return false;
-}
-#endif
-
-/* --- counters ------------------------------------------------------------ */
-
-/* This CPU's structure; interrupts are off. */
-static inline struct frame_cpu *this_cpu(void)
-{
-    return &frame_cpus[port_cpu()];
-}
-
-/* @frames at @pfn left the shared structure; negative: came back. */
-static void count_taken(pfn_t pfn, int64_t frames)
-{
-    uint64_t irq = port_irq_save();
-
-    this_cpu()->taken[frame_zone_of(pfn)] += frames;
-    port_irq_restore(irq);
-}
-
-static void count_failure(void)
-{
-    uint64_t irq = port_irq_save();
-
-    this_cpu()->failures++;
-    port_irq_restore(irq);
-}
-
-/* --- from and to the shared structure ------------------------------------ */
-
-static void release_row(pfn_t first, uint64_t mask)
-{
-    if (!blocks_release_row(&frame_zones[frame_zone_of(first)].blocks, first,
-                            mask)) {
-        port_bug("frame: some of the frames 0x%lx in the row at 0x%lx are "
-                 "free already",
-                 mask, pfn_to_phys(first).v);
-        return;
-    }
-    count_taken(first, -(int64_t)count_bits(mask));
-}
-
-static void release_block(pfn_t pfn, unsigned order)
-{
-    if (!blocks_release(&frame_zones[frame_zone_of(pfn)].blocks, pfn, order)) {
-        port_bug("frame: part of the block at 0x%lx, order %u, is free "
-                 "already",
-                 pfn_to_phys(pfn).v, order);
-        return;
-    }
-    count_taken(pfn, -(INT64_C(1) << order));
-}
-
-/* Give back @count frames, those of one row together. */
-static void release_frames(const pfn_t *frame, unsigned count)
-{
-    for (unsigned i = 0; i < count;) {
-        uint64_t row = align_down(frame[i].v, ROW_FRAMES);
-        uint64_t mask = 0;
-        for (; i < count && align_down(frame[i].v, ROW_FRAMES) == row; i++) {
-            mask |= UINT64_C(1) << (frame[i].v - row);
-        }
-        release_row(pfn_of(row), mask);
-    }
-}
-
-/* Give back the @count oldest frames of the array; interrupts are off. */
-static void drain(struct frame_cpu *cpu, unsigned count)
-{
-    ASSERT(count <= cpu->count);
-    release_frames(cpu->frame, count);
-    cpu->count -= count;
-    memmove(cpu->frame, cpu->frame + count, cpu->count * sizeof(pfn_t));
-}
-
-/* Give back what is left of a run for metadata. */
-static void release_spare(uint64_t spare)
-{
-    pfn_t run = spare_run(spare);
-    uint64_t row = align_down(run.v, ROW_FRAMES);
-
-    if (spare_mask(spare) != 0) {
-        release_row(pfn_of(row), (uint64_t)spare_mask(spare) << (run.v - row));
-    }
-}
-
-void frame_drain(void)
-{
-    uint64_t irq = port_irq_save();
-
-    drain(this_cpu(), this_cpu()->count);
-    port_irq_restore(irq);
-    release_spare(
-        atomic_exchange_explicit(&frame_spare, 0, memory_order_relaxed));
-}
-
-/* Does this CPU hold anything that frame_drain() would give back? */
-static bool can_drain(void)
-{
-    uint64_t irq = port_irq_save();
-    bool has_frames = this_cpu()->count > 0;
-
-    port_irq_restore(irq);
-    return has_frames || spare_mask(atomic_load_explicit(
-                             &frame_spare, memory_order_relaxed)) != 0;
-}
-
-/* Take from the highest zone that has it, then without trust in hints. */
-static bool claim_once(struct blocks_wish *wish, enum frame_zone highest)
-{
-    uint64_t irq = port_irq_save();
-    blocks_seat *seat = &this_cpu()->seat;
-
-    port_irq_restore(irq);
-    for (unsigned zone = highest + 1; zone-- > 0;) {
-        if (blocks_claim(&frame_zones[zone].blocks, seat, wish)) {
-            return true;
-        }
-    }
-    for (unsigned zone = highest + 1; zone-- > 0;) {
-        if (blocks_claim_anywhere(&frame_zones[zone].blocks, wish)) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* The same, and if that fails, with what this CPU has kept for itself. */
-static bool claim(struct blocks_wish *wish, enum frame_zone highest)
-{
-    if (claim_once(wish, highest)) {
-        return true;
-    }
-    if (!can_drain()) {
-        return false;
-    }
-    frame_drain();
-    return claim_once(wish, highest);
-}
-
-/* Put the frames @mask of the row at @first into the array, as many as fit. */
-static void fill_array(pfn_t first, uint64_t mask)
-{
-    uint64_t irq = port_irq_save();
-    struct frame_cpu *cpu = this_cpu();
-
-    cpu->refills++;
-    while (mask != 0 && cpu->count < ARRAY_FRAMES - BYPASS_EVERY) {
-        unsigned bit = highest_bit(mask); /* the lowest goes out first */
-        mask &= ~(UINT64_C(1) << bit);
-        cpu->frame[cpu->count++] = pfn_add(first, bit);
-    }
-    port_irq_restore(irq);
-    if (mask != 0) {
-        release_row(first, mask); /* an interrupt has filled it meanwhile */
-    }
-}
-
-/* A single frame when the array has none; the rest of its row goes there. */
-static pfn_t claim_single(void)
-{
-    struct blocks_wish wish = {.order = BLOCKS_ROW};
-
-    if (!claim(&wish, ZONE_NORMAL)) {
-        return PFN_NONE;
-    }
-    unsigned bit = lowest_bit(wish.mask);
-    wish.mask &= wish.mask - 1;
-    count_taken(wish.pfn, 1 + (int64_t)count_bits(wish.mask));
-    fill_array(wish.pfn, wish.mask);
-    return pfn_add(wish.pfn, bit);
-}
-
-/* A block of 2^order frames, with or without records. */
-static pfn_t claim_block(struct blocks_wish wish, enum frame_zone highest)
-{
-    if (!claim(&wish, highest)) {
-        return PFN_NONE;
-    }
-    count_taken(wish.pfn, INT64_C(1) << wish.order);
-    return wish.pfn;
-}
-
-/* The next frame of the array, if it lies in @highest or below. */
-static pfn_t pop_array(enum frame_zone highest)
-{
-    uint64_t irq = port_irq_save();
-    struct frame_cpu *cpu = this_cpu();
-    pfn_t pfn = PFN_NONE;
-
-    if (cpu->count > 0 &&
-        frame_zone_of(cpu->frame[cpu->count - 1]) <= highest) {
-        pfn = cpu->frame[--cpu->count];
-    }
-    port_irq_restore(irq);
-    return pfn;
 }
 
 /* --- allocation ---------------------------------------------------------- */
 
-static void zero_frames(pfn_t pfn, unsigned order)
+void frame_zero(pfn_t pfn, unsigned order)
 {
     memset(phys_to_virt(pfn_to_phys(pfn)), 0, PAGE_BYTES << order);
 }
 
-static enum frame_zone highest_zone(unsigned flags)
+/* Debug builds: is a frame that should be zero so? */
+static void check_zero(pfn_t pfn)
 {
-    if (flags & FRAME_BELOW_16M) {
-        return ZONE_DMA;
+    const uint64_t *word = phys_to_virt(pfn_to_phys(pfn));
+
+    for (unsigned i = 0; i < PAGE_BYTES / sizeof(*word); i++) {
+        if (word[i] != 0) {
+            port_bug("frame: 0x%lx was written after it was freed: 0x%lx at "
+                     "offset 0x%lx, should be 0",
+                     pfn_to_phys(pfn).v, word[i],
+                     (uint64_t)(i * sizeof(*word)));
+            frame_zero(pfn, 0);
+            return;
+        }
     }
-    return flags & FRAME_BELOW_4G ? ZONE_DMA32 : ZONE_NORMAL;
 }
 
-/* Whatever the array did not serve at once. */
-static MM_NOINLINE pfn_t alloc_slowly(unsigned order, enum frame_type type,
-                                      unsigned flags)
+void frame_hand_out(pfn_t pfn, unsigned order, enum frame_type type)
 {
-    enum frame_zone highest = highest_zone(flags);
+    uint64_t irq = port_irq_save();
+
+    frame_count_alloc(frame_this_cpu(), order, type);
+    port_irq_restore(irq);
+    frame_begin_record(pfn, order, type);
+}
+
+/* A frame this CPU keeps, if the next one is as low as @flags want it. */
+static pfn_t pop_low(unsigned flags)
+{
+    uint64_t irq = port_irq_save();
+    struct frame_cpu *cpu = frame_this_cpu();
+    uint32_t count = frame_count(cpu, ARRAY_PLAIN);
+    enum frame_zone highest = frame_zone_for(flags);
+    pfn_t next = count > 0 ? cpu->frame[ARRAY_PLAIN][count - 1] : cpu->row;
     pfn_t pfn = PFN_NONE;
 
-    ASSERT(order <= MM_MAX_ORDER);
-    ASSERT(type > FRAME_NONE && type < FRAME_TYPES);
-    if (order == 0) {
-        pfn = pop_array(highest);
+    if (frame_zone_of(next) <= highest) {
+        pfn = frame_pop_here(cpu, ARRAY_PLAIN);
     }
-    if (pfn_is_none(pfn)) {
-        /* No row for who wants low memory: the rest would be used up high. */
-        pfn = order == 0 && highest == ZONE_NORMAL
-                  ? claim_single()
-                  : claim_block((struct blocks_wish){.order = order}, highest);
-    }
-    if (pfn_is_none(pfn)) {
-        count_failure();
-        return PFN_NONE;
-    }
-    frame_begin_record(pfn, order, type);
-    if (flags & FRAME_ZEROED) {
-        zero_frames(pfn, order);
-    }
-    uint64_t irq = port_irq_save();
-    this_cpu()->allocs[type]++;
-    this_cpu()->extra[type] += (INT64_C(1) << order) - 1;
     port_irq_restore(irq);
     return pfn;
 }
 
-pfn_t frame_alloc(unsigned order, enum frame_type type, unsigned flags)
+/* A frame from what this CPU keeps, from a new row, or else from anywhere. */
+static pfn_t claim_single(unsigned flags)
 {
-    ASSERT_SLOW(type > FRAME_NONE && type < FRAME_TYPES);
-    if (MM_UNLIKELY(must_fail())) {
-        count_failure();
-        return PFN_NONE;
-    }
-    if (MM_LIKELY((order | flags) == 0)) {
-        uint64_t irq = port_irq_save();
-        struct frame_cpu *cpu = this_cpu();
-        if (MM_LIKELY(cpu->count > 0)) {
-            pfn_t pfn = cpu->frame[--cpu->count];
-            cpu->allocs[type]++;
-            frame_begin_record(pfn, 0, type);
-            port_irq_restore(irq);
-            return pfn;
-        }
-        port_irq_restore(irq);
-    }
-    return alloc_slowly(order, type, flags);
-}
+    struct blocks_wish wish = {.order = 0};
+    pfn_t pfn = pop_low(flags);
 
-/* One of the frames kept for metadata, or PFN_NONE. */
-static pfn_t pop_spare(void)
-{
-    uint64_t spare = atomic_load_explicit(&frame_spare, memory_order_acquire);
-
-    while (spare_mask(spare) != 0) {
-        /* Without its last frame it is no run: 0, as keep_spare() wants. */
-        uint64_t rest = spare & (spare - 1);
-        rest = spare_mask(rest) == 0 ? 0 : rest;
-        /* Acquire: pairs with the release in keep_spare(). */
-        if (atomic_compare_exchange_weak_explicit(&frame_spare, &spare, rest,
-                                                  memory_order_acquire,
-                                                  memory_order_acquire)) {
-            return pfn_add(spare_run(spare), lowest_bit(spare));
+    /* No row for who wants low memory: the rest would be used up high. */
+    if (pfn_is_none(pfn) && frame_zone_for(flags) == ZONE_NORMAL &&
+        !frame_is_barred(ROW_FRAMES, flags) && frame_refill()) {
+        pfn = pop_low(flags);
+        if (frame_is_watched) {
+            frame_watch_marks();
         }
     }
-    return PFN_NONE;
-}
-
-/* Keep a run for metadata, unless another CPU was faster. */
-static void keep_spare(uint64_t spare)
-{
-    uint64_t none = 0;
-
-    /* Release: pairs with the acquire in pop_spare(). */
-    if (!atomic_compare_exchange_strong_explicit(&frame_spare, &none, spare,
-                                                 memory_order_release,
-                                                 memory_order_relaxed)) {
-        release_spare(spare);
-    }
-}
-
-/*
- * Frames of metadata never come back: each one alone would spoil a block of
- * 2 MiB for good. So they are taken a run at a time.
- */
-static pfn_t claim_metadata(void)
-{
-    pfn_t pfn = pop_spare();
-
     if (!pfn_is_none(pfn)) {
         return pfn;
     }
-    struct blocks_wish run = {.order = SPARE_ORDER, .is_raw = true};
-    pfn = claim_block(run, ZONE_NORMAL);
+    return frame_claim(&wish, flags) ? wish.pfn : PFN_NONE;
+}
+
+/* A single frame the fast path did not find. */
+static MM_NOINLINE pfn_t alloc_single(enum frame_type type, unsigned flags)
+{
+    ASSERT(type > FRAME_NONE && type < FRAME_TYPES);
+    pfn_t pfn = claim_single(flags);
     if (pfn_is_none(pfn)) {
-        struct blocks_wish one = {.order = 0, .is_raw = true};
-        return claim_block(one, ZONE_NORMAL);
+        frame_count_failure();
+        return PFN_NONE;
     }
-    keep_spare((pfn.v >> SPARE_ORDER) << 32 | (UINT32_MAX - 1));
+    if (flags & FRAME_ZEROED) {
+        frame_zero(pfn, 0);
+        uint64_t irq = port_irq_save();
+        frame_this_cpu()->zeroed_misses++;
+        port_irq_restore(irq);
+    }
+    frame_hand_out(pfn, 0, type);
     return pfn;
 }
 
-pfn_t frame_alloc_metadata(void)
+/* Search for a block where this CPU's seat did not have it at once. */
+static MM_NOINLINE pfn_t alloc_searching(unsigned order, enum frame_type type,
+                                         unsigned flags)
 {
-    pfn_t pfn = must_fail() ? PFN_NONE : claim_metadata();
+    struct blocks_wish wish = {.order = order};
 
-    if (pfn_is_none(pfn)) {
-        count_failure();
+    ASSERT(order <= MM_MAX_ORDER);
+    ASSERT(type > FRAME_NONE && type < FRAME_TYPES);
+    if (!frame_claim(&wish, flags)) {
+        frame_count_failure();
         return PFN_NONE;
     }
-    if (MM_DEBUG && record_exists(pfn)) {
-        frame_check_stamps(pfn, 0);
+    frame_hand_out(wish.pfn, order, type);
+    if (flags & FRAME_ZEROED) {
+        frame_zero(wish.pfn, order);
     }
-    zero_frames(pfn, 0);
+    return wish.pfn;
+}
+
+/* A block that is at hand: the last one freed, or one beside it. */
+static inline pfn_t take_block(struct frame_cpu *cpu, unsigned order)
+{
+    struct blocks_seat *seat = &cpu->seat[blocks_use_of(order)];
+    pfn_t pfn = PFN_NONE;
+
+    if (frame_recent_order(cpu) == order) {
+        pfn = cpu->recent;
+        frame_set_recent(cpu, PFN_NONE, 0);
+        return pfn;
+    }
+    /* Lower zones are for those who ask for them. */
+    if (seat->tree > frame_zones[frame_top_zone].blocks.first &&
+        !frame_is_watched) {
+        pfn = blocks_claim_near(seat, order);
+    }
+    if (MM_LIKELY(!pfn_is_none(pfn))) {
+        frame_add_taken(cpu, frame_top_zone, INT64_C(1) << order);
+    }
+    return pfn;
+}
+
+/* A block of more than one frame. */
+static MM_NOINLINE pfn_t alloc_block(unsigned order, enum frame_type type,
+                                     unsigned flags)
+{
     uint64_t irq = port_irq_save();
-    this_cpu()->metadata++;
+    struct frame_cpu *cpu = frame_this_cpu();
+    pfn_t pfn = flags == 0 ? take_block(cpu, order) : PFN_NONE;
+
+    if (MM_UNLIKELY(pfn_is_none(pfn))) {
+        port_irq_restore(irq);
+        return alloc_searching(order, type, flags);
+    }
+    frame_count_alloc(cpu, order, type);
+    frame_begin_record(pfn, order, type);
     port_irq_restore(irq);
     return pfn;
 }
+
+/* A frame that was cleared ahead; else one that is cleared now. */
+static MM_NOINLINE pfn_t alloc_zeroed(enum frame_type type)
+{
+    uint64_t irq = port_irq_save();
+    struct frame_cpu *cpu = frame_this_cpu();
+    bool is_ready = frame_count(cpu, ARRAY_ZEROED) != 0;
+    pfn_t pfn = frame_pop_here(cpu, is_ready ? ARRAY_ZEROED : ARRAY_PLAIN);
+
+    if (MM_UNLIKELY(pfn_is_none(pfn))) {
+        port_irq_restore(irq);
+        return alloc_single(type, FRAME_ZEROED);
+    }
+    cpu->allocs[type]++;
+    cpu->zeroed_misses += is_ready ? 0 : 1;
+    frame_begin_record(pfn, 0, type);
+    port_irq_restore(irq);
+    if (!is_ready) {
+        frame_zero(pfn, 0);
+    } else if (MM_DEBUG) {
+        check_zero(pfn);
+    }
+    return pfn;
+}
+
+/* All but a single frame as it is. */
+static MM_NOINLINE pfn_t alloc_other(unsigned order, enum frame_type type,
+                                     unsigned flags)
+{
+    if (order != 0) {
+        return alloc_block(order, type, flags);
+    }
+    return flags == FRAME_ZEROED ? alloc_zeroed(type)
+                                 : alloc_single(type, flags);
+}
+
+static inline pfn_t alloc(unsigned order, enum frame_type type, unsigned flags)
+{
+    pfn_t pfn;
+
+    ASSERT_SLOW(type > FRAME_NONE && type < FRAME_TYPES);
+    if (MM_UNLIKELY((order | flags) != 0)) {
+        return alloc_other(order, type, flags);
+    }
+    uint64_t irq = port_irq_save();
+    struct frame_cpu *cpu = frame_this_cpu();
+    uint32_t count = frame_count(cpu, ARRAY_PLAIN);
+    if (MM_LIKELY(count > 0)) {
+        frame_set_count(cpu, ARRAY_PLAIN, count - 1);
+        pfn = cpu->frame[ARRAY_PLAIN][count - 1];
+    } else {
+        uint64_t mask = frame_row_mask(cpu);
+        if (MM_UNLIKELY(mask == 0)) {
+            port_irq_restore(irq);
+            return alloc_single(type, flags);
+        }
+        frame_set_row_mask(cpu, mask & (mask - 1));
+        pfn = pfn_add(cpu->row, lowest_bit(mask));
+    }
+    cpu->allocs[type]++;
+    frame_begin_record(pfn, 0, type);
+    port_irq_restore(irq);
+    return pfn;
+}
+
+pfn_t frame_alloc_one(enum frame_type type, unsigned flags)
+{
+    return alloc(0, type, flags);
+}
+
+#if MM_INJECT
+pfn_t frame_alloc_at(const char *site, unsigned order, enum frame_type type,
+                     unsigned flags)
+{
+    if (frame_must_fail(site)) {
+        frame_count_failure();
+        return PFN_NONE;
+    }
+    return alloc(order, type, flags);
+}
+#else
+pfn_t frame_alloc(unsigned order, enum frame_type type, unsigned flags)
+{
+    return alloc(order, type, flags);
+}
+#endif
 
 /* --- release ------------------------------------------------------------- */
 
@@ -477,34 +363,70 @@ pfn_t frame_alloc_metadata(void)
 static MM_NOINLINE void free_past_array(pfn_t pfn)
 {
     uint64_t irq = port_irq_save();
-    struct frame_cpu *cpu = this_cpu();
+    struct frame_cpu *cpu = frame_this_cpu();
 
+    cpu->until_bypass = frame_is_short() ? 0 : BYPASS_EVERY - 1;
     /* Leave room for the frees until next time: they do not look. */
-    if (cpu->count > ARRAY_FRAMES - BYPASS_EVERY) {
-        drain(cpu, DRAIN_FRAMES);
+    if (frame_count(cpu, ARRAY_PLAIN) > ARRAY_FRAMES - BYPASS_EVERY) {
+        frame_drain_array(ARRAY_PLAIN, DRAIN_FRAMES);
     }
-    cpu->until_bypass = BYPASS_EVERY - 1;
     port_irq_restore(irq);
-    release_block(pfn, 0);
+    frame_release(pfn, 0);
+}
+
+/*
+ * Debug builds ask the bits, too, whether a block that a record lets pass is
+ * in use; others do when it leaves this CPU.
+ */
+static bool is_free_by_bits(pfn_t pfn, unsigned order)
+{
+    if (!MM_DEBUG || !blocks_is_free(pfn)) {
+        return false;
+    }
+    port_bug("frame: part of the block at 0x%lx, order %u, is free already",
+             pfn_to_phys(pfn).v, order);
+    return true;
+}
+
+/*
+ * Keep a block as the last one freed, and give back the one that was, or give
+ * it back itself if memory is short. Interrupts are off.
+ */
+static inline void give_block(struct frame_cpu *cpu, pfn_t pfn, unsigned order)
+{
+    if (MM_LIKELY(!frame_is_short())) {
+        pfn_t last = cpu->recent;
+        unsigned last_order = frame_recent_order(cpu);
+
+        frame_set_recent(cpu, pfn, order);
+        pfn = last;
+        order = last_order;
+    }
+    if (order != 0) {
+        frame_release(pfn, order);
+    }
 }
 
 static MM_NOINLINE void free_block(pfn_t pfn, unsigned order)
 {
     unsigned type = FRAME_NONE;
 
-    if (order <= MM_MAX_ORDER && record_exists(pfn)) {
+    if (MM_LIKELY(order <= MM_MAX_ORDER && record_exists(pfn))) {
         type = frame_sole_type(record_of(pfn), order);
     }
-    if (type == FRAME_NONE) {
+    if (MM_UNLIKELY(type == FRAME_NONE)) {
         frame_report("frame_free", pfn, order);
         return;
     }
+    if (is_free_by_bits(pfn, order)) {
+        return;
+    }
     uint64_t irq = port_irq_save();
-    this_cpu()->frees[type]++;
-    this_cpu()->extra[type] -= (INT64_C(1) << order) - 1;
-    port_irq_restore(irq);
+    struct frame_cpu *cpu = frame_this_cpu();
+    frame_count_free(cpu, order, (enum frame_type)type);
     frame_end_record(record_of(pfn));
-    release_block(pfn, order);
+    give_block(cpu, pfn, order);
+    port_irq_restore(irq);
 }
 
 void frame_free(pfn_t pfn, unsigned order)
@@ -519,43 +441,20 @@ void frame_free(pfn_t pfn, unsigned order)
         free_block(pfn, order); /* reports it */
         return;
     }
+    if (is_free_by_bits(pfn, order)) {
+        return;
+    }
     uint64_t irq = port_irq_save();
-    struct frame_cpu *cpu = this_cpu();
+    struct frame_cpu *cpu = frame_this_cpu();
     cpu->frees[type]++;
     frame_end_record(record);
     if (MM_LIKELY(--cpu->until_bypass >= 0)) {
-        cpu->frame[cpu->count++] = pfn;
+        uint32_t count = frame_count(cpu, ARRAY_PLAIN);
+        cpu->frame[ARRAY_PLAIN][count] = pfn;
+        frame_set_count(cpu, ARRAY_PLAIN, count + 1);
         port_irq_restore(irq);
         return;
     }
     port_irq_restore(irq);
     free_past_array(pfn);
-}
-
-/* --- more frames --------------------------------------------------------- */
-
-enum mm_status frame_add(pfn_t start, pfn_t end)
-{
-    if (start.v == 0 || start.v >= end.v || end.v > trees_frames) {
-        return MM_EINVAL;
-    }
-    /* Trees that wake later are filled from the changed map. */
-    blocks_touch(start, end);
-    enum mm_status status =
-        memmap_release(frame_map, pfn_to_phys(start), pfn_to_phys(end));
-    if (status != MM_OK) {
-        return status;
-    }
-    for (uint64_t at = start.v; at < end.v;) {
-        uint64_t row = align_down(at, ROW_FRAMES);
-        uint64_t stop = min_u64(end.v, row + ROW_FRAMES);
-        uint64_t mask = low_bits((unsigned)(stop - at)) << (at - row);
-        enum frame_zone zone = frame_zone_of(pfn_of(row));
-        bool was_taken =
-            blocks_release_row(&frame_zones[zone].blocks, pfn_of(row), mask);
-        ASSERT(was_taken); /* the map had kept them back */
-        frame_zones[zone].managed += stop - at;
-        at = stop;
-    }
-    return MM_OK;
 }

@@ -103,6 +103,7 @@ enum mm_status frame_split(pfn_t pfn, unsigned order)
         bitfield_split(pfn, order);
     }
     enum frame_type type = (enum frame_type)record->type;
+    frame_end_record(record);
     for (uint64_t i = 0; i < UINT64_C(1) << order; i++) {
         frame_begin_record(pfn_add(pfn, i), 0, type);
     }
@@ -126,10 +127,11 @@ enum mm_status frame_join(pfn_t pfn, unsigned order)
     if (order == 0) {
         return MM_OK;
     }
-    for (uint64_t i = 1; i < UINT64_C(1) << order; i++) {
+    enum frame_type type = (enum frame_type)first->type;
+    for (uint64_t i = 0; i < UINT64_C(1) << order; i++) {
         frame_end_record(record_of(pfn_add(pfn, i)));
     }
-    frame_begin_record(pfn, order, (enum frame_type)first->type);
+    frame_begin_record(pfn, order, type);
     if (order >= BLOCK_ORDER) {
         bitfield_join(pfn, order);
     }

@@ -34,6 +34,24 @@ static bool is_spare(pfn_t pfn)
            (spare_mask(spare) >> index & 1) != 0;
 }
 
+static bool is_kept_by(const struct frame_cpu *cpu, pfn_t pfn)
+{
+    for (unsigned array = 0; array < ARRAYS; array++) {
+        for (unsigned i = 0; i < frame_count(cpu, (enum frame_array)array);
+             i++) {
+            if (pfn_equal(cpu->frame[array][i], pfn)) {
+                return true;
+            }
+        }
+    }
+    uint64_t bit = pfn.v - cpu->row.v;
+    if (bit < ROW_FRAMES && (frame_row_mask(cpu) >> bit & 1) != 0) {
+        return true;
+    }
+    unsigned order = frame_recent_order(cpu);
+    return order != 0 && pfn.v - cpu->recent.v < UINT64_C(1) << order;
+}
+
 /* Free, but in no list that others see? */
 static bool is_cached(pfn_t pfn)
 {
@@ -41,10 +59,8 @@ static bool is_cached(pfn_t pfn)
         return true;
     }
     for (unsigned i = 0; i < frame_cpu_count; i++) {
-        for (unsigned k = 0; k < frame_cpus[i].count; k++) {
-            if (pfn_equal(frame_cpus[i].frame[k], pfn)) {
-                return true;
-            }
+        if (is_kept_by(frame_cpu_of[i], pfn)) {
+            return true;
         }
     }
     return false;
@@ -80,16 +96,14 @@ enum frame_state frame_state(pfn_t pfn)
     if (range == NULL || !memmap_is_ram(range->type)) {
         return FRAME_STATE_NO_RAM;
     }
+    if (range->type == MEMMAP_OFFLINE) {
+        return FRAME_STATE_OFFLINE;
+    }
     if (range->type != MEMMAP_USABLE || pfn.v == 0 || pfn.v >= trees_frames) {
         return FRAME_STATE_RESERVED;
     }
-    switch (blocks_look(pfn)) {
-    case BLOCKS_FREE:
+    if (blocks_is_free(pfn)) {
         return FRAME_STATE_FREE;
-    case BLOCKS_IN_WHOLE:
-        return FRAME_STATE_ALLOCATED;
-    case BLOCKS_TAKEN:
-        break;
     }
     if (!pfn_is_none(head_of(pfn))) {
         return FRAME_STATE_ALLOCATED;
@@ -111,6 +125,8 @@ static const char *what_it_is(pfn_t pfn)
         return "holds the allocator's own data";
     case FRAME_STATE_RESERVED:
         return "was never the allocator's";
+    case FRAME_STATE_OFFLINE:
+        return "was taken out of use";
     case FRAME_STATE_NO_RAM:
         return "is not RAM";
     case FRAME_STATE_ALLOCATED:
@@ -150,14 +166,28 @@ void frame_report(const char *what, pfn_t pfn, unsigned order)
 
 /* --- figures ------------------------------------------------------------- */
 
-/* Add what one CPU has counted. */
+/* Add what one CPU keeps, and what it has counted. */
 static void add_cpu(const struct frame_cpu *cpu, struct frame_stats *out)
 {
+    uint64_t row = count_bits(frame_row_mask(cpu));
+
     for (unsigned zone = 0; zone < FRAME_ZONES; zone++) {
-        out->zone_free[zone] -= (uint64_t)cpu->taken[zone];
+        out->zone_free[zone] -=
+            (uint64_t)frame_taken(cpu, (enum frame_zone)zone);
     }
-    for (unsigned i = 0; i < cpu->count; i++) {
-        out->zone_free[frame_zone_of(cpu->frame[i])]++;
+    for (unsigned array = 0; array < ARRAYS; array++) {
+        uint32_t count = frame_count(cpu, (enum frame_array)array);
+        for (unsigned i = 0; i < count; i++) {
+            out->zone_free[frame_zone_of(cpu->frame[array][i])]++;
+        }
+        out->cached += count;
+    }
+    out->zone_free[frame_zone_of(cpu->row)] += row;
+    out->cached += row;
+    if (frame_recent_order(cpu) != 0) {
+        uint64_t frames = UINT64_C(1) << frame_recent_order(cpu);
+        out->zone_free[frame_zone_of(cpu->recent)] += frames;
+        out->cached += frames;
     }
     for (unsigned type = 0; type < FRAME_TYPES; type++) {
         out->by_type[type] +=
@@ -165,21 +195,34 @@ static void add_cpu(const struct frame_cpu *cpu, struct frame_stats *out)
         out->allocs += cpu->allocs[type];
         out->frees += cpu->frees[type];
     }
-    out->cached += cpu->count;
     out->metadata += cpu->metadata;
     out->failures += cpu->failures;
     out->refills += cpu->refills;
+    out->drains += cpu->drains;
+    out->reclaims += cpu->reclaims;
+}
+
+/* What was cleared ahead and is no longer there was of use, or lost. */
+static void add_zeroed(const struct frame_cpu *cpu, struct frame_stats *out)
+{
+    uint32_t ready = frame_count(cpu, ARRAY_ZEROED);
+
+    out->zeroed += ready;
+    out->zeroed_filled += cpu->zeroed_filled;
+    out->zeroed_misses += cpu->zeroed_misses;
+    out->zeroed_hits += cpu->zeroed_filled - cpu->zeroed_lost - ready;
 }
 
 void frame_stats(struct frame_stats *out)
 {
     *out = (struct frame_stats){.set_aside_bytes = frame_set_aside_bytes};
     for (unsigned zone = 0; zone < FRAME_ZONES; zone++) {
-        out->zone_managed[zone] = frame_zones[zone].managed;
-        out->zone_free[zone] = frame_zones[zone].managed;
+        out->zone_managed[zone] = frame_managed((enum frame_zone)zone);
+        out->zone_free[zone] = out->zone_managed[zone];
     }
     for (unsigned i = 0; i < frame_cpu_count; i++) {
-        add_cpu(&frame_cpus[i], out);
+        add_cpu(frame_cpu_of[i], out);
+        add_zeroed(frame_cpu_of[i], out);
     }
     uint64_t spare = atomic_load_explicit(&frame_spare, memory_order_relaxed);
     out->cached += count_bits(spare_mask(spare));
@@ -198,17 +241,61 @@ void frame_free_blocks(enum frame_zone zone,
     blocks_count(&frame_zones[zone].blocks, out_count);
 }
 
-/* I1 for one CPU. */
-static bool check_array(const struct frame_cpu *cpu)
+/* I1 for one frame that a CPU keeps. */
+static bool check_kept(pfn_t pfn)
 {
-    CHECK_OR_FAIL(cpu->count <= ARRAY_FRAMES, "frame: array holds %u",
-                  cpu->count);
-    for (unsigned i = 0; i < cpu->count; i++) {
-        pfn_t pfn = cpu->frame[i];
-        CHECK_OR_FAIL(
-            pfn.v < trees_frames && blocks_look(pfn) == BLOCKS_TAKEN &&
-                record_exists(pfn) && record_of(pfn)->type == FRAME_NONE,
-            "frame: I1: 0x%lx in an array", pfn_to_phys(pfn).v);
+    CHECK_OR_FAIL(pfn.v < trees_frames && !blocks_is_free(pfn) &&
+                      record_exists(pfn) && record_of(pfn)->type == FRAME_NONE,
+                  "frame: I1: 0x%lx is kept by a CPU", pfn_to_phys(pfn).v);
+    return true;
+}
+
+static bool check_cpu(const struct frame_cpu *cpu)
+{
+    for (unsigned array = 0; array < ARRAYS; array++) {
+        uint32_t count = frame_count(cpu, (enum frame_array)array);
+        CHECK_OR_FAIL(count <= ARRAY_FRAMES, "frame: array holds %u", count);
+        for (unsigned i = 0; i < count; i++) {
+            if (!check_kept(cpu->frame[array][i])) {
+                return false;
+            }
+        }
+    }
+    if (frame_recent_order(cpu) != 0 && !check_kept(cpu->recent)) {
+        return false;
+    }
+    for (uint64_t mask = frame_row_mask(cpu); mask != 0; mask &= mask - 1) {
+        if (!check_kept(pfn_add(cpu->row, lowest_bit(mask)))) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* The part of a tree's count that a CPU's seat has. */
+static int32_t seated(uint32_t tree)
+{
+    for (unsigned i = 0; i < frame_cpu_count * BLOCKS_USES; i++) {
+        const struct blocks_seat *seat =
+            &frame_cpu_of[i / BLOCKS_USES]->seat[i % BLOCKS_USES];
+        if (seat->tree == tree + 1) {
+            return seat->free;
+        }
+    }
+    return 0;
+}
+
+static bool check_zone(const struct blocks_zone *zone, uint64_t *total)
+{
+    for (uint32_t tree = zone->first; tree < zone->end; tree++) {
+        uint64_t free;
+        bool is_reserved =
+            (atomic_load_explicit(&trees_word[tree], memory_order_relaxed) &
+             TREE_RESERVED) != 0;
+        if (!trees_check(tree, is_reserved ? seated(tree) : 0, &free)) {
+            return false;
+        }
+        *total += free;
     }
     return true;
 }
@@ -219,7 +306,7 @@ bool frame_check(void)
     uint64_t used = 0;
 
     for (unsigned i = 0; i < frame_cpu_count; i++) {
-        if (!check_array(&frame_cpus[i])) {
+        if (!check_cpu(frame_cpu_of[i])) {
             return false;
         }
     }
@@ -232,11 +319,9 @@ bool frame_check(void)
                   stats.metadata, stats.free, stats.managed);
     uint64_t in_bits = 0;
     for (unsigned zone = 0; zone < FRAME_ZONES; zone++) {
-        uint64_t free;
-        if (!blocks_check(&frame_zones[zone].blocks, &free)) {
+        if (!check_zone(&frame_zones[zone].blocks, &in_bits)) {
             return false;
         }
-        in_bits += free;
     }
     CHECK_OR_FAIL(in_bits + stats.cached == stats.free,
                   "frame: I3: %lu free by the bits, %lu cached, %lu counted",

@@ -355,23 +355,48 @@ enum mm_status memmap_carve(struct memmap *map, uint64_t bytes,
     return MM_ENOMEM;
 }
 
+/* Is all of [start, end) RAM, and usable or not, as wanted? */
+static bool is_ram(const struct memmap *map, paddr_t start, paddr_t end,
+                   bool (*is_wanted)(enum memmap_type type))
+{
+    if (start.v >= end.v || !is_aligned(start.v | end.v, PAGE_BYTES)) {
+        return false;
+    }
+    for (uint64_t at = start.v; at < end.v;) {
+        const struct memmap_range *range = memmap_find(map, paddr_of(at));
+        if (range == NULL || !is_wanted(range->type)) {
+            return false;
+        }
+        at = range->end;
+    }
+    return true;
+}
+
+static bool is_kept_back(enum memmap_type type)
+{
+    return memmap_is_ram(type) && type != MEMMAP_USABLE;
+}
+
+static bool is_usable(enum memmap_type type)
+{
+    return type == MEMMAP_USABLE;
+}
+
 enum mm_status memmap_release(struct memmap *map, paddr_t start, paddr_t end)
 {
     struct memmap_range free = {start.v, end.v, MEMMAP_USABLE,
                                 "released after start", ""};
 
-    if (start.v >= end.v || !is_aligned(start.v | end.v, PAGE_BYTES)) {
-        return MM_EINVAL;
-    }
-    for (uint64_t at = start.v; at < end.v;) {
-        const struct memmap_range *range = memmap_find(map, paddr_of(at));
-        if (range == NULL || !memmap_is_ram(range->type) ||
-            range->type == MEMMAP_USABLE) {
-            return MM_EINVAL;
-        }
-        at = range->end;
-    }
-    return overlay(map, &free);
+    return is_ram(map, start, end, is_kept_back) ? overlay(map, &free)
+                                                 : MM_EINVAL;
+}
+
+enum mm_status memmap_retire(struct memmap *map, paddr_t start, paddr_t end)
+{
+    struct memmap_range gone = {start.v, end.v, MEMMAP_OFFLINE,
+                                "taken out of use", ""};
+
+    return is_ram(map, start, end, is_usable) ? overlay(map, &gone) : MM_EINVAL;
 }
 
 const struct memmap_range *memmap_find(const struct memmap *map,
@@ -410,14 +435,15 @@ uint64_t memmap_ram_end(const struct memmap *map)
 bool memmap_is_ram(enum memmap_type type)
 {
     return type == MEMMAP_USABLE || type == MEMMAP_RECLAIM ||
-           type == MEMMAP_ACPI || type == MEMMAP_KERNEL;
+           type == MEMMAP_ACPI || type == MEMMAP_KERNEL ||
+           type == MEMMAP_OFFLINE;
 }
 
 const char *memmap_type_name(enum memmap_type type)
 {
     static const char *const name[MEMMAP_TYPES] = {
-        "hole",   "usable",      "reclaimable", "ACPI",
-        "kernel", "framebuffer", "reserved",    "bad"};
+        "hole",    "usable",      "reclaimable", "ACPI", "kernel",
+        "offline", "framebuffer", "reserved",    "bad"};
 
     return (unsigned)type < MEMMAP_TYPES ? name[type] : "unknown";
 }

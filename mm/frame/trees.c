@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* trees: a word for each 16 MiB, which wakes when it is first needed. */
 /*
- * Owns    the tree words. A tree is 8 blocks; zones are whole trees.
+ * Owns    the tree words, and a copy of the usable ranges of the map. A tree
+ *         is 8 blocks; zones are whole trees.
  * Idea    After LLFree [LLFree23]: searches look at trees, not at blocks. And
  *         start-up must not depend on the RAM: only the words are cleared,
  *         4 bytes for each 16 MiB. A tree sleeps until somebody needs it; who
- *         comes first draws its bitfields from the memory map.
+ *         comes first draws its bitfields from the copy, which never changes,
+ *         whatever happens to the map.
  * Picture
  *     |free frames, signed 16|      |reserved|ready|filling|
  *      31                  16            2       1       0
@@ -13,9 +15,12 @@
  *     0: asleep, the bitfields are rubbish.
  *
  * Invariants (at rest)
- *     I1 the free frames of a tree are the sum over its blocks
+ *     I1 the free frames of a tree, with those a seat has in its own count,
+ *        are the sum over its blocks
  * Locking None. The count is changed after that of the block and may lag,
- *         even below zero: it guides searches and decides nothing.
+ *         even below zero: it guides searches and decides nothing. A tree that
+ *         another CPU just wakes is passed by; only who needs this very tree
+ *         waits, for some hundred instructions with interrupts off.
  * Limits  The storage spans addresses 0 to the end of RAM, holes included.
  */
 #include "frame/trees.h"
@@ -27,14 +32,19 @@
 
 #define CACHE_LINE UINT64_C(64)
 
-#define TREE_FILLING    (UINT32_C(1) << 0)
-#define TREE_READY      (UINT32_C(1) << 1)
 #define TREE_FREE_SHIFT 16
+#define TREE_FLAGS      ((UINT32_C(1) << TREE_FREE_SHIFT) - 1)
 
 _Atomic uint32_t *trees_word;
 uint64_t trees_frames;
 
-static const struct memmap *area; /* (C) what sleeping trees are drawn from */
+/* Usable frames [start, end), sorted; without frame 0, see trees_usable(). */
+struct span {
+    uint64_t start;
+    uint64_t end;
+};
+static struct span *spans; /* (C) */
+static size_t span_count;  /* (C) */
 
 static uint64_t tree_count(uint64_t frames)
 {
@@ -46,53 +56,97 @@ static uint64_t word_bytes(uint64_t frames)
     return align_up(tree_count(frames) * sizeof(*trees_word), CACHE_LINE);
 }
 
-uint64_t trees_bytes(uint64_t frames)
+/*
+ * The frames of range @index that can ever be handed out; false if there are
+ * none. Frame 0 cannot: an entry of zero in a page table names it.
+ */
+static bool usable_span(const struct memmap *map, size_t index, uint64_t frames,
+                        struct span *out)
 {
-    return word_bytes(frames) +
+    const struct memmap_range *range = &map->range[index];
+
+    out->start = max_u64(range->start >> PAGE_SHIFT, 1);
+    out->end = min_u64(range->end >> PAGE_SHIFT, frames);
+    return range->type == MEMMAP_USABLE && out->start < out->end;
+}
+
+static uint64_t span_bytes(const struct memmap *map, uint64_t frames)
+{
+    size_t count = 0;
+    struct span span;
+
+    for (size_t i = 0; i < map->count; i++) {
+        count += usable_span(map, i, frames, &span) ? 1 : 0;
+    }
+    return align_up(count * sizeof(*spans), CACHE_LINE);
+}
+
+uint64_t trees_bytes(const struct memmap *map, uint64_t frames)
+{
+    return span_bytes(map, frames) + word_bytes(frames) +
            bitfield_bytes(tree_count(frames) * TREE_BLOCKS);
 }
 
 void trees_init(const struct memmap *map, uint64_t frames, void *storage)
 {
+    char *rest = storage;
+
     ASSERT(is_aligned((uintptr_t)storage, CACHE_LINE));
-    area = map;
+    spans = storage;
+    span_count = 0;
+    rest += span_bytes(map, frames);
+    for (size_t i = 0; i < map->count; i++) {
+        struct span span;
+        if (usable_span(map, i, frames, &span)) {
+            spans[span_count++] = span;
+        }
+    }
     trees_frames = frames;
-    trees_word = storage;
-    memset(storage, 0, word_bytes(frames));
-    bitfield_init(tree_count(frames) * TREE_BLOCKS,
-                  (char *)storage + word_bytes(frames));
+    trees_word = (void *)rest;
+    memset(rest, 0, word_bytes(frames));
+    rest += word_bytes(frames);
+    bitfield_init(tree_count(frames) * TREE_BLOCKS, rest);
 }
 
-/* --- what the map says --------------------------------------------------- */
+/* --- what the map said --------------------------------------------------- */
 
-/*
- * The part of [start, end), frames, that range @index offers; false if there
- * can be none from this range on. Frame 0 is not offered: an entry of zero in
- * a page table names it.
- */
-static bool usable_part(const struct memmap *map, size_t index, uint64_t start,
-                        uint64_t end, uint64_t out[2])
+/* Index of the first span that ends above @frame, or span_count. */
+static size_t first_span_above(uint64_t frame)
 {
-    if (index >= map->count || map->range[index].start >= end << PAGE_SHIFT) {
+    size_t low = 0;
+    size_t high = span_count;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (spans[middle].end > frame) {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    return low;
+}
+
+/* The part of span @index in [start, end); false if it lies above. */
+static bool span_part(size_t index, uint64_t start, uint64_t end,
+                      struct span *out)
+{
+    if (index >= span_count || spans[index].start >= end) {
         return false;
     }
-    const struct memmap_range *range = &map->range[index];
-    out[0] = max_u64(max_u64(range->start >> PAGE_SHIFT, start), 1);
-    out[1] = min_u64(range->end >> PAGE_SHIFT, end);
-    if (range->type != MEMMAP_USABLE || out[0] > out[1]) {
-        out[1] = out[0];
-    }
+    out->start = max_u64(spans[index].start, start);
+    out->end = min_u64(spans[index].end, end);
     return true;
 }
 
-uint64_t trees_usable(const struct memmap *map, uint64_t start, uint64_t end)
+uint64_t trees_usable(uint64_t start, uint64_t end)
 {
     uint64_t frames = 0;
-    uint64_t part[2];
+    struct span part;
 
-    for (size_t i = memmap_first_above(map, start << PAGE_SHIFT);
-         usable_part(map, i, start, end, part); i++) {
-        frames += part[1] - part[0];
+    for (size_t i = first_span_above(start); span_part(i, start, end, &part);
+         i++) {
+        frames += part.end - part.start;
     }
     return frames;
 }
@@ -103,21 +157,21 @@ static uint64_t row_mask(uint64_t start, uint64_t end)
     return low_bits((unsigned)end) & ~low_bits((unsigned)start);
 }
 
-/* The rows of an untouched tree, as the map has them. */
+/* The rows of an untouched tree, as the map had them. */
 static void draw_tree(uint32_t tree, uint64_t out[TREE_ROWS])
 {
     uint64_t first = tree * TREE_FRAMES;
-    uint64_t part[2];
+    struct span part;
 
     memset(out, 0xff, TREE_ROWS * sizeof(out[0]));
-    for (size_t i = memmap_first_above(area, first << PAGE_SHIFT);
-         usable_part(area, i, first, first + TREE_FRAMES, part); i++) {
-        while (part[0] < part[1]) {
-            uint64_t row = part[0] & ~(ROW_FRAMES - 1);
-            uint64_t end = min_u64(part[1], row + ROW_FRAMES);
+    for (size_t i = first_span_above(first);
+         span_part(i, first, first + TREE_FRAMES, &part); i++) {
+        while (part.start < part.end) {
+            uint64_t row = align_down(part.start, ROW_FRAMES);
+            uint64_t end = min_u64(part.end, row + ROW_FRAMES);
             out[(row - first) / ROW_FRAMES] &=
-                ~row_mask(part[0] - row, end - row);
-            part[0] = end;
+                ~row_mask(part.start - row, end - row);
+            part.start = end;
         }
     }
 }
@@ -125,8 +179,8 @@ static void draw_tree(uint32_t tree, uint64_t out[TREE_ROWS])
 /* --- waking -------------------------------------------------------------- */
 
 /*
- * Bring a tree to life, or wait for the CPU that does. It does so with
- * interrupts off: an interrupt that waited for its own CPU would wait forever.
+ * Bring a tree to life, with interrupts off: an interrupt that waited for its
+ * own CPU would wait forever. The word, if another CPU was faster.
  */
 static MM_NOINLINE uint32_t wake_tree(uint32_t tree)
 {
@@ -140,24 +194,32 @@ static MM_NOINLINE uint32_t wake_tree(uint32_t tree)
         draw_tree(tree, row);
         uint32_t free = bitfield_fill(tree * TREE_BLOCKS, TREE_BLOCKS, row);
         word = TREE_READY | free << TREE_FREE_SHIFT;
-        /* Pairs with the acquire below and in trees_touch(). */
+        /* Pairs with the acquires in trees_look() and trees_touch(). */
         atomic_store_explicit(&trees_word[tree], word, memory_order_release);
     }
     port_irq_restore(irq);
-    while ((word & TREE_READY) == 0) {
-        port_relax();
-        word = atomic_load_explicit(&trees_word[tree], memory_order_acquire);
-    }
     return word;
 }
 
-uint32_t trees_touch(uint32_t tree)
+uint32_t trees_look(uint32_t tree)
 {
     /* Acquire: pairs with the release in wake_tree(). */
     uint32_t word =
         atomic_load_explicit(&trees_word[tree], memory_order_acquire);
 
-    return MM_LIKELY(word & TREE_READY) ? word : wake_tree(tree);
+    return MM_LIKELY(word != 0) ? word : wake_tree(tree);
+}
+
+uint32_t trees_touch(uint32_t tree)
+{
+    uint32_t word = trees_look(tree);
+
+    while (MM_UNLIKELY((word & TREE_READY) == 0)) {
+        port_relax();
+        /* Acquire: pairs with the release in wake_tree(). */
+        word = atomic_load_explicit(&trees_word[tree], memory_order_acquire);
+    }
+    return word;
 }
 
 void trees_read(uint32_t tree, uint64_t out[TREE_ROWS])
@@ -189,19 +251,39 @@ uint32_t trees_add(uint32_t tree, int32_t frames)
            difference;
 }
 
-uint32_t trees_reserve(uint32_t tree)
+bool trees_reserve(uint32_t tree, int32_t *out_free)
 {
-    return atomic_fetch_or_explicit(&trees_word[tree], TREE_RESERVED,
-                                    memory_order_relaxed);
+    uint32_t word =
+        atomic_load_explicit(&trees_word[tree], memory_order_relaxed);
+
+    do {
+        if ((word & TREE_RESERVED) != 0) {
+            return false;
+        }
+    } while (!atomic_compare_exchange_weak_explicit(
+        &trees_word[tree], &word, (word & TREE_FLAGS) | TREE_RESERVED,
+        memory_order_relaxed, memory_order_relaxed));
+    *out_free = tree_free(word);
+    return true;
 }
 
-uint32_t trees_leave(uint32_t tree)
+int32_t trees_collect(uint32_t tree)
 {
-    return atomic_fetch_and_explicit(&trees_word[tree], ~TREE_RESERVED,
-                                     memory_order_relaxed);
+    return tree_free(atomic_fetch_and_explicit(&trees_word[tree], TREE_FLAGS,
+                                               memory_order_relaxed));
 }
 
-bool trees_check(uint32_t tree, uint64_t *out_free)
+void trees_leave(uint32_t tree, int32_t free)
+{
+    /* The flag is set, so that subtracting it borrows from nothing. */
+    uint32_t difference = ((uint32_t)free << TREE_FREE_SHIFT) - TREE_RESERVED;
+    uint32_t word = atomic_fetch_add_explicit(&trees_word[tree], difference,
+                                              memory_order_relaxed);
+
+    ASSERT((word & TREE_RESERVED) != 0);
+}
+
+bool trees_check(uint32_t tree, int32_t seated, uint64_t *out_free)
 {
     uint32_t word =
         atomic_load_explicit(&trees_word[tree], memory_order_relaxed);
@@ -209,8 +291,7 @@ bool trees_check(uint32_t tree, uint64_t *out_free)
     int32_t free = 0;
 
     if ((word & TREE_READY) == 0) {
-        *out_free =
-            trees_usable(area, tree * TREE_FRAMES, (tree + 1) * TREE_FRAMES);
+        *out_free = trees_usable(tree * TREE_FRAMES, (tree + 1) * TREE_FRAMES);
         return true;
     }
     for (uint64_t block = first; block < first + TREE_BLOCKS; block++) {
@@ -219,9 +300,9 @@ bool trees_check(uint32_t tree, uint64_t *out_free)
         }
         free += (int32_t)bitfield_free(block);
     }
-    CHECK_OR_FAIL(free == tree_free(word),
-                  "trees: I1: tree %u counts %d, has %d", tree, tree_free(word),
-                  free);
+    CHECK_OR_FAIL(free == tree_free(word) + seated,
+                  "trees: I1: tree %u counts %d, a seat there %d, has %d", tree,
+                  tree_free(word), seated, free);
     *out_free = (uint64_t)free;
     return true;
 }

@@ -13,26 +13,41 @@
 #define TREE_BLOCKS (TREE_FRAMES / BLOCK_FRAMES)
 #define TREE_ROWS   (TREE_FRAMES / ROW_FRAMES)
 
-/* In a tree word: a CPU sits here, the others look elsewhere. */
-#define TREE_RESERVED (UINT32_C(1) << 2)
+/* In a tree word. */
+#define TREE_FILLING  (UINT32_C(1) << 0) /* a CPU is just waking it */
+#define TREE_READY    (UINT32_C(1) << 1) /* it is awake */
+#define TREE_RESERVED (UINT32_C(1) << 2) /* a CPU sits here, see blocks.h */
 
 extern _Atomic uint32_t *trees_word; /* (A) */
 extern uint64_t trees_frames;        /* (C) frames there are words for */
 
-/* Bytes of storage for @frames frames, bitfields included. */
-uint64_t trees_bytes(uint64_t frames);
-
-/* All trees asleep. @storage: any contents; only the words are cleared. */
-void trees_init(const struct memmap *map, uint64_t frames, void *storage);
-
-/* Usable frames in [start, end) by @map; frame 0 is never usable. */
-uint64_t trees_usable(const struct memmap *map, uint64_t start, uint64_t end);
+/* Bytes of storage for the RAM in @map below @frames, bitfields included. */
+uint64_t trees_bytes(const struct memmap *map, uint64_t frames);
 
 /*
- * The word of a tree whose bitfields may be read and changed from now on.
- * Context: any. Waits while another CPU wakes the same tree.
+ * All trees asleep; @map is copied as far as it is needed to wake them.
+ * @storage: any contents; only the words and the copy are written.
  */
+void trees_init(const struct memmap *map, uint64_t frames, void *storage);
+
+/* Frames in [start, end) that were usable at trees_init(); never frame 0. */
+uint64_t trees_usable(uint64_t start, uint64_t end);
+
+/*
+ * The word of a tree. It is woken if nobody has; if another CPU just does,
+ * the word says TREE_FILLING and nothing may be read or changed there yet.
+ * Context: any.
+ */
+uint32_t trees_look(uint32_t tree);
+
+/* The same, for those who must have the tree: waits for the other CPU. */
 uint32_t trees_touch(uint32_t tree);
+
+/* Has nobody needed the tree yet? */
+static inline bool trees_is_asleep(uint32_t tree)
+{
+    return atomic_load_explicit(&trees_word[tree], memory_order_relaxed) == 0;
+}
 
 /* The bits of a tree as they are, or will be once it wakes. */
 void trees_read(uint32_t tree, uint64_t out[TREE_ROWS]);
@@ -40,12 +55,23 @@ void trees_read(uint32_t tree, uint64_t out[TREE_ROWS]);
 /* @frames were given back to a tree, or taken if negative. The new word. */
 uint32_t trees_add(uint32_t tree, int32_t frames);
 
-/* Sit down at a tree, leave it. Return: the word before. */
-uint32_t trees_reserve(uint32_t tree);
-uint32_t trees_leave(uint32_t tree);
+/*
+ * Keep the others away from a tree that is awake, and take its count out of
+ * its word. Return: false if it was reserved already.
+ */
+MM_MUST_CHECK bool trees_reserve(uint32_t tree, int32_t *out_free);
 
-/* I1 of trees.c and the bitfields of one tree; @out_free: its free frames. */
-bool trees_check(uint32_t tree, uint64_t *out_free);
+/* Take out what others have given back to a reserved tree meanwhile. */
+int32_t trees_collect(uint32_t tree);
+
+/* Put @free into the word of a reserved tree and let others come. */
+void trees_leave(uint32_t tree, int32_t free);
+
+/*
+ * I1 of trees.c and the bitfields of one tree; @out_free: its free frames.
+ * @seated: the part of its count that a seat has.
+ */
+bool trees_check(uint32_t tree, int32_t seated, uint64_t *out_free);
 
 /* Free frames by a tree's word; may be wrong for a moment, even negative. */
 static inline int32_t tree_free(uint32_t word)

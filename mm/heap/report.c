@@ -34,6 +34,7 @@ static const char *what_is_at(const void *address)
         return "a frame of another owner, type ";
     case FRAME_STATE_METADATA:
         return "metadata of the frame allocator";
+    case FRAME_STATE_OFFLINE:
     case FRAME_STATE_RESERVED:
         return "reserved RAM";
     case FRAME_STATE_NO_RAM:

@@ -35,6 +35,7 @@
  * Cost      O(CPUs in the set) interrupts. [Black89] has the first of such
  *           protocols, with a lock and a barrier in place of generations.
  */
+#include <mm/frame.h>
 #include "map/tlb_impl.h"
 
 #include "base/bits.h"
@@ -166,6 +167,7 @@ static MM_NOINLINE void await(struct tlb_cpu *cpu, unsigned me)
     while (atomic_load_explicit(&cpu->request.awaiting, memory_order_acquire) !=
            0) {
         serve(cpu);
+        frame_interrupt(); /* an allocation may wait for this CPU, too */
         port_relax();
         turns++;
         if (turns == PATIENCE) {

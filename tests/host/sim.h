@@ -31,6 +31,8 @@ struct memmap *sim_map(void);
 
 /* sim_boot_map(), then frames and records. */
 void sim_boot_frames(uint64_t ram_bytes);
+/* The same with @cpus CPUs, of which this thread plays number 0. */
+void sim_boot_frames_on(uint64_t ram_bytes, unsigned cpus);
 /* ... then slab and kmalloc. */
 void sim_boot_heap(uint64_t ram_bytes);
 /* mm_init(): everything, with the simulated MMU on. */

@@ -124,11 +124,12 @@ static void reset_records(void)
     record_init(records, back_records);
 }
 
-void sim_boot_frames(uint64_t ram_bytes)
+void sim_boot_frames_on(uint64_t ram_bytes, unsigned cpus)
 {
     paddr_t storage;
 
     sim_boot_map(ram_bytes);
+    sim_set_cpu_count(cpus);
     uint64_t bytes = frame_metadata_bytes(&map);
     if (memmap_carve(&map, bytes, PAGE_BYTES, SIM_PHYSICAL_END,
                      "frame metadata", &storage) != MM_OK) {
@@ -136,6 +137,11 @@ void sim_boot_frames(uint64_t ram_bytes)
     }
     reset_records();
     frame_init(&map, phys_to_virt(storage));
+}
+
+void sim_boot_frames(uint64_t ram_bytes)
+{
+    sim_boot_frames_on(ram_bytes, 1);
 }
 
 void sim_boot_heap(uint64_t ram_bytes)

@@ -12,7 +12,9 @@
 
 #include <mm/config.h>
 #include <mm/port.h>
+#include <mm/frame.h>
 #include <mm/tlb.h>
+#include "base/lock.h"
 
 /* Turns in which nothing happens until waiting is called hopeless. */
 #define PATIENCE 3000000u
@@ -29,8 +31,14 @@ static _Thread_local unsigned this_cpu;
 static _Thread_local bool irq_is_off[MM_MAX_CPUS];
 static _Thread_local unsigned idle_turns;
 
+/* Until frame_init() there is nothing to give back. */
+static void serve_nobody(void)
+{
+}
+
 void sim_cpus_reset(void)
 {
+    lock_serve = serve_nobody;
     driver = NULL;
     interrupt = NULL;
     cpu_count = 1;
@@ -111,18 +119,28 @@ void sim_yield(void)
 
 /* --- interrupts ----------------------------------------------------------- */
 
-void port_send_tlb_interrupt(unsigned cpu)
+static void send_interrupt(unsigned cpu)
 {
     if (!sim_irq_is_off()) {
-        port_bug("TLB interrupt sent with interrupts on");
+        port_bug("interrupt sent with interrupts on");
     }
     if (cpu >= cpu_count || cpu == this_cpu) {
-        port_bug("CPU %u sent a TLB interrupt to CPU %u", this_cpu, cpu);
+        port_bug("CPU %u sent an interrupt to CPU %u", this_cpu, cpu);
         return;
     }
     atomic_fetch_add(&sent[cpu], 1);
     atomic_store(&is_pending[cpu], true);
     sim_step();
+}
+
+void port_send_tlb_interrupt(unsigned cpu)
+{
+    send_interrupt(cpu);
+}
+
+void port_send_frame_interrupt(unsigned cpu)
+{
+    send_interrupt(cpu);
 }
 
 bool sim_is_interrupted(unsigned cpu)
@@ -150,6 +168,7 @@ void sim_poll(void)
     if (!irq_is_off[this_cpu] && atomic_load(&is_pending[this_cpu]) &&
         atomic_exchange(&is_pending[this_cpu], false)) {
         handle(tlb_interrupt);
+        handle(frame_interrupt);
     }
 }
 

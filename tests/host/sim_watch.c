@@ -448,10 +448,11 @@ void __wrap_frame_free(pfn_t pfn, unsigned order)
     __real_frame_free(pfn, order);
 }
 
-pfn_t __wrap_frame_alloc(unsigned order, enum frame_type type, unsigned flags)
+pfn_t __wrap_frame_alloc_at(const char *site, unsigned order,
+                            enum frame_type type, unsigned flags)
 {
     sim_serialize();
-    pfn_t pfn = __real_frame_alloc(order, type, flags);
+    pfn_t pfn = __real_frame_alloc_at(site, order, type, flags);
 
     if (is_watching && !pfn_is_none(pfn)) {
         look_on_all(pfn, order, "handed out");

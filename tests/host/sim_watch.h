@@ -11,8 +11,10 @@
  * called __wrap_ first (ld --wrap, see the Makefile); __real_ are the
  * library's own.
  */
-pfn_t __real_frame_alloc(unsigned order, enum frame_type type, unsigned flags);
-pfn_t __wrap_frame_alloc(unsigned order, enum frame_type type, unsigned flags);
+pfn_t __real_frame_alloc_at(const char *site, unsigned order,
+                            enum frame_type type, unsigned flags);
+pfn_t __wrap_frame_alloc_at(const char *site, unsigned order,
+                            enum frame_type type, unsigned flags);
 void __real_frame_free(pfn_t pfn, unsigned order);
 void __wrap_frame_free(pfn_t pfn, unsigned order);
 enum mm_status __real_pt_open(struct pt *pt, vaddr_t start, vaddr_t end,

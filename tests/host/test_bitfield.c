@@ -66,7 +66,7 @@ TEST(bitfield, every_order_fills_a_block_exactly)
                 continue;
             }
             for (;;) {
-                pfn_t pfn = bitfield_take(block, order);
+                pfn_t pfn = bitfield_take(block, order, 0);
                 if (pfn_is_none(pfn)) {
                     break;
                 }
@@ -99,14 +99,14 @@ TEST(bitfield, one_taken_frame_bars_every_run_around_it)
             CHECK_HELPER(fill(0));
             /* Take all, give back all but one. */
             for (uint64_t i = 0; i < BLOCK_FRAMES; i++) {
-                CHECK(!pfn_is_none(bitfield_take(0, 0)));
+                CHECK(!pfn_is_none(bitfield_take(0, 0, 0)));
             }
             for (uint64_t i = 0; i < BLOCK_FRAMES; i++) {
                 CHECK(i == taken || bitfield_give(pfn_of(i), 0));
             }
-            CHECK(pfn_is_none(bitfield_take(0, BLOCK_ORDER)));
-            CHECK(pfn_is_none(bitfield_take(0, MAX_ORDER)));
-            while (!pfn_is_none(bitfield_take(0, order))) {
+            CHECK(pfn_is_none(bitfield_take(0, BLOCK_ORDER, 0)));
+            CHECK(pfn_is_none(bitfield_take(0, MAX_ORDER, 0)));
+            while (!pfn_is_none(bitfield_take(0, order, 0))) {
                 runs++;
             }
             CHECK_EQUAL(runs, (BLOCK_FRAMES >> order) - 1);
@@ -118,17 +118,17 @@ TEST(bitfield, one_taken_frame_bars_every_run_around_it)
 TEST(bitfield, order_10_needs_both_blocks)
 {
     CHECK_HELPER(fill(0));
-    pfn_t odd = bitfield_take(1, 0);
-    CHECK(pfn_is_none(bitfield_take(0, MAX_ORDER)));
+    pfn_t odd = bitfield_take(1, 0, 0);
+    CHECK(pfn_is_none(bitfield_take(0, MAX_ORDER, 0)));
     CHECK(bitfield_give(odd, 0));
-    pfn_t even = bitfield_take(0, BLOCK_ORDER);
-    CHECK(pfn_is_none(bitfield_take(0, MAX_ORDER)));
+    pfn_t even = bitfield_take(0, BLOCK_ORDER, 0);
+    CHECK(pfn_is_none(bitfield_take(0, MAX_ORDER, 0)));
     CHECK_EQUAL(bitfield_free(1), BLOCK_FRAMES);
     CHECK(bitfield_give(even, BLOCK_ORDER));
-    CHECK_EQUAL(bitfield_take(0, MAX_ORDER).v, 0);
+    CHECK_EQUAL(bitfield_take(0, MAX_ORDER, 0).v, 0);
     CHECK(bitfield_is_whole(0) && bitfield_is_whole(1));
     CHECK(!bitfield_is_whole(2));
-    CHECK(pfn_is_none(bitfield_take(1, 0)));
+    CHECK(pfn_is_none(bitfield_take(1, 0, 0)));
     CHECK_HELPER(check_all());
 }
 
@@ -156,7 +156,7 @@ TEST(bitfield, what_is_free_in_part_is_not_given_back)
 {
     CHECK_HELPER(fill(0));
     for (unsigned order = 1; order < BLOCK_ORDER; order++) {
-        pfn_t pfn = bitfield_take(3, order);
+        pfn_t pfn = bitfield_take(3, order, 0);
         uint64_t last = pfn.v + (UINT64_C(1) << order) - 1;
         CHECK(bitfield_give(pfn_of(last), 0));
         unsigned free = bitfield_free(3);
@@ -167,22 +167,68 @@ TEST(bitfield, what_is_free_in_part_is_not_given_back)
         CHECK_HELPER(fill(0));
     }
     /* The inside of a whole block is nobody's to give. */
-    pfn_t whole = bitfield_take(0, BLOCK_ORDER);
+    pfn_t whole = bitfield_take(0, BLOCK_ORDER, 0);
     CHECK(!bitfield_give(whole, 0));
     CHECK(!bitfield_give(whole, 8));
     CHECK(!bitfield_give(whole, MAX_ORDER));
     CHECK_HELPER(check_all());
 }
 
+TEST(bitfield, a_run_is_sought_from_the_row_that_is_named)
+{
+    for (unsigned order = 0; order <= 6; order++) {
+        for (unsigned first = 0; first < BLOCK_ROWS; first++) {
+            CHECK_HELPER(fill(0));
+            CHECK_EQUAL(bitfield_take(1, order, first).v,
+                        BLOCK_FRAMES + first * ROW_FRAMES);
+            /* It is a hint: what lies before is found as well. */
+            for (uint64_t i = 1; i < BLOCK_FRAMES >> order; i++) {
+                CHECK(!pfn_is_none(bitfield_take(1, order, first)));
+            }
+            CHECK(pfn_is_none(bitfield_take(1, order, first)));
+            CHECK_HELPER(check_all());
+        }
+    }
+}
+
+TEST(bitfield, a_run_is_taken_at_its_place_or_not_at_all)
+{
+    for (unsigned order = 0; order <= MAX_ORDER; order++) {
+        uint64_t frames = UINT64_C(1) << order;
+
+        for (uint64_t pfn = 0; pfn < FRAMES; pfn += max_u64(frames, 61)) {
+            pfn_t at = pfn_of(align_down(pfn, frames));
+
+            CHECK_HELPER(fill(0));
+            CHECK(bitfield_take_at(at, order));
+            CHECK_EQUAL(free_frames(), FRAMES - frames);
+            CHECK(!bitfield_take_at(at, order));
+            CHECK(!bitfield_take_at(pfn_add(at, frames - 1), 0));
+            CHECK_EQUAL(free_frames(), FRAMES - frames);
+            CHECK(bitfield_give(at, order));
+            /* One frame inside is in use: first, last, or between. */
+            for (uint64_t i = 0; i < frames; i += max_u64(1, frames / 2 - 1)) {
+                CHECK(bitfield_take_at(pfn_add(at, i), 0));
+                CHECK(!bitfield_take_at(at, order));
+                CHECK_EQUAL(free_frames(), FRAMES - 1);
+                CHECK_HELPER(check_all());
+                CHECK(bitfield_give(pfn_add(at, i), 0));
+            }
+            CHECK(bitfield_take_at(at, order));
+            CHECK_HELPER(check_all());
+        }
+    }
+}
+
 TEST(bitfield, whole_blocks_split_and_join)
 {
     for (unsigned order = BLOCK_ORDER; order <= MAX_ORDER; order++) {
         CHECK_HELPER(fill(0));
-        pfn_t pfn = bitfield_take(2, order);
+        pfn_t pfn = bitfield_take(2, order, 0);
         bitfield_split(pfn, order);
         CHECK(!bitfield_is_whole(2));
         CHECK_EQUAL(bitfield_free(2), 0);
-        CHECK(pfn_is_none(bitfield_take(2, 0)));
+        CHECK(pfn_is_none(bitfield_take(2, 0, 0)));
         CHECK_HELPER(check_all());
         bitfield_join(pfn, order);
         CHECK(bitfield_is_whole(2));
@@ -241,13 +287,19 @@ TEST(bitfield, random_steps_match_the_model)
         if (model[pfn] == order + 1) {
             CHECK(bitfield_give(pfn_of(pfn), order));
             memset(&model[pfn], 0, frames);
+        } else if (step % 2 == 0) {
+            bool is_free = model_is(model, pfn, order, 0);
+            CHECK_EQUAL(bitfield_take_at(pfn_of(pfn), order), is_free);
+            if (is_free) {
+                memset(&model[pfn], (int)order + 1, frames);
+            }
         } else if (model_has_run(model, block, order)) {
-            pfn_t taken = bitfield_take(block, order);
+            pfn_t taken = bitfield_take(block, order, 0);
             CHECK(!pfn_is_none(taken));
             CHECK(model_is(model, taken.v, order, 0));
             memset(&model[taken.v], (int)order + 1, frames);
         } else {
-            CHECK(pfn_is_none(bitfield_take(block, order)));
+            CHECK(pfn_is_none(bitfield_take(block, order, 0)));
         }
         CHECK_HELPER(check_all());
     }
@@ -330,7 +382,11 @@ static void *work(void *context)
             take_or_give_row(block, worker->name);
             continue;
         }
-        held[i] = bitfield_take(block, order[i]);
+        held[i] = bitfield_take(block, order[i], step % BLOCK_ROWS);
+        if (pfn_is_none(held[i]) && order[i] <= 6 &&
+            bitfield_take_at(pfn_of(block * BLOCK_FRAMES), order[i])) {
+            held[i] = pfn_of(block * BLOCK_FRAMES);
+        }
         if (!pfn_is_none(held[i])) {
             sign(held[i], UINT64_C(1) << order[i], 0, worker->name);
         }

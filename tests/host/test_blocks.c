@@ -52,7 +52,7 @@ static void start(int rubbish)
     backing_fails = false;
     backed = 0;
     asked = 0;
-    CHECK(trees_bytes(RAM_FRAMES) <= STORE_BYTES);
+    CHECK(trees_bytes(sim_map(), RAM_FRAMES) <= STORE_BYTES);
     memset(storage, rubbish, sizeof(storage));
     trees_init(sim_map(), RAM_FRAMES, storage);
     blocks_zone_init(&zone, 0, RAM_FRAMES);
@@ -60,37 +60,140 @@ static void start(int rubbish)
 
 static uint64_t usable(void)
 {
-    return trees_usable(sim_map(), 0, RAM_FRAMES);
+    return trees_usable(0, RAM_FRAMES);
 }
 
-/* The zone is sound and has @free free frames. */
+/* The zone is sound and has @free free frames; @count CPUs sit there. */
+static void check_seated(const struct blocks_seat *seat, unsigned count,
+                         uint64_t free)
+{
+    uint64_t total = 0;
+
+    for (uint32_t tree = zone.first; tree < zone.end; tree++) {
+        uint64_t found;
+        int32_t seated = 0;
+        for (unsigned i = 0; i < count; i++) {
+            seated += seat[i].tree == tree + 1 ? seat[i].free : 0;
+        }
+        CHECK(trees_check(tree, seated, &found));
+        total += found;
+    }
+    CHECK_EQUAL(total, free);
+}
+
 static void check_free(uint64_t free)
 {
-    uint64_t found;
+    check_seated(NULL, 0, free);
+}
 
-    CHECK(blocks_check(&zone, &found));
-    CHECK_EQUAL(found, free);
+/* The hints and what they lead to: a seat, a new one, any tree. */
+static enum blocks_answer claim_once(struct blocks_zone *from,
+                                     struct blocks_seat *seat,
+                                     struct blocks_wish *wish)
+{
+    struct blocks_seat found = {0};
+    enum blocks_answer answer = BLOCKS_NONE;
+
+    if (seat != NULL && blocks_sits_in(seat, from)) {
+        answer = blocks_claim_at(seat, wish);
+    }
+    if (answer != BLOCKS_NONE) {
+        return answer;
+    }
+    answer = blocks_search(from, wish, &found);
+    if (answer != BLOCKS_CLAIMED) {
+        return answer == BLOCKS_NONE ? blocks_steal(from, wish) : answer;
+    }
+    if (seat == NULL) {
+        blocks_leave(from, &found);
+        return answer;
+    }
+    if (seat->tree != 0) {
+        blocks_leave(from, seat);
+    }
+    *seat = found;
+    return answer;
+}
+
+/* The same, with records: as frame_claim() does it. @seat: or NULL. */
+static bool claim(struct blocks_zone *from, struct blocks_seat *seat,
+                  struct blocks_wish *wish)
+{
+    enum blocks_answer answer = claim_once(from, seat, wish);
+
+    while (answer == BLOCKS_UNBACKED) {
+        wish->is_stuck = record_back_block(wish->pfn) != MM_OK;
+        answer = claim_once(from, seat, wish);
+    }
+    return answer == BLOCKS_CLAIMED;
+}
+
+static bool release(pfn_t pfn, unsigned order)
+{
+    return blocks_release(&zone, NULL, pfn, order);
 }
 
 static pfn_t take(unsigned order)
 {
     struct blocks_wish wish = {.order = order};
 
-    if (!blocks_claim(&zone, NULL, &wish) &&
-        !blocks_claim_anywhere(&zone, &wish)) {
+    if (!claim(&zone, NULL, &wish) &&
+        blocks_steal_anywhere(&zone, &wish) != BLOCKS_CLAIMED) {
         return PFN_NONE;
     }
     return wish.pfn;
 }
 
-/* Take rows until there are none; how many frames that were. */
-static uint64_t take_all(blocks_seat *seat)
+/* A row at @seat, or at a better one; 0: there is no roomy tree any more. */
+static uint64_t claim_row(struct blocks_seat *seat, pfn_t *out_first)
 {
-    struct blocks_wish wish = {.order = BLOCKS_ROW};
-    uint64_t frames = 0;
+    struct blocks_wish wish = {0};
+    struct blocks_seat found;
+    uint64_t mask;
 
-    while (blocks_claim(&zone, seat, &wish)) {
-        frames += count_bits(wish.mask);
+    for (;;) {
+        enum blocks_answer answer = BLOCKS_NONE;
+        if (blocks_sits_in(seat, &zone)) {
+            answer = blocks_claim_row(seat, &wish, &mask);
+        }
+        if (answer == BLOCKS_CLAIMED) {
+            *out_first = wish.pfn;
+            return mask;
+        }
+        if (answer == BLOCKS_UNBACKED) {
+            wish.is_stuck = record_back_block(wish.pfn) != MM_OK;
+        } else if (!blocks_find_seat(&zone, &found)) {
+            return 0;
+        } else {
+            if (seat->tree != 0) {
+                blocks_leave(&zone, seat);
+            }
+            *seat = found;
+        }
+    }
+}
+
+static void leave(struct blocks_seat *seat)
+{
+    if (seat->tree != 0) {
+        blocks_leave(&zone, seat);
+    }
+}
+
+/* Take rows, then single frames until there are none; how many that were. */
+static uint64_t take_all(void)
+{
+    struct blocks_seat seat = {0};
+    uint64_t frames = 0;
+    uint64_t mask;
+    pfn_t first;
+
+    while ((mask = claim_row(&seat, &first)) != 0) {
+        frames += count_bits(mask);
+    }
+    leave(&seat);
+    while (!pfn_is_none(take(0))) {
+        frames++;
     }
     return frames;
 }
@@ -99,11 +202,10 @@ TEST(blocks, usable_frames_are_those_of_the_map)
 {
     CHECK_HELPER(start(0));
     CHECK_EQUAL(usable(), memmap_bytes(sim_map(), MEMMAP_USABLE) >> PAGE_SHIFT);
-    CHECK_EQUAL(trees_usable(sim_map(), 0, FIRST_USABLE), 0);
-    CHECK_EQUAL(trees_usable(sim_map(), 0, FIRST_USABLE + 1), 1);
-    CHECK_EQUAL(trees_usable(sim_map(), FIRST_USABLE + 3, FIRST_USABLE + 3), 0);
-    CHECK_EQUAL(trees_usable(sim_map(), RAM_FRAMES, UINT64_MAX >> PAGE_SHIFT),
-                0);
+    CHECK_EQUAL(trees_usable(0, FIRST_USABLE), 0);
+    CHECK_EQUAL(trees_usable(0, FIRST_USABLE + 1), 1);
+    CHECK_EQUAL(trees_usable(FIRST_USABLE + 3, FIRST_USABLE + 3), 0);
+    CHECK_EQUAL(trees_usable(RAM_FRAMES, UINT64_MAX >> PAGE_SHIFT), 0);
 }
 
 TEST(blocks, rubbish_in_the_storage_does_not_matter)
@@ -113,7 +215,7 @@ TEST(blocks, rubbish_in_the_storage_does_not_matter)
     for (unsigned i = 0; i < 3; i++) {
         CHECK_HELPER(start(rubbish[i]));
         CHECK_HELPER(check_free(usable()));
-        CHECK_EQUAL(take_all(NULL), usable());
+        CHECK_EQUAL(take_all(), usable());
         CHECK_HELPER(check_free(0));
     }
 }
@@ -147,7 +249,7 @@ TEST(blocks, each_order_is_exhausted_and_comes_back)
         CHECK((count << order) > usable() - (UINT64_C(4) << order));
         CHECK_HELPER(check_free(usable() - (count << order)));
         for (uint64_t i = 0; i < count; i++) {
-            CHECK(blocks_release(&zone, taken[i], order));
+            CHECK(release(taken[i], order));
         }
         CHECK_HELPER(check_free(usable()));
         CHECK(!pfn_is_none(take(MM_MAX_ORDER)));
@@ -159,7 +261,7 @@ TEST(blocks, one_free_frame_is_found_wherever_it_is)
     struct test_random random;
 
     CHECK_HELPER(start(0));
-    CHECK_EQUAL(take_all(NULL), usable());
+    CHECK_EQUAL(take_all(), usable());
     test_random_init(&random, test_seed());
     for (unsigned i = 0; i < 2000; i++) {
         uint64_t span = RAM_FRAMES - LIST_FRAMES - ABOVE_IMAGE;
@@ -167,16 +269,14 @@ TEST(blocks, one_free_frame_is_found_wherever_it_is)
         if (i < 2) {
             pfn = pfn_of(i == 0 ? FIRST_USABLE : ABOVE_IMAGE + span - 1);
         }
-        struct blocks_wish wish = {.order = i % 3 == 0 ? BLOCKS_ROW : 0};
+        struct blocks_wish wish = {.order = 0};
 
-        CHECK(blocks_release(&zone, pfn, 0));
+        CHECK(release(pfn, 0));
         /* The hints alone lead there. */
-        CHECK(blocks_claim(&zone, NULL, &wish));
-        CHECK_EQUAL(wish.order == 0 ? wish.pfn.v
-                                    : wish.pfn.v + lowest_bit(wish.mask),
-                    pfn.v);
-        CHECK(!blocks_claim(&zone, NULL, &wish));
-        CHECK(!blocks_claim_anywhere(&zone, &wish));
+        CHECK(claim(&zone, NULL, &wish));
+        CHECK_EQUAL(wish.pfn.v, pfn.v);
+        CHECK(!claim(&zone, NULL, &wish));
+        CHECK(blocks_steal_anywhere(&zone, &wish) == BLOCKS_NONE);
     }
     CHECK_HELPER(check_free(0));
 }
@@ -188,15 +288,15 @@ TEST(blocks, one_free_block_of_each_order_is_found)
                             2 * TREE_FRAMES + 1024};
 
         CHECK_HELPER(start(0));
-        CHECK_EQUAL(take_all(NULL), usable());
+        CHECK_EQUAL(take_all(), usable());
         for (unsigned i = 0; i < 3; i++) {
             pfn_t pfn = pfn_of(place[i]);
             for (uint64_t k = 0; k < UINT64_C(1) << order; k++) {
                 CHECK(pfn_is_none(take(order)));
-                CHECK(blocks_release(&zone, pfn_add(pfn, k), 0));
+                CHECK(release(pfn_add(pfn, k), 0));
             }
             struct blocks_wish wish = {.order = order};
-            CHECK(blocks_claim(&zone, NULL, &wish)); /* by the hints */
+            CHECK(claim(&zone, NULL, &wish)); /* by the hints */
             CHECK_EQUAL(wish.pfn.v, pfn.v);
             CHECK(pfn_is_none(take(0)));
         }
@@ -205,54 +305,60 @@ TEST(blocks, one_free_block_of_each_order_is_found)
 
 TEST(blocks, the_lowest_memory_goes_last)
 {
-    struct blocks_zone above;
-    blocks_seat seat = 0;
-    uint64_t free;
+    struct blocks_seat seat = {0};
+    uint64_t free = 0;
+    pfn_t first;
 
     CHECK_HELPER(start(0));
-    blocks_zone_init(&above, TREE_FRAMES, RAM_FRAMES);
-    struct blocks_wish wish = {.order = BLOCKS_ROW};
     do {
-        CHECK(blocks_claim(&zone, &seat, &wish));
-    } while (wish.pfn.v >= TREE_FRAMES);
+        CHECK(claim_row(&seat, &first) != 0);
+    } while (first.v >= TREE_FRAMES);
     /* Above there are crumbs at most, less than a row in each tree. */
-    CHECK(blocks_check(&above, &free));
-    CHECK(free < (above.end - above.first) * ROW_FRAMES);
+    for (uint64_t block = TREE_BLOCKS; block < RAM_FRAMES / BLOCK_FRAMES;
+         block++) {
+        free += bitfield_free(block);
+    }
+    CHECK(free < (RAM_FRAMES / TREE_FRAMES - 1) * ROW_FRAMES);
 }
 
 TEST(blocks, cpus_sit_at_different_trees)
 {
-    blocks_seat seat[3] = {0, 0, 0};
-    struct blocks_wish wish = {.order = BLOCKS_ROW};
+    struct blocks_seat seat[3] = {0};
+    uint64_t frames = 0;
+    pfn_t first;
 
     CHECK_HELPER(start(0));
     for (unsigned i = 0; i < 3; i++) {
-        CHECK(blocks_claim(&zone, &seat[i], &wish));
-        CHECK_EQUAL(wish.pfn.v / TREE_FRAMES, RAM_FRAMES / TREE_FRAMES - 1 - i);
-        CHECK_EQUAL(seat[i], RAM_FRAMES / TREE_FRAMES - i);
+        frames += count_bits(claim_row(&seat[i], &first));
+        CHECK_EQUAL(first.v / TREE_FRAMES, RAM_FRAMES / TREE_FRAMES - 1 - i);
+        CHECK_EQUAL(seat[i].tree, RAM_FRAMES / TREE_FRAMES - i);
     }
-    /* Each stays until its tree is used up, and all is found in the end. */
-    uint64_t frames = 3 * ROW_FRAMES;
+    /* Each stays until its tree is used up. */
     for (bool found = true; found;) {
         found = false;
         for (unsigned i = 0; i < 3; i++) {
-            if (blocks_claim(&zone, &seat[i], &wish)) {
-                frames += count_bits(wish.mask);
-                found = true;
-            }
+            uint64_t mask = claim_row(&seat[i], &first);
+            frames += count_bits(mask);
+            found |= mask != 0;
         }
-        CHECK(seat[0] != seat[1] && seat[1] != seat[2] && seat[2] != seat[0]);
+        CHECK(seat[0].tree != seat[1].tree && seat[1].tree != seat[2].tree &&
+              seat[2].tree != seat[0].tree);
     }
-    CHECK(frames >= usable() - LIST_FRAMES && frames <= usable());
-    CHECK_HELPER(check_free(0));
+    CHECK_HELPER(check_seated(seat, 3, usable() - frames));
     /* Who has left a tree has left it to others. */
     for (uint32_t tree = 0; tree < RAM_FRAMES / TREE_FRAMES; tree++) {
         bool is_taken = false;
         for (unsigned i = 0; i < 3; i++) {
-            is_taken |= seat[i] == tree + 1;
+            is_taken |= seat[i].tree == tree + 1;
         }
         CHECK_EQUAL((trees_word[tree] & TREE_RESERVED) != 0, is_taken);
     }
+    /* What is left is found, whoever sits there. */
+    while (!pfn_is_none(take(0))) {
+        frames++;
+    }
+    CHECK_EQUAL(frames, usable());
+    CHECK_HELPER(check_seated(seat, 3, 0));
 }
 
 TEST(blocks, a_zone_keeps_to_its_trees)
@@ -262,15 +368,15 @@ TEST(blocks, a_zone_keeps_to_its_trees)
     CHECK_HELPER(start(0));
     blocks_zone_init(&zone, 0, TREE_FRAMES);
     blocks_zone_init(&high, TREE_FRAMES, UINT64_MAX >> PAGE_SHIFT);
-    CHECK_EQUAL(take_all(NULL), trees_usable(sim_map(), 0, TREE_FRAMES));
+    CHECK_EQUAL(take_all(), trees_usable(0, TREE_FRAMES));
     struct blocks_wish wish = {.order = 0};
-    CHECK(blocks_claim(&high, NULL, &wish));
+    CHECK(claim(&high, NULL, &wish));
     CHECK(wish.pfn.v >= TREE_FRAMES);
     /* A zone above all RAM is empty and says so. */
     blocks_zone_init(&high, 1 << 20, UINT64_MAX >> PAGE_SHIFT);
     CHECK_EQUAL(high.end, high.first);
-    CHECK(!blocks_claim(&high, NULL, &wish));
-    CHECK(!blocks_claim_anywhere(&high, &wish));
+    CHECK(!claim(&high, NULL, &wish));
+    CHECK(blocks_steal_anywhere(&high, &wish) == BLOCKS_NONE);
 }
 
 TEST(blocks, a_block_is_backed_once_before_its_first_frame_leaves)
@@ -290,7 +396,7 @@ TEST(blocks, a_block_is_backed_once_before_its_first_frame_leaves)
     CHECK(record_exists(pfn_add(pfn, BLOCK_FRAMES)));
     /* Raw frames need none. */
     struct blocks_wish wish = {.order = MM_MAX_ORDER, .is_raw = true};
-    CHECK(blocks_claim(&zone, NULL, &wish));
+    CHECK(claim(&zone, NULL, &wish));
     CHECK_EQUAL(backed, 3);
 }
 
@@ -326,10 +432,10 @@ TEST(blocks, half_of_an_order_10_block_is_not_backed_for_it)
     blocks_zone_init(&zone, TREE_FRAMES, 2 * TREE_FRAMES);
     blocks_touch(pfn_of(TREE_FRAMES), pfn_of(2 * TREE_FRAMES));
     for (uint64_t block = 1; block < TREE_FRAMES / BLOCK_FRAMES; block += 2) {
-        CHECK_EQUAL(bitfield_take(TREE_FRAMES / BLOCK_FRAMES + block, 0).v,
+        CHECK_EQUAL(bitfield_take(TREE_FRAMES / BLOCK_FRAMES + block, 0, 0).v,
                     TREE_FRAMES + block * BLOCK_FRAMES);
     }
-    CHECK(!blocks_claim(&zone, NULL, &wish));
+    CHECK(!claim(&zone, NULL, &wish));
     CHECK_EQUAL(asked, 0);
 }
 
@@ -341,9 +447,9 @@ TEST(blocks, frame_0_is_never_handed_out)
     CHECK_HELPER(start(0));
     trees_init(&map, TREE_FRAMES, storage);
     blocks_zone_init(&zone, 0, TREE_FRAMES);
-    CHECK_EQUAL(trees_usable(&map, 0, TREE_FRAMES), TREE_FRAMES - 1);
-    CHECK_EQUAL(take_all(NULL), TREE_FRAMES - 1);
-    CHECK_EQUAL(blocks_look(pfn_of(0)), BLOCKS_TAKEN);
+    CHECK_EQUAL(trees_usable(0, TREE_FRAMES), TREE_FRAMES - 1);
+    CHECK_EQUAL(take_all(), TREE_FRAMES - 1);
+    CHECK(!blocks_is_free(pfn_of(0)));
 }
 
 /* What a buddy system would say of one flat array of free frames. */
@@ -388,7 +494,7 @@ TEST(blocks, free_blocks_are_counted_as_a_buddy_would)
         }
         blocks_count(&zone, count);
         for (uint64_t pfn = 0; pfn < RAM_FRAMES; pfn++) {
-            is_free[pfn] = blocks_look(pfn_of(pfn)) == BLOCKS_FREE;
+            is_free[pfn] = blocks_is_free(pfn_of(pfn));
         }
         count_flat(is_free, RAM_FRAMES, expected);
         for (unsigned order = 0; order <= MM_MAX_ORDER; order++) {
@@ -408,23 +514,30 @@ struct worker {
     uint8_t name;
     uint64_t frames;
     uint64_t collisions;
-    blocks_seat seat;
+    struct blocks_seat seat;
 };
+
+static void sign(struct worker *worker, pfn_t pfn)
+{
+    worker->frames++;
+    worker->collisions += owner[pfn.v] != 0;
+    owner[pfn.v] = worker->name;
+}
 
 /* Take everything there is, row by row, and sign it. */
 static void *grab(void *context)
 {
     struct worker *worker = context;
-    struct blocks_wish wish = {.order = BLOCKS_ROW};
+    uint64_t mask;
+    pfn_t pfn;
 
-    while (blocks_claim(&zone, &worker->seat, &wish) ||
-           blocks_claim_anywhere(&zone, &wish)) {
-        worker->frames += count_bits(wish.mask);
-        for (uint64_t rest = wish.mask; rest != 0; rest &= rest - 1) {
-            uint8_t *sign = &owner[wish.pfn.v + lowest_bit(rest)];
-            worker->collisions += *sign != 0;
-            *sign = worker->name;
+    while ((mask = claim_row(&worker->seat, &pfn)) != 0) {
+        for (; mask != 0; mask &= mask - 1) {
+            sign(worker, pfn_add(pfn, lowest_bit(mask)));
         }
+    }
+    while (!pfn_is_none(pfn = take(0))) {
+        sign(worker, pfn);
     }
     return NULL;
 }
@@ -446,9 +559,10 @@ TEST(blocks, threads_wake_the_same_trees)
             pthread_join(worker[i].thread, NULL);
             CHECK_EQUAL(worker[i].collisions, 0);
             frames += worker[i].frames;
+            leave(&worker[i].seat);
         }
-        /* Who loses a race for the last rows may give up too early. */
-        frames += take_all(NULL);
+        /* Who loses a race for the last frames may give up too early. */
+        frames += take_all();
         CHECK_EQUAL(frames, usable());
         CHECK_HELPER(check_free(0));
     }

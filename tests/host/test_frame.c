@@ -122,7 +122,7 @@ TEST(frame, frames_in_the_array_serve_larger_blocks)
 {
     sim_boot_frames(SMALL_RAM);
     uint64_t count = take_all(0, FRAME_ANY);
-    /* Two neighbours, both into the array: the second free is no eighth. */
+    /* Two neighbours, both into the array: neither free passes it by. */
     pfn_t low = PFN_NONE;
     for (uint64_t i = 0; i + 1 < count; i++) {
         if (taken[i].v % 2 == 0 && taken[i + 1].v == taken[i].v + 1) {
@@ -312,8 +312,8 @@ TEST(frame, random_steps_match_the_model)
 
 /* --- packing ------------------------------------------------------------- */
 
-/* An eighth of them move a frame: each of 4000 moves some ten times. */
-#define PACK_STEPS 300000
+/* A sixteenth of them move a frame: each of 4000 moves some ten times. */
+#define PACK_STEPS 600000
 
 TEST(frame, steady_use_of_the_array_lets_blocks_come_free)
 {

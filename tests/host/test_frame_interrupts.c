@@ -202,8 +202,9 @@ TEST(frame, interrupts_allocate_frames)
 
 /* --- at each moment in turn ---------------------------------------------- */
 
-#define SINGLES 200
-#define BURST   105 /* frees; the next seven go to the array unasked */
+#define SINGLES 300
+#define BURST   111 /* frees that go to the array; those asked come next */
+#define UNASKED 15  /* then go there without a look at its room */
 
 static pfn_t single[SINGLES];
 static unsigned next_free;

@@ -214,7 +214,9 @@ TEST(sim_mmu, interrupts_sent_wrongly_are_reported)
     CHECK_BUG("with interrupts on");
     uint64_t irq = port_irq_save();
     port_send_tlb_interrupt(0);
-    CHECK_BUG("CPU 0 sent a TLB interrupt to CPU 0");
+    CHECK_BUG("CPU 0 sent an interrupt to CPU 0");
+    port_send_frame_interrupt(0);
+    CHECK_BUG("CPU 0 sent an interrupt to CPU 0");
     port_send_tlb_interrupt(2);
     CHECK_BUG("to CPU 2");
     port_irq_restore(irq);

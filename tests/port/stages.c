@@ -40,6 +40,11 @@ static void say(const char *what, const char *format, va_list arguments)
     putchar('\n');
 }
 
+void port_send_frame_interrupt(unsigned cpu)
+{
+    (void)cpu; /* one CPU: nobody else keeps anything */
+}
+
 void port_log(const char *format, ...)
 {
     va_list arguments;

@@ -199,6 +199,97 @@ TEST(frame, wrong_frees_are_found_out)
     CHECK_HELPER(end());
 }
 
+#define BULK 200
+
+TEST(frame, bulks_are_single_frames)
+{
+    static pfn_t pfn[BULK];
+
+    CHECK_HELPER(begin());
+    CHECK_EQUAL(frame_alloc_bulk(pfn, BULK, FRAME_USER, FRAME_ANY), BULK);
+    for (unsigned i = 0; i < BULK; i++) {
+        CHECK(record_of(pfn[i])->type == FRAME_USER);
+        sign(pfn[i], 0, (uint64_t)i << 32);
+    }
+    for (unsigned i = 0; i < BULK; i++) {
+        CHECK(is_signed(pfn[i], 0, (uint64_t)i << 32));
+    }
+    frame_free_bulk(pfn, BULK);
+    CHECK_HELPER(end());
+    frame_free_bulk(pfn, 1);
+    CHECK_BUG("is free already");
+    CHECK_HELPER(end());
+}
+
+TEST(frame, runs_are_in_a_row)
+{
+    static const uint64_t lengths[] = {1, 3, 64, 100, 513, 1500, 2048};
+
+    CHECK_HELPER(begin());
+    for (unsigned i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
+        pfn_t first = frame_alloc_run(lengths[i], 16, FRAME_USER, FRAME_ANY);
+        if (pfn_is_none(first)) {
+            continue; /* a machine may be too small or too broken up */
+        }
+        CHECK(is_aligned(first.v, 16));
+        for (uint64_t k = 0; k < lengths[i]; k++) {
+            CHECK_EQUAL(frame_state(pfn_add(first, k)), FRAME_STATE_ALLOCATED);
+            sign(pfn_add(first, k), 0, k << 32);
+        }
+        for (uint64_t k = 0; k < lengths[i]; k++) {
+            CHECK(is_signed(pfn_add(first, k), 0, k << 32));
+        }
+        frame_free_run(first, lengths[i]);
+        CHECK_HELPER(end());
+    }
+}
+
+TEST(frame, frames_cleared_ahead_are_zero)
+{
+    CHECK_HELPER(begin());
+    for (unsigned i = 0; i < 100; i++) {
+        pfn_t dirty = frame_alloc(0, FRAME_USER, FRAME_ANY);
+        CHECK(!pfn_is_none(dirty));
+        sign(dirty, 0, UINT64_MAX);
+        frame_free(dirty, 0);
+        (void)frame_zero_idle();
+        pfn_t pfn = frame_alloc(0, FRAME_USER, FRAME_ZEROED);
+        CHECK(!pfn_is_none(pfn));
+        for (uint64_t k = 0; k < PAGE_WORDS; k++) {
+            CHECK_EQUAL(words_of(pfn)[k], 0);
+        }
+        frame_free(pfn, 0);
+    }
+    CHECK_HELPER(end());
+    struct frame_stats now;
+    frame_stats(&now);
+    CHECK_EQUAL(now.zeroed_hits + now.zeroed_misses,
+                before.zeroed_hits + before.zeroed_misses + 100);
+    CHECK(now.zeroed_hits > before.zeroed_hits);
+}
+
+TEST(frame, a_range_goes_out_of_use_and_comes_back)
+{
+    CHECK_HELPER(begin());
+    pfn_t pfn = frame_alloc(3, FRAME_USER, FRAME_ANY);
+    pfn_t busy = PFN_NONE;
+    CHECK(!pfn_is_none(pfn));
+    CHECK_EQUAL(frame_remove(pfn, pfn_add(pfn, 8), &busy), MM_EBUSY);
+    CHECK_EQUAL(busy.v, pfn.v);
+    frame_free(pfn, 3);
+    CHECK_HELPER(end());
+    CHECK_EQUAL(frame_remove(pfn, pfn_add(pfn, 8), &busy), MM_OK);
+    CHECK(frame_check());
+    struct frame_stats now;
+    frame_stats(&now);
+    CHECK_EQUAL(now.managed, before.managed - 8);
+    CHECK_EQUAL(frame_state(pfn), FRAME_STATE_OFFLINE);
+    frame_free(pfn, 3);
+    CHECK_BUG("was taken out of use");
+    CHECK_EQUAL(frame_add(pfn, pfn_add(pfn, 8)), MM_OK);
+    CHECK_HELPER(end());
+}
+
 TEST(frame, holders_split_and_join)
 {
     CHECK_HELPER(begin());

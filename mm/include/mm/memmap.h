@@ -15,6 +15,7 @@ enum memmap_type {
     MEMMAP_RECLAIM,     /* RAM, free once boot (or ACPI) has been read */
     MEMMAP_ACPI,        /* RAM with ACPI tables, or NVS the firmware needs */
     MEMMAP_KERNEL,      /* RAM in use: image, modules, metadata (see owner) */
+    MEMMAP_OFFLINE,     /* RAM taken out of use; of no claim */
     MEMMAP_FRAMEBUFFER, /* the screen */
     MEMMAP_RESERVED,    /* the firmware says: do not touch */
     MEMMAP_BAD,         /* RAM that does not hold data */
@@ -96,6 +97,14 @@ MM_MUST_CHECK enum mm_status memmap_carve(struct memmap *map, uint64_t bytes,
  */
 MM_MUST_CHECK enum mm_status memmap_release(struct memmap *map, paddr_t start,
                                             paddr_t end);
+
+/*
+ * The opposite, for frame_remove(): usable RAM becomes offline.
+ * Return: MM_OK; MM_EINVAL if it is unaligned, empty, or not usable in any
+ *         part; MM_ENOMEM if the list is full. On failure nothing has changed.
+ */
+MM_MUST_CHECK enum mm_status memmap_retire(struct memmap *map, paddr_t start,
+                                           paddr_t end);
 
 /* The range that holds @address, or NULL for a hole. O(log ranges). */
 const struct memmap_range *memmap_find(const struct memmap *map,

@@ -46,6 +46,12 @@ unsigned port_cpu_count(void);
 void port_send_tlb_interrupt(unsigned cpu);
 
 /*
+ * Interrupt @cpu, so that it calls frame_interrupt(), as above. Called when an
+ * allocation finds nothing but what other CPUs keep for themselves.
+ */
+void port_send_frame_interrupt(unsigned cpu);
+
+/*
  * Print one line of information. @format is printf's, with these conversions:
  * %d %u %x %lu %lx %s %p.
  */

@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: MIT */
+/* frame_claim: from and to the shared structure. */
+/*
+ * Owns    nothing: it goes between the CPUs' structures and blocks.c.
+ * Idea    What is asked of others grows with the need, zone by zone: this
+ *         CPU's seat; trees where nobody sits; trees where others do. Only
+ *         when no zone has anything, frame_short.c asks all CPUs for what they
+ *         keep, and for a search without trust in hints.
+ * Locking None. What is on its way between a CPU and the shared structure is
+ *         so with interrupts off: it is in sight again before anybody who has
+ *         asked this CPU can have its answer.
+ */
+#include "frame/frame_impl.h"
+
+#include "base/bits.h"
+#include "base/check.h"
+#include "base/memory.h"
+
+/* --- back ----------------------------------------------------------------- */
+
+static struct blocks_zone *zone_of(pfn_t pfn)
+{
+    return &frame_zones[frame_zone_of(pfn)].blocks;
+}
+
+void frame_release(pfn_t pfn, unsigned order)
+{
+    enum frame_zone zone = frame_zone_of(pfn);
+    uint64_t irq = port_irq_save();
+    struct frame_cpu *cpu = frame_this_cpu();
+    bool success =
+        blocks_release_near(&cpu->seat[blocks_use_of(order)], pfn, order) ||
+        blocks_release(&frame_zones[zone].blocks, cpu->seat, pfn, order);
+
+    if (MM_LIKELY(success)) {
+        frame_add_taken(cpu, zone, -(INT64_C(1) << order));
+        frame_note_motion();
+    }
+    port_irq_restore(irq);
+    if (MM_UNLIKELY(!success)) {
+        port_bug("frame: part of the block at 0x%lx, order %u, is free "
+                 "already",
+                 pfn_to_phys(pfn).v, order);
+    }
+}
+
+void frame_release_row(pfn_t first, uint64_t mask)
+{
+    enum frame_zone zone = frame_zone_of(first);
+    uint64_t irq = port_irq_save();
+    struct frame_cpu *cpu = frame_this_cpu();
+    bool success =
+        blocks_release_row(&frame_zones[zone].blocks, cpu->seat, first, mask);
+
+    frame_add_taken(cpu, zone, success ? -(int64_t)count_bits(mask) : 0);
+    frame_note_motion();
+    port_irq_restore(irq);
+    if (MM_UNLIKELY(!success)) {
+        port_bug("frame: some of the frames 0x%lx in the row at 0x%lx are "
+                 "free already",
+                 mask, pfn_to_phys(first).v);
+    }
+}
+
+void frame_release_each(const pfn_t *frame, unsigned count)
+{
+    for (unsigned i = 0; i < count;) {
+        uint64_t row = align_down(frame[i].v, ROW_FRAMES);
+        uint64_t mask = 0;
+        for (; i < count && align_down(frame[i].v, ROW_FRAMES) == row; i++) {
+            mask |= UINT64_C(1) << (frame[i].v - row);
+        }
+        frame_release_row(pfn_of(row), mask);
+    }
+}
+
+/*
+ * They leave the array first: what a report of frame_release_row() calls may
+ * wait for a lock, and who waits drains.
+ */
+void frame_drain_array(enum frame_array array, unsigned count)
+{
+    pfn_t oldest[ARRAY_FRAMES];
+    uint64_t irq = port_irq_save();
+    struct frame_cpu *cpu = frame_this_cpu();
+    uint32_t had = frame_count(cpu, array);
+
+    count = (unsigned)min_u64(count, had);
+    memcpy(oldest, cpu->frame[array], count * sizeof(pfn_t));
+    memmove(cpu->frame[array], cpu->frame[array] + count,
+            (had - count) * sizeof(pfn_t));
+    frame_set_count(cpu, array, had - count);
+    cpu->zeroed_lost += array == ARRAY_ZEROED ? count : 0;
+    frame_release_each(oldest, count);
+    port_irq_restore(irq);
+}
+
+static void drain_row(void)
+{
+    uint64_t irq = port_irq_save();
+    struct frame_cpu *cpu = frame_this_cpu();
+    uint64_t mask = frame_row_mask(cpu);
+
+    frame_set_row_mask(cpu, 0);
+    if (mask != 0) {
+        frame_release_row(cpu->row, mask);
+    }
+    port_irq_restore(irq);
+}
+
+static void drain_recent(void)
+{
+    uint64_t irq = port_irq_save();
+    struct frame_cpu *cpu = frame_this_cpu();
+    unsigned order = frame_recent_order(cpu);
+
+    if (order != 0) {
+        pfn_t recent = cpu->recent;
+        frame_set_recent(cpu, PFN_NONE, 0);
+        frame_release(recent, order);
+    }
+    port_irq_restore(irq);
+}
+
+void frame_drain_cpu(void)
+{
+    frame_drain_array(ARRAY_ZEROED, ARRAY_FRAMES);
+    frame_drain_array(ARRAY_PLAIN, ARRAY_FRAMES);
+    drain_row();
+    drain_recent();
+    /* The next free asks whether it may stay here. */
+    frame_this_cpu()->until_bypass = 0;
+}
+
+void frame_drain(void)
+{
+    uint64_t irq = port_irq_save();
+
+    frame_drain_cpu();
+    port_irq_restore(irq);
+    frame_release_spare();
+}
+
+/* --- out ------------------------------------------------------------------ */
+
+/* Sit down at a tree just found, and leave the one before. */
+static void take_seat(enum blocks_use use, const struct blocks_seat *found)
+{
+    uint64_t irq = port_irq_save();
+    struct blocks_seat *seat = &frame_this_cpu()->seat[use];
+
+    if (seat->tree != 0) {
+        blocks_leave(zone_of(pfn_of((seat->tree - 1) * TREE_FRAMES)), seat);
+    }
+    *seat = *found;
+    port_irq_restore(irq);
+}
+
+/* At the seat of this CPU, if that is in the zone. */
+static enum blocks_answer claim_seated(struct blocks_zone *zone,
+                                       struct blocks_wish *wish)
+{
+    uint64_t irq = port_irq_save();
+    struct blocks_seat *seat =
+        &frame_this_cpu()->seat[blocks_use_of(wish->order)];
+    enum blocks_answer answer = BLOCKS_NONE;
+
+    if (blocks_sits_in(seat, zone)) {
+        answer = blocks_claim_at(seat, wish);
+    }
+    port_irq_restore(irq);
+    return answer;
+}
+
+/* At a tree where nobody sits; there is the seat, unless @highest is low. */
+static enum blocks_answer claim_searching(struct blocks_zone *zone,
+                                          struct blocks_wish *wish,
+                                          enum frame_zone highest)
+{
+    struct blocks_seat found = {0};
+    enum blocks_answer answer = blocks_search(zone, wish, &found);
+
+    if (answer == BLOCKS_CLAIMED) {
+        if (highest == ZONE_NORMAL) {
+            take_seat(blocks_use_of(wish->order), &found);
+        } else {
+            blocks_leave(zone, &found);
+        }
+    }
+    return answer;
+}
+
+/* One zone, with growing effort; the next one only when it has nothing. */
+static enum blocks_answer claim_in_zone(struct blocks_zone *zone,
+                                        struct blocks_wish *wish,
+                                        enum frame_zone highest,
+                                        enum frame_effort effort)
+{
+    enum blocks_answer answer = claim_seated(zone, wish);
+
+    if (answer == BLOCKS_NONE) {
+        answer = claim_searching(zone, wish, highest);
+    }
+    if (answer == BLOCKS_NONE) {
+        answer = effort == EFFORT_ANYWHERE ? blocks_steal_anywhere(zone, wish)
+                                           : blocks_steal(zone, wish);
+    }
+    return answer;
+}
+
+bool frame_claim_with(enum frame_effort effort, struct blocks_wish *wish,
+                      enum frame_zone highest)
+{
+    for (unsigned zone = highest + 1; zone > 0;) {
+        switch (claim_in_zone(&frame_zones[zone - 1].blocks, wish, highest,
+                              effort)) {
+        case BLOCKS_CLAIMED:
+            frame_count_taken(wish->pfn, INT64_C(1) << wish->order);
+            return true;
+        case BLOCKS_UNBACKED:
+            wish->is_stuck = record_back_block(wish->pfn) != MM_OK;
+            break; /* again: it is there, or passed by */
+        case BLOCKS_NONE:
+            zone--;
+            break;
+        }
+    }
+    return false;
+}
+
+/* --- rows ----------------------------------------------------------------- */
+
+/* Seats tried in a zone before single frames are looked for. */
+#define SEATS_TRIED 4
+
+/* A row from this CPU's seat, if that is in the zone, becomes its own. */
+static enum blocks_answer refill_seated(const struct blocks_zone *zone,
+                                        struct blocks_wish *wish)
+{
+    uint64_t irq = port_irq_save();
+    struct frame_cpu *cpu = frame_this_cpu();
+    struct blocks_seat *seat = &cpu->seat[BLOCKS_SMALL];
+    enum blocks_answer answer = BLOCKS_NONE;
+    uint64_t mask;
+
+    if (frame_row_mask(cpu) != 0) {
+        answer = BLOCKS_CLAIMED; /* an interrupt was faster */
+    } else if (blocks_sits_in(seat, zone)) {
+        answer = blocks_claim_row(seat, wish, &mask);
+        if (answer == BLOCKS_CLAIMED) {
+            cpu->row = wish->pfn;
+            frame_set_row_mask(cpu, mask);
+            frame_add_taken(cpu, frame_zone_of(cpu->row), count_bits(mask));
+            cpu->refills++;
+        }
+    }
+    port_irq_restore(irq);
+    return answer;
+}
+
+static bool refill_in_zone(struct blocks_zone *zone)
+{
+    struct blocks_wish wish = {0};
+    struct blocks_seat found;
+
+    for (unsigned i = 0; i < SEATS_TRIED;) {
+        switch (refill_seated(zone, &wish)) {
+        case BLOCKS_CLAIMED:
+            return true;
+        case BLOCKS_UNBACKED:
+            wish.is_stuck = record_back_block(wish.pfn) != MM_OK;
+            i += wish.is_stuck ? 1 : 0;
+            break;
+        case BLOCKS_NONE:
+            if (!blocks_find_seat(zone, &found)) {
+                return false;
+            }
+            take_seat(BLOCKS_SMALL, &found);
+            i++;
+            break;
+        }
+    }
+    return false;
+}
+
+bool frame_refill(void)
+{
+    for (unsigned zone = FRAME_ZONES; zone-- > 0 && !frame_is_short();) {
+        if (refill_in_zone(&frame_zones[zone].blocks)) {
+            return true;
+        }
+        if (frame_left((enum frame_zone)zone) > 0) {
+            break; /* in crumbs: they go before a lower zone does */
+        }
+    }
+    return false;
+}
