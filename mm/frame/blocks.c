@@ -31,11 +31,11 @@
 #include "base/bits.h"
 #include "base/check.h"
 
-/*
- * A CPU that looks for a seat wants four rows, so that it does not have to
- * look again soon; what is sparser waits until nothing else is left.
- */
-#define ROOMY_FRAMES 256
+/* A block that has fewer is not worth a seat, nor a refill. */
+#define PARTIAL_FRAMES ROW_FRAMES
+
+/* Rows come from the same block until it has fewer. */
+#define USED_UP_FRAMES 8
 
 /* Trees whose counts share a cache line; CPUs sit in different ones. */
 #define LINE_TREES 4
@@ -53,6 +53,8 @@ void blocks_zone_init(struct blocks_zone *zone, uint64_t first_frame,
     for (unsigned kind = 0; kind < BLOCKS_KINDS; kind++) {
         atomic_init(&zone->hint[kind], zone->end);
     }
+    /* Trees that sleep are not in use partly. */
+    atomic_init(&zone->hint[BLOCKS_PARTIAL], zone->first);
 }
 
 /* --- claims in one tree --------------------------------------------------- */
@@ -108,13 +110,14 @@ static enum blocks_answer claim_in_block(uint64_t block, unsigned first,
 }
 
 /*
- * Densest block of a tree with at least @frames free, but none of @tried;
- * so that what is free altogether stays so. Index in the tree, or NO_BLOCK.
+ * Densest block of a tree with @frames to @most frames free, but none of
+ * @tried; so that what is free altogether stays so. Index, or NO_BLOCK.
  */
-static unsigned choose_block(uint32_t tree, unsigned tried, unsigned frames)
+static unsigned choose_block(uint32_t tree, unsigned tried, unsigned frames,
+                             unsigned most)
 {
     unsigned best = NO_BLOCK;
-    unsigned least = BLOCK_FRAMES + 1;
+    unsigned least = most + 1;
 
     for (unsigned i = 0; i < TREE_BLOCKS; i++) {
         unsigned free = bitfield_free(tree * TREE_BLOCKS + i);
@@ -126,6 +129,17 @@ static unsigned choose_block(uint32_t tree, unsigned tried, unsigned frames)
     return best;
 }
 
+/* A block of a tree that is free altogether, or NO_BLOCK. */
+static unsigned choose_whole(uint32_t tree)
+{
+    return choose_block(tree, 0, BLOCK_FRAMES, BLOCK_FRAMES);
+}
+
+static unsigned choose_partial(uint32_t tree)
+{
+    return choose_block(tree, 0, PARTIAL_FRAMES, BLOCK_FRAMES - 1);
+}
+
 /* Take from one tree: its blocks in turn, densest first. */
 static enum blocks_answer claim_in_tree(uint32_t tree, struct blocks_wish *wish)
 {
@@ -134,7 +148,7 @@ static enum blocks_answer claim_in_tree(uint32_t tree, struct blocks_wish *wish)
     unsigned tried = 0;
 
     for (unsigned i = 0; i < TREE_BLOCKS && answer == BLOCKS_NONE; i++) {
-        unsigned block = choose_block(tree, tried, frames);
+        unsigned block = choose_block(tree, tried, frames, BLOCK_FRAMES);
         if (block == NO_BLOCK) {
             break;
         }
@@ -186,37 +200,35 @@ enum blocks_answer blocks_claim_at(struct blocks_seat *seat,
 }
 
 enum blocks_answer blocks_claim_row(struct blocks_seat *seat,
+                                    enum blocks_kind kind,
                                     struct blocks_wish *wish,
                                     uint64_t *out_mask)
 {
     uint32_t tree = seat->tree - 1;
+    unsigned index = seat->block;
+    unsigned free = bitfield_free(tree * TREE_BLOCKS + index);
 
-    /* Crumbs are not worth a refill while there is a better tree. */
-    if (seat->free < (int32_t)ROW_FRAMES) {
-        seat->free += trees_collect(tree);
-        if (seat->free < (int32_t)ROW_FRAMES) {
-            return BLOCKS_NONE;
-        }
+    if (free < USED_UP_FRAMES || free == BLOCK_FRAMES) {
+        index =
+            kind == BLOCKS_WHOLE ? choose_whole(tree) : choose_partial(tree);
     }
-    unsigned block = choose_block(tree, 0, ROW_FRAMES);
-    if (block == NO_BLOCK) {
-        block = choose_block(tree, 0, 1);
-    }
-    if (block == NO_BLOCK) {
+    if (index == NO_BLOCK) {
         return BLOCKS_NONE;
     }
-    if (!has_records(tree * TREE_BLOCKS + block, wish)) {
-        return want_records(tree * TREE_BLOCKS + block, wish);
+    uint64_t block = tree * TREE_BLOCKS + index;
+    if (!has_records(block, wish)) {
+        return want_records(block, wish);
     }
-    *out_mask = bitfield_take_row(tree * TREE_BLOCKS + block, &wish->pfn);
+    *out_mask = bitfield_take_row(block, &wish->pfn);
+    seat->block = index;
     seat->free -= (int32_t)count_bits(*out_mask);
     balance(seat);
     return *out_mask != 0 ? BLOCKS_CLAIMED : BLOCKS_NONE;
 }
 
 /* Searches for @kind begin at @tree or higher from now on. */
-static void raise_hint(struct blocks_zone *zone, enum blocks_kind kind,
-                       uint32_t tree)
+static inline void raise_hint(struct blocks_zone *zone, enum blocks_kind kind,
+                              uint32_t tree)
 {
     _Atomic uint32_t *hint = &zone->hint[kind];
     uint32_t old = atomic_load_explicit(hint, memory_order_relaxed);
@@ -224,6 +236,20 @@ static void raise_hint(struct blocks_zone *zone, enum blocks_kind kind,
     while (old <= tree && !atomic_compare_exchange_weak_explicit(
                               hint, &old, tree + 1, memory_order_relaxed,
                               memory_order_relaxed)) {
+    }
+}
+
+/* Say what kinds a tree is of, with @free frames by its word. */
+static void raise_hints(struct blocks_zone *zone, uint32_t tree, int32_t free)
+{
+    if (free > 0) {
+        raise_hint(zone, BLOCKS_ANY, tree);
+    }
+    if (free >= (int32_t)PARTIAL_FRAMES && choose_partial(tree) != NO_BLOCK) {
+        raise_hint(zone, BLOCKS_PARTIAL, tree);
+    }
+    if (free >= (int32_t)BLOCK_FRAMES && choose_whole(tree) != NO_BLOCK) {
+        raise_hint(zone, BLOCKS_WHOLE, tree);
     }
 }
 
@@ -235,35 +261,32 @@ void blocks_leave(struct blocks_zone *zone, struct blocks_seat *seat)
     ASSERT(blocks_sits_in(seat, zone));
     trees_leave(tree, free);
     seat->tree = 0;
-    if (free > 0) {
-        raise_hint(zone, BLOCKS_ANY, tree);
-    }
-    if (free >= ROOMY_FRAMES) {
-        raise_hint(zone, BLOCKS_ROOMY, tree);
-    }
-    if (free >= (int32_t)BLOCK_FRAMES &&
-        choose_block(tree, 0, BLOCK_FRAMES) != NO_BLOCK) {
-        raise_hint(zone, BLOCKS_WHOLE, tree);
-    }
+    raise_hints(zone, tree, free);
 }
 
 /* --- searches ------------------------------------------------------------ */
 
-/* Does a tree have what the kind says? @word: from trees_look(). */
-static bool tree_fits(uint32_t tree, uint32_t word, enum blocks_kind kind)
+/* Does a tree have what the kind says? */
+static bool tree_fits(uint32_t tree, enum blocks_kind kind)
 {
+    if (kind == BLOCKS_PARTIAL && trees_is_asleep(tree)) {
+        return false;
+    }
+    uint32_t word = trees_look(tree);
     bool is_open = (word & (TREE_READY | TREE_RESERVED)) == TREE_READY;
 
     switch (kind) {
-    case BLOCKS_ROOMY:
-        return is_open && tree_free(word) >= ROOMY_FRAMES;
+    case BLOCKS_PARTIAL:
+        return is_open && tree_free(word) >= (int32_t)PARTIAL_FRAMES &&
+               choose_partial(tree) != NO_BLOCK;
     case BLOCKS_WHOLE:
         return is_open && tree_free(word) >= (int32_t)BLOCK_FRAMES &&
-               choose_block(tree, 0, BLOCK_FRAMES) != NO_BLOCK;
+               choose_whole(tree) != NO_BLOCK;
     default:
         /* What a seat has counts itself stands in the blocks only. */
-        return tree_free(word) > 0 || ((word & TREE_RESERVED) != 0 &&
-                                       choose_block(tree, 0, 1) != NO_BLOCK);
+        return tree_free(word) > 0 ||
+               ((word & TREE_RESERVED) != 0 &&
+                choose_block(tree, 0, 1, BLOCK_FRAMES) != NO_BLOCK);
     }
 }
 
@@ -292,6 +315,7 @@ static enum blocks_answer try_tree(struct blocks_zone *zone, uint32_t tree,
     }
     seat->tree = tree + 1;
     seat->row = BLOCKS_NO_ROW;
+    seat->block = 0;
     if (wish == NULL) {
         return BLOCKS_CLAIMED;
     }
@@ -340,7 +364,7 @@ static enum blocks_answer scan(const struct search *search, uint32_t from,
     *out_edge = search->zone->first;
     for (uint32_t tree = from;
          answer == BLOCKS_NONE && tree-- > search->zone->first;) {
-        if (tree_fits(tree, trees_look(tree), search->kind)) {
+        if (tree_fits(tree, search->kind)) {
             *out_edge = (uint32_t)max_u64(*out_edge, tree + 1);
             answer = take_from(search, tree);
         }
@@ -379,19 +403,26 @@ enum blocks_answer blocks_search(struct blocks_zone *zone,
                                  struct blocks_wish *wish,
                                  struct blocks_seat *out_seat)
 {
-    return search_for_seat((struct search){
-        .zone = zone,
-        .kind = is_large(wish) ? BLOCKS_WHOLE : BLOCKS_ROOMY,
-        .wish = wish,
-        .seat = out_seat,
-    });
+    struct search search = {
+        .zone = zone, .kind = BLOCKS_PARTIAL, .wish = wish, .seat = out_seat};
+    enum blocks_answer answer = BLOCKS_NONE;
+
+    if (!is_large(wish)) {
+        answer = search_for_seat(search);
+    }
+    if (answer == BLOCKS_NONE) {
+        search.kind = BLOCKS_WHOLE;
+        answer = search_for_seat(search);
+    }
+    return answer;
 }
 
-bool blocks_find_seat(struct blocks_zone *zone, struct blocks_seat *out_seat)
+bool blocks_find_seat(struct blocks_zone *zone, enum blocks_kind kind,
+                      struct blocks_seat *out_seat)
 {
     return search_for_seat((struct search){
                .zone = zone,
-               .kind = BLOCKS_ROOMY,
+               .kind = kind,
                .seat = out_seat,
            }) == BLOCKS_CLAIMED;
 }
@@ -433,21 +464,18 @@ static inline struct blocks_seat *seat_at(struct blocks_seat *seat, pfn_t pfn)
 }
 
 /* @frames came back to a tree where this CPU does not sit: count and hints. */
-static MM_NOINLINE void note_release(struct blocks_zone *zone, pfn_t pfn,
-                                     uint64_t frames)
+static inline void note_release(struct blocks_zone *zone, pfn_t pfn,
+                                unsigned frames)
 {
     uint32_t tree = (uint32_t)(pfn.v / TREE_FRAMES);
-    uint32_t word = trees_add(tree, (int32_t)frames);
+    unsigned free = step_free_hint(pfn.v / BLOCK_FRAMES);
 
+    (void)trees_add(tree, (int32_t)frames);
+    /* Where somebody sits, blocks_leave() will say so again. */
     raise_hint(zone, BLOCKS_ANY, tree);
-    if ((word & TREE_RESERVED) != 0) {
-        return; /* blocks_leave() will do the rest */
-    }
-    if (tree_free(word) >= ROOMY_FRAMES) {
-        raise_hint(zone, BLOCKS_ROOMY, tree);
-    }
-    if (bitfield_free(pfn.v / BLOCK_FRAMES) == BLOCK_FRAMES) {
-        raise_hint(zone, BLOCKS_WHOLE, tree);
+    if (free >= PARTIAL_FRAMES) {
+        raise_hint(zone, free == BLOCK_FRAMES ? BLOCKS_WHOLE : BLOCKS_PARTIAL,
+                   tree);
     }
 }
 
@@ -463,7 +491,7 @@ bool blocks_release(struct blocks_zone *zone, struct blocks_seat *seat,
         own->row = pfn.v / ROW_FRAMES;
         balance(own);
     } else {
-        note_release(zone, pfn, UINT64_C(1) << order);
+        note_release(zone, pfn, 1u << order);
     }
     return true;
 }
@@ -471,15 +499,18 @@ bool blocks_release(struct blocks_zone *zone, struct blocks_seat *seat,
 bool blocks_release_row(struct blocks_zone *zone, struct blocks_seat *seat,
                         pfn_t first, uint64_t mask)
 {
-    if (!bitfield_give_row(first, mask)) {
+    unsigned frames = (mask & (mask - 1)) == 0 ? 1 : count_bits(mask);
+
+    if (!step_clear_bits(&bitfield_rows[first.v / ROW_FRAMES], mask)) {
         return false;
     }
+    step_give_count(first.v / BLOCK_FRAMES, frames);
     struct blocks_seat *own = seat_at(seat, first);
     if (own != NULL) {
-        own->free += (int32_t)count_bits(mask);
+        own->free += (int32_t)frames;
         balance(own);
     } else {
-        note_release(zone, first, count_bits(mask));
+        note_release(zone, first, frames);
     }
     return true;
 }

@@ -15,9 +15,9 @@
  * tree there was none last time.
  */
 enum blocks_kind {
-    BLOCKS_ANY,   /* a free frame */
-    BLOCKS_ROOMY, /* many, and no CPU sits there */
-    BLOCKS_WHOLE, /* a block entirely free, and no CPU sits there */
+    BLOCKS_ANY,     /* a free frame */
+    BLOCKS_PARTIAL, /* a block of which a row's worth is free, but not all */
+    BLOCKS_WHOLE,   /* a block entirely free; for both: no CPU sits there */
     BLOCKS_KINDS
 };
 
@@ -40,9 +40,10 @@ enum blocks_use {
  * changed by it alone, with interrupts off.
  */
 struct blocks_seat {
-    uint32_t tree; /* its index plus one; 0: none */
-    int32_t free;  /* its free frames, as far as its word does not have them */
-    uint64_t row;  /* look here first, it has records; or BLOCKS_NO_ROW */
+    uint32_t tree;  /* its index plus one; 0: none */
+    int32_t free;   /* its free frames, as far as its word does not have them */
+    uint64_t row;   /* look here first, it has records; or BLOCKS_NO_ROW */
+    uint32_t block; /* rows come from here, index in the tree */
 };
 
 #define BLOCKS_NO_ROW UINT64_MAX
@@ -77,30 +78,56 @@ static inline bool blocks_sits_in(const struct blocks_seat *seat,
     return seat->tree > zone->first && seat->tree <= zone->end;
 }
 
+/* A block of a tree that is free, or a pair for order 10; or TREE_BLOCKS. */
+static inline unsigned blocks_find_whole(uint32_t tree, unsigned order)
+{
+    for (unsigned i = 0; i < TREE_BLOCKS; i += 2) {
+        uint32_t pair = step_pair(tree * TREE_BLOCKS + i);
+
+        if (order > BLOCK_ORDER) {
+            if (pair == (BLOCK_FRAMES | BLOCK_FRAMES << HALF_BITS)) {
+                return i;
+            }
+        } else if ((pair & HALF_MASK) == BLOCK_FRAMES) {
+            return i;
+        } else if (pair >> HALF_BITS == BLOCK_FRAMES) {
+            return i + 1;
+        }
+    }
+    return TREE_BLOCKS;
+}
+
 /*
- * Take where the last was taken or given back, by two steps or one; no more
- * is tried. Orders 0 to 6 and 9 only; @seat is that of the order's use.
- * Return: the block, or PFN_NONE.
- * Context: as blocks_claim_at().
+ * Orders 9 and 10 by one step; no more is tried. @seat is that of large ones.
+ * Return: the block, or PFN_NONE. Context: as blocks_claim_at().
+ */
+static inline pfn_t blocks_claim_whole(struct blocks_seat *seat, unsigned order)
+{
+    uint32_t tree = seat->tree - 1;
+    unsigned index = blocks_find_whole(tree, order);
+    uint64_t block = tree * TREE_BLOCKS + index;
+
+    if (index == TREE_BLOCKS || !record_exists(pfn_of(block * BLOCK_FRAMES)) ||
+        (order > BLOCK_ORDER &&
+         !record_exists(pfn_of((block + 1) * BLOCK_FRAMES))) ||
+        !step_swap(block, order, BLOCK_FRAMES, HALF_WHOLE)) {
+        return PFN_NONE;
+    }
+    seat->free -= INT32_C(1) << order;
+    return pfn_of(block * BLOCK_FRAMES);
+}
+
+/*
+ * Take where the last was taken or given back, by two steps; no more is tried.
+ * Orders 0 to 6 only. Return, Context: as blocks_claim_whole().
  */
 static inline pfn_t blocks_claim_near(struct blocks_seat *seat, unsigned order)
 {
     uint64_t row = seat->row;
     uint64_t block = row / BLOCK_ROWS;
 
-    if (MM_UNLIKELY(row == BLOCKS_NO_ROW)) {
-        return PFN_NONE;
-    }
-    if (order >= BLOCK_ORDER) {
-        uint64_t first = order > BLOCK_ORDER ? align_down(block, 2) : block;
-        if ((first != block && !record_exists(pfn_of(first * BLOCK_FRAMES))) ||
-            !step_swap(first, order, BLOCK_FRAMES, HALF_WHOLE)) {
-            return PFN_NONE;
-        }
-        seat->free -= INT32_C(1) << order;
-        return pfn_of(first * BLOCK_FRAMES);
-    }
-    if (order > ROW_ORDER || !step_take_count(block, 1u << order)) {
+    if (MM_UNLIKELY(row == BLOCKS_NO_ROW || order > ROW_ORDER) ||
+        !step_take_count(block, 1u << order)) {
         return PFN_NONE;
     }
     unsigned bit = step_take_run(&bitfield_rows[row], order);
@@ -120,12 +147,14 @@ enum blocks_answer blocks_claim_at(struct blocks_seat *seat,
                                    struct blocks_wish *wish);
 
 /*
- * Take all free frames of a row from the tree of a seat, if it has so many
- * left. @wish: pfn is the row's first frame, its order is not looked at.
+ * Take all free frames of a row from the tree of a seat: from a block that is
+ * in use partly, or if @kind is BLOCKS_WHOLE, from one that is free altogether.
+ * @wish: pfn is the row's first frame; its order is not looked at.
  * @out_mask: if claimed, which of its 64 frames.
  * Context: as blocks_claim_at().
  */
 enum blocks_answer blocks_claim_row(struct blocks_seat *seat,
+                                    enum blocks_kind kind,
                                     struct blocks_wish *wish,
                                     uint64_t *out_mask);
 
@@ -170,8 +199,9 @@ enum blocks_answer blocks_search(struct blocks_zone *zone,
                                  struct blocks_wish *wish,
                                  struct blocks_seat *out_seat);
 
-/* The same, but sit down only: a tree with plenty of free frames. */
+/* The same, but sit down only: at a tree with a block of @kind. */
 MM_MUST_CHECK bool blocks_find_seat(struct blocks_zone *zone,
+                                    enum blocks_kind kind,
                                     struct blocks_seat *out_seat);
 
 /* Give up a seat: the tree is everybody's again. @seat is none after that. */

@@ -12,7 +12,7 @@
  * Picture
  *     frame_alloc(0) <-- array of this CPU <-- its row of 64 frames <-- blocks
  *     frame_free(0)  --> array of this CPU --> oldest half, full --> blocks
- *                    \-- every so many -----------------------------> blocks
+ *                    \-- its block is sparse: a row that waits ----> blocks
  *     other orders  <--> the last one freed <-----------------------> blocks
  *
  * Invariants
@@ -37,15 +37,16 @@
 #include "base/memory.h"
 
 /*
- * Every so many frees one passes the array by. Otherwise a CPU that allocates
- * and frees in turn would keep frames of many blocks moving among its users,
- * and none of these blocks would ever be free altogether.
+ * A frame of a block with so many free ones does not enter the array: it would
+ * be handed out next, and the block would never be free altogether, while
+ * others that are nearly used up are not filled.
  */
-#define BYPASS_EVERY 16
+#define SPARSE_FRAMES 128
+
+/* Such frames are used again at once if so many of one row have come back. */
+#define PENDING_FRAMES 16
 
 #define DRAIN_FRAMES (ARRAY_FRAMES / 2)
-_Static_assert(BYPASS_EVERY <= DRAIN_FRAMES,
-               "what a drain leaves has room for the frees until the next");
 
 struct frame_cpu *frame_cpu_of[MM_MAX_CPUS];      /* (C) */
 unsigned frame_cpu_count;                         /* (C) */
@@ -108,6 +109,8 @@ void frame_init(struct memmap *map, void *storage)
     frame_cpu_count = port_cpu_count();
     for (unsigned i = 0; i < frame_cpu_count; i++) {
         frame_cpu_of[i] = &cpus[i];
+        cpus[i].row = PFN_NONE;
+        cpus[i].pending = PFN_NONE;
     }
     record_cover(frames, rest);
     trees_init(map, frames, rest + record_bytes(frames));
@@ -173,6 +176,16 @@ static pfn_t pop_low(unsigned flags)
     return pfn;
 }
 
+static bool refill(unsigned flags)
+{
+    bool success = !frame_is_barred(ROW_FRAMES, flags) && frame_refill();
+
+    if (success && frame_is_watched) {
+        frame_watch_marks();
+    }
+    return success;
+}
+
 /* A frame from what this CPU keeps, from a new row, or else from anywhere. */
 static pfn_t claim_single(unsigned flags)
 {
@@ -181,11 +194,9 @@ static pfn_t claim_single(unsigned flags)
 
     /* No row for who wants low memory: the rest would be used up high. */
     if (pfn_is_none(pfn) && frame_zone_for(flags) == ZONE_NORMAL &&
-        !frame_is_barred(ROW_FRAMES, flags) && frame_refill()) {
+        (frame_take_pending(PENDING_FRAMES) || refill(flags) ||
+         frame_take_pending(1))) {
         pfn = pop_low(flags);
-        if (frame_is_watched) {
-            frame_watch_marks();
-        }
     }
     if (!pfn_is_none(pfn)) {
         return pfn;
@@ -245,7 +256,8 @@ static inline pfn_t take_block(struct frame_cpu *cpu, unsigned order)
     /* Lower zones are for those who ask for them. */
     if (seat->tree > frame_zones[frame_top_zone].blocks.first &&
         !frame_is_watched) {
-        pfn = blocks_claim_near(seat, order);
+        pfn = order >= BLOCK_ORDER ? blocks_claim_whole(seat, order)
+                                   : blocks_claim_near(seat, order);
     }
     if (MM_LIKELY(!pfn_is_none(pfn))) {
         frame_add_taken(cpu, frame_top_zone, INT64_C(1) << order);
@@ -259,7 +271,9 @@ static MM_NOINLINE pfn_t alloc_block(unsigned order, enum frame_type type,
 {
     uint64_t irq = port_irq_save();
     struct frame_cpu *cpu = frame_this_cpu();
-    pfn_t pfn = flags == 0 ? take_block(cpu, order) : PFN_NONE;
+    pfn_t pfn = (flags & ~(unsigned)FRAME_MAY_RECLAIM) == 0
+                    ? take_block(cpu, order)
+                    : PFN_NONE;
 
     if (MM_UNLIKELY(pfn_is_none(pfn))) {
         port_irq_restore(irq);
@@ -359,19 +373,68 @@ pfn_t frame_alloc(unsigned order, enum frame_type type, unsigned flags)
 
 /* --- release ------------------------------------------------------------- */
 
-/* A checked single frame whose turn it is to pass the array by. */
-static MM_NOINLINE void free_past_array(pfn_t pfn)
+/* Is a frame's block one that should become free altogether? */
+static inline bool is_sparse(pfn_t pfn)
+{
+    return step_free_hint(pfn.v / BLOCK_FRAMES) >= SPARSE_FRAMES;
+}
+
+/*
+ * Keep a frame that was freed where it does most good, if that is at hand:
+ * in the row it came from, with others of its row if its block is sparse, or
+ * in the array. Interrupts are off.
+ */
+static inline bool keep(struct frame_cpu *cpu, pfn_t pfn)
+{
+    uint64_t row = align_down(pfn.v, ROW_FRAMES);
+    uint64_t bit = UINT64_C(1) << (pfn.v % ROW_FRAMES);
+    uint32_t count = frame_count(cpu, ARRAY_PLAIN);
+
+    if (row == cpu->row.v) {
+        frame_set_row_mask(cpu, frame_row_mask(cpu) | bit);
+        return true;
+    }
+    if (is_sparse(pfn)) {
+        if (row != cpu->pending.v) {
+            return false;
+        }
+        frame_set_pending(cpu, cpu->pending, frame_pending_mask(cpu) | bit);
+        return true;
+    }
+    if (MM_UNLIKELY(count >= cpu->limit)) {
+        return false;
+    }
+    cpu->frame[ARRAY_PLAIN][count] = pfn;
+    frame_set_count(cpu, ARRAY_PLAIN, count + 1);
+    return true;
+}
+
+/* A checked single frame for which the array is not the place. */
+static MM_NOINLINE void free_elsewhere(pfn_t pfn)
 {
     uint64_t irq = port_irq_save();
     struct frame_cpu *cpu = frame_this_cpu();
+    uint32_t count = frame_count(cpu, ARRAY_PLAIN);
 
-    cpu->until_bypass = frame_is_short() ? 0 : BYPASS_EVERY - 1;
-    /* Leave room for the frees until next time: they do not look. */
-    if (frame_count(cpu, ARRAY_PLAIN) > ARRAY_FRAMES - BYPASS_EVERY) {
-        frame_drain_array(ARRAY_PLAIN, DRAIN_FRAMES);
+    if (frame_is_short()) {
+        frame_release(pfn, 0);
+        port_irq_restore(irq);
+        return;
     }
+    if (is_sparse(pfn)) {
+        frame_drain_pending();
+        cpu->pending = pfn_of(align_down(pfn.v, ROW_FRAMES));
+    } else {
+        cpu->limit = ARRAY_FRAMES;
+        if (count == ARRAY_FRAMES) {
+            frame_drain_array(ARRAY_PLAIN, DRAIN_FRAMES);
+        }
+    }
+    bool is_kept = keep(cpu, pfn);
     port_irq_restore(irq);
-    frame_release(pfn, 0);
+    if (!is_kept) {
+        frame_release(pfn, 0); /* sparse or not has changed meanwhile */
+    }
 }
 
 /*
@@ -448,13 +511,9 @@ void frame_free(pfn_t pfn, unsigned order)
     struct frame_cpu *cpu = frame_this_cpu();
     cpu->frees[type]++;
     frame_end_record(record);
-    if (MM_LIKELY(--cpu->until_bypass >= 0)) {
-        uint32_t count = frame_count(cpu, ARRAY_PLAIN);
-        cpu->frame[ARRAY_PLAIN][count] = pfn;
-        frame_set_count(cpu, ARRAY_PLAIN, count + 1);
-        port_irq_restore(irq);
-        return;
-    }
+    bool is_kept = keep(cpu, pfn);
     port_irq_restore(irq);
-    free_past_array(pfn);
+    if (MM_UNLIKELY(!is_kept)) {
+        free_elsewhere(pfn);
+    }
 }

@@ -16,6 +16,9 @@
 #include "base/check.h"
 #include "base/memory.h"
 
+/* Seats tried for a row. */
+#define SEATS_TRIED 4
+
 /* --- back ----------------------------------------------------------------- */
 
 static struct blocks_zone *zone_of(pfn_t pfn)
@@ -52,8 +55,11 @@ void frame_release_row(pfn_t first, uint64_t mask)
     bool success =
         blocks_release_row(&frame_zones[zone].blocks, cpu->seat, first, mask);
 
-    frame_add_taken(cpu, zone, success ? -(int64_t)count_bits(mask) : 0);
-    frame_note_motion();
+    if (MM_LIKELY(success)) {
+        int64_t frames = (mask & (mask - 1)) == 0 ? 1 : count_bits(mask);
+        frame_add_taken(cpu, zone, -frames);
+        frame_note_motion();
+    }
     port_irq_restore(irq);
     if (MM_UNLIKELY(!success)) {
         port_bug("frame: some of the frames 0x%lx in the row at 0x%lx are "
@@ -95,15 +101,37 @@ void frame_drain_array(enum frame_array array, unsigned count)
     port_irq_restore(irq);
 }
 
+/* Keep frames of a row for this CPU. Interrupts are off. */
+static void keep_row(struct frame_cpu *cpu, pfn_t row, uint64_t mask)
+{
+    cpu->row = row;
+    frame_set_row_mask(cpu, mask);
+}
+
+void frame_drain_pending(void)
+{
+    uint64_t irq = port_irq_save();
+    struct frame_cpu *cpu = frame_this_cpu();
+    pfn_t pending = cpu->pending;
+    uint64_t mask = frame_pending_mask(cpu);
+
+    frame_set_pending(cpu, PFN_NONE, 0);
+    if (mask != 0) {
+        frame_release_row(pending, mask);
+    }
+    port_irq_restore(irq);
+}
+
 static void drain_row(void)
 {
     uint64_t irq = port_irq_save();
     struct frame_cpu *cpu = frame_this_cpu();
+    pfn_t row = cpu->row;
     uint64_t mask = frame_row_mask(cpu);
 
-    frame_set_row_mask(cpu, 0);
+    keep_row(cpu, PFN_NONE, 0);
     if (mask != 0) {
-        frame_release_row(cpu->row, mask);
+        frame_release_row(row, mask);
     }
     port_irq_restore(irq);
 }
@@ -126,10 +154,11 @@ void frame_drain_cpu(void)
 {
     frame_drain_array(ARRAY_ZEROED, ARRAY_FRAMES);
     frame_drain_array(ARRAY_PLAIN, ARRAY_FRAMES);
+    frame_drain_pending();
     drain_row();
     drain_recent();
     /* The next free asks whether it may stay here. */
-    frame_this_cpu()->until_bypass = 0;
+    frame_this_cpu()->limit = 0;
 }
 
 void frame_drain(void)
@@ -211,7 +240,9 @@ static enum blocks_answer claim_in_zone(struct blocks_zone *zone,
 bool frame_claim_with(enum frame_effort effort, struct blocks_wish *wish,
                       enum frame_zone highest)
 {
-    for (unsigned zone = highest + 1; zone > 0;) {
+    for (unsigned zone =
+             (highest < frame_top_zone ? highest : frame_top_zone) + 1;
+         zone > 0;) {
         switch (claim_in_zone(&frame_zones[zone - 1].blocks, wish, highest,
                               effort)) {
         case BLOCKS_CLAIMED:
@@ -230,11 +261,9 @@ bool frame_claim_with(enum frame_effort effort, struct blocks_wish *wish,
 
 /* --- rows ----------------------------------------------------------------- */
 
-/* Seats tried in a zone before single frames are looked for. */
-#define SEATS_TRIED 4
-
 /* A row from this CPU's seat, if that is in the zone, becomes its own. */
 static enum blocks_answer refill_seated(const struct blocks_zone *zone,
+                                        enum blocks_kind kind,
                                         struct blocks_wish *wish)
 {
     uint64_t irq = port_irq_save();
@@ -246,10 +275,9 @@ static enum blocks_answer refill_seated(const struct blocks_zone *zone,
     if (frame_row_mask(cpu) != 0) {
         answer = BLOCKS_CLAIMED; /* an interrupt was faster */
     } else if (blocks_sits_in(seat, zone)) {
-        answer = blocks_claim_row(seat, wish, &mask);
+        answer = blocks_claim_row(seat, kind, wish, &mask);
         if (answer == BLOCKS_CLAIMED) {
-            cpu->row = wish->pfn;
-            frame_set_row_mask(cpu, mask);
+            keep_row(cpu, wish->pfn, mask);
             frame_add_taken(cpu, frame_zone_of(cpu->row), count_bits(mask));
             cpu->refills++;
         }
@@ -258,35 +286,38 @@ static enum blocks_answer refill_seated(const struct blocks_zone *zone,
     return answer;
 }
 
-static bool refill_in_zone(struct blocks_zone *zone)
+/* The same, or from a new seat. */
+static bool refill_by(struct blocks_zone *zone, enum blocks_kind kind)
 {
     struct blocks_wish wish = {0};
     struct blocks_seat found;
+    unsigned seats = 0;
 
-    for (unsigned i = 0; i < SEATS_TRIED;) {
-        switch (refill_seated(zone, &wish)) {
+    for (;;) {
+        switch (refill_seated(zone, kind, &wish)) {
         case BLOCKS_CLAIMED:
             return true;
         case BLOCKS_UNBACKED:
             wish.is_stuck = record_back_block(wish.pfn) != MM_OK;
-            i += wish.is_stuck ? 1 : 0;
-            break;
+            break; /* again: they are there, or it is passed by */
         case BLOCKS_NONE:
-            if (!blocks_find_seat(zone, &found)) {
+            if (seats++ == SEATS_TRIED ||
+                !blocks_find_seat(zone, kind, &found)) {
                 return false;
             }
             take_seat(BLOCKS_SMALL, &found);
-            i++;
             break;
         }
     }
-    return false;
 }
 
 bool frame_refill(void)
 {
-    for (unsigned zone = FRAME_ZONES; zone-- > 0 && !frame_is_short();) {
-        if (refill_in_zone(&frame_zones[zone].blocks)) {
+    for (unsigned zone = frame_top_zone + 1; zone-- > 0 && !frame_is_short();) {
+        struct blocks_zone *blocks = &frame_zones[zone].blocks;
+
+        if (refill_by(blocks, BLOCKS_PARTIAL) ||
+            refill_by(blocks, BLOCKS_WHOLE)) {
             return true;
         }
         if (frame_left((enum frame_zone)zone) > 0) {
@@ -294,4 +325,24 @@ bool frame_refill(void)
         }
     }
     return false;
+}
+
+/*
+ * Frames that were freed into sparse blocks wait in a row of their own, so
+ * that those of one row go back together, or are used again if they are many.
+ */
+bool frame_take_pending(unsigned least)
+{
+    uint64_t irq = port_irq_save();
+    struct frame_cpu *cpu = frame_this_cpu();
+    uint64_t mask = frame_pending_mask(cpu);
+    bool success = frame_row_mask(cpu) != 0;
+
+    if (!success && mask != 0 && count_bits(mask) >= least) {
+        keep_row(cpu, cpu->pending, mask);
+        frame_set_pending(cpu, PFN_NONE, 0);
+        success = true;
+    }
+    port_irq_restore(irq);
+    return success;
 }

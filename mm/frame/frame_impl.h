@@ -22,14 +22,16 @@ _Static_assert((int)FRAME_ZEROED == ARRAY_ZEROED, "the flag is the index");
  * _Atomic, to see whether it is worth to ask.
  */
 struct frame_cpu {
-    _Atomic uint32_t count[ARRAYS];       /* (P) frames in the arrays */
-    int32_t until_bypass;                 /* (P) frees until one passes by */
-    _Atomic uint32_t is_asked;            /* (A) others want it to drain */
-    _Atomic bool is_reclaiming;           /* (A) began a call of the hook */
-    pfn_t recent;                         /* (P) the last block freed */
-    _Atomic uint32_t recent_order;        /* (P) its order; 0: none */
-    pfn_t row;                            /* (P) first frame of a row of 64 */
-    _Atomic uint64_t row_mask;            /* (P) those of it that are its own */
+    _Atomic uint32_t count[ARRAYS]; /* (P) frames in the arrays */
+    uint32_t limit;             /* (P) frees stay here up to it; 0: ask first */
+    _Atomic uint32_t is_asked;  /* (A) others want it to drain */
+    _Atomic bool is_reclaiming; /* (A) began a call of the hook */
+    pfn_t recent;               /* (P) the last block freed */
+    _Atomic uint32_t recent_order; /* (P) its order; 0: none */
+    pfn_t row;                     /* (P) first frame of a row of 64 */
+    _Atomic uint64_t row_mask;     /* (P) those of it that are its own */
+    pfn_t pending; /* (P) row that sparse frees wait in; or PFN_NONE */
+    _Atomic uint64_t pending_mask;        /* (P) those that do */
     struct blocks_seat seat[BLOCKS_USES]; /* (P) */
     pfn_t frame[ARRAYS][ARRAY_FRAMES];    /* (P) the last goes out next */
     uint64_t allocs[FRAME_TYPES];         /* (P) calls that succeeded */
@@ -75,6 +77,18 @@ static inline uint64_t frame_row_mask(const struct frame_cpu *cpu)
 static inline void frame_set_row_mask(struct frame_cpu *cpu, uint64_t mask)
 {
     atomic_store_explicit(&cpu->row_mask, mask, memory_order_relaxed);
+}
+
+static inline uint64_t frame_pending_mask(const struct frame_cpu *cpu)
+{
+    return atomic_load_explicit(&cpu->pending_mask, memory_order_relaxed);
+}
+
+static inline void frame_set_pending(struct frame_cpu *cpu, pfn_t row,
+                                     uint64_t mask)
+{
+    cpu->pending = row;
+    atomic_store_explicit(&cpu->pending_mask, mask, memory_order_relaxed);
 }
 
 static inline unsigned frame_recent_order(const struct frame_cpu *cpu)
@@ -160,6 +174,9 @@ MM_MUST_CHECK bool frame_claim_with(enum frame_effort effort,
 /* Give this CPU a row of frames; not while anybody is short of them. */
 bool frame_refill(void);
 
+/* Use what waits to be given back as this CPU's row, if it is @least frames. */
+bool frame_take_pending(unsigned least);
+
 /* Give back; what is free already is reported. */
 void frame_release(pfn_t pfn, unsigned order);
 void frame_release_row(pfn_t first, uint64_t mask);
@@ -168,6 +185,9 @@ void frame_release_each(const pfn_t *frame, unsigned count);
 
 /* Give back the @count oldest frames of an array, if it has so many. */
 void frame_drain_array(enum frame_array array, unsigned count);
+
+/* Give back what waits for it. */
+void frame_drain_pending(void);
 
 /* Give back all that this CPU keeps. Context: interrupts off. */
 void frame_drain_cpu(void);
@@ -316,7 +336,9 @@ static inline void frame_begin_record(pfn_t pfn, unsigned order,
         frame_check_stamps(pfn, order);
     }
     record->type = (uint8_t)type;
-    record->order = (uint8_t)order;
+    if (order != 0) {
+        record->order = (uint8_t)order;
+    }
     /* Nobody else has a reason to look at it now. */
     atomic_store_explicit(&record->refs, 1, memory_order_relaxed);
 }

@@ -34,6 +34,13 @@ static bool is_spare(pfn_t pfn)
            (spare_mask(spare) >> index & 1) != 0;
 }
 
+static bool is_in_row(pfn_t pfn, pfn_t row, uint64_t mask)
+{
+    uint64_t bit = pfn.v - row.v;
+
+    return bit < ROW_FRAMES && (mask >> bit & 1) != 0;
+}
+
 static bool is_kept_by(const struct frame_cpu *cpu, pfn_t pfn)
 {
     for (unsigned array = 0; array < ARRAYS; array++) {
@@ -44,8 +51,8 @@ static bool is_kept_by(const struct frame_cpu *cpu, pfn_t pfn)
             }
         }
     }
-    uint64_t bit = pfn.v - cpu->row.v;
-    if (bit < ROW_FRAMES && (frame_row_mask(cpu) >> bit & 1) != 0) {
+    if (is_in_row(pfn, cpu->row, frame_row_mask(cpu)) ||
+        is_in_row(pfn, cpu->pending, frame_pending_mask(cpu))) {
         return true;
     }
     unsigned order = frame_recent_order(cpu);
@@ -170,6 +177,7 @@ void frame_report(const char *what, pfn_t pfn, unsigned order)
 static void add_cpu(const struct frame_cpu *cpu, struct frame_stats *out)
 {
     uint64_t row = count_bits(frame_row_mask(cpu));
+    uint64_t pending = count_bits(frame_pending_mask(cpu));
 
     for (unsigned zone = 0; zone < FRAME_ZONES; zone++) {
         out->zone_free[zone] -=
@@ -184,6 +192,10 @@ static void add_cpu(const struct frame_cpu *cpu, struct frame_stats *out)
     }
     out->zone_free[frame_zone_of(cpu->row)] += row;
     out->cached += row;
+    if (pending != 0) {
+        out->zone_free[frame_zone_of(cpu->pending)] += pending;
+        out->cached += pending;
+    }
     if (frame_recent_order(cpu) != 0) {
         uint64_t frames = UINT64_C(1) << frame_recent_order(cpu);
         out->zone_free[frame_zone_of(cpu->recent)] += frames;
@@ -250,6 +262,16 @@ static bool check_kept(pfn_t pfn)
     return true;
 }
 
+static bool check_row(pfn_t row, uint64_t mask)
+{
+    for (; mask != 0; mask &= mask - 1) {
+        if (!check_kept(pfn_add(row, lowest_bit(mask)))) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool check_cpu(const struct frame_cpu *cpu)
 {
     for (unsigned array = 0; array < ARRAYS; array++) {
@@ -264,12 +286,8 @@ static bool check_cpu(const struct frame_cpu *cpu)
     if (frame_recent_order(cpu) != 0 && !check_kept(cpu->recent)) {
         return false;
     }
-    for (uint64_t mask = frame_row_mask(cpu); mask != 0; mask &= mask - 1) {
-        if (!check_kept(pfn_add(cpu->row, lowest_bit(mask)))) {
-            return false;
-        }
-    }
-    return true;
+    return check_row(cpu->row, frame_row_mask(cpu)) &&
+           check_row(cpu->pending, frame_pending_mask(cpu));
 }
 
 /* The part of a tree's count that a CPU's seat has. */

@@ -66,7 +66,7 @@ static bool keeps(const struct frame_cpu *cpu)
 {
     return frame_count(cpu, ARRAY_PLAIN) != 0 ||
            frame_count(cpu, ARRAY_ZEROED) != 0 || frame_row_mask(cpu) != 0 ||
-           frame_recent_order(cpu) != 0;
+           frame_recent_order(cpu) != 0 || frame_pending_mask(cpu) != 0;
 }
 
 /* Wait until @cpu has drained, or until @turns are over. */

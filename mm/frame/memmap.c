@@ -157,7 +157,8 @@ static bool is_undisputed(const struct claims *claims, uint64_t start,
 
 /*
  * Highest undisputed place for @bytes below @limit. Such a place ends where a
- * usable claim does, where another begins, or at the limit: try each.
+ * usable claim does, where another begins, or at the limit: try each. From the
+ * last claim on: most maps ascend, and what lies lower is then passed by.
  * Return: its address, or TOP.
  */
 static uint64_t find_home(const struct claims *claims, uint64_t bytes,
@@ -166,7 +167,7 @@ static uint64_t find_home(const struct claims *claims, uint64_t bytes,
     struct memmap_range range;
     uint64_t best = TOP;
 
-    for (size_t i = 0; i < claims->count; i++) {
+    for (size_t i = claims->count; i-- > 0;) {
         if (!claim_at(claims, i, &range)) {
             continue;
         }

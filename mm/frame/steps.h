@@ -34,6 +34,21 @@ static inline uint32_t step_half(uint64_t block)
     return (pair >> step_shift(block)) & HALF_MASK;
 }
 
+/* The words of block @block, which is even, and of the next one. */
+static inline uint32_t step_pair(uint64_t block)
+{
+    return atomic_load_explicit(&bitfield_pairs[block / 2],
+                                memory_order_relaxed);
+}
+
+/* The count of a block as of some moment: half a word, read alone. */
+static inline unsigned step_free_hint(uint64_t block)
+{
+    const uint16_t *half = (const uint16_t *)bitfield_pairs + block;
+
+    return __atomic_load_n(half, __ATOMIC_RELAXED) & HALF_COUNT;
+}
+
 /*
  * Change the half words of block @block (and of the next one, for order 10)
  * from @from to @to in one step; false if they are not @from.

@@ -74,7 +74,6 @@ static inline void check_all_free(void)
 /* CPU @cpu frees @pfn, which is in use, and keeps it. */
 static inline void keep_on(unsigned cpu, pfn_t pfn)
 {
-    frame_cpu_of[cpu]->until_bypass = 1; /* its turn is not now */
     sim_set_cpu(cpu);
     frame_free(pfn, 0);
     sim_set_cpu(0);

@@ -149,12 +149,13 @@ static uint64_t claim_row(struct blocks_seat *seat, pfn_t *out_first)
 {
     struct blocks_wish wish = {0};
     struct blocks_seat found;
+    enum blocks_kind kind = BLOCKS_PARTIAL;
     uint64_t mask;
 
     for (;;) {
         enum blocks_answer answer = BLOCKS_NONE;
         if (blocks_sits_in(seat, &zone)) {
-            answer = blocks_claim_row(seat, &wish, &mask);
+            answer = blocks_claim_row(seat, kind, &wish, &mask);
         }
         if (answer == BLOCKS_CLAIMED) {
             *out_first = wish.pfn;
@@ -162,8 +163,11 @@ static uint64_t claim_row(struct blocks_seat *seat, pfn_t *out_first)
         }
         if (answer == BLOCKS_UNBACKED) {
             wish.is_stuck = record_back_block(wish.pfn) != MM_OK;
-        } else if (!blocks_find_seat(&zone, &found)) {
-            return 0;
+        } else if (!blocks_find_seat(&zone, kind, &found)) {
+            if (kind == BLOCKS_WHOLE) {
+                return 0;
+            }
+            kind = BLOCKS_WHOLE;
         } else {
             if (seat->tree != 0) {
                 blocks_leave(&zone, seat);
