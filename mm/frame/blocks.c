@@ -34,6 +34,12 @@
 /* A block that has fewer is not worth a seat, nor a refill. */
 #define PARTIAL_FRAMES ROW_FRAMES
 
+/*
+ * Trees a search for one in use partly goes through at once, so that it costs
+ * the same in a machine of any size. It goes on below next time.
+ */
+#define PARTIAL_SPAN 64
+
 /* Rows come from the same block until it has fewer. */
 #define USED_UP_FRAMES 8
 
@@ -352,18 +358,29 @@ static enum blocks_answer take_from(const struct search *search, uint32_t tree)
     return answer;
 }
 
+/* The lowest tree that a search below @from looks at. */
+static uint32_t lowest_tree(const struct search *search, uint32_t from)
+{
+    uint32_t first = search->zone->first;
+
+    return search->kind == BLOCKS_PARTIAL && from - first > PARTIAL_SPAN
+               ? from - PARTIAL_SPAN
+               : first;
+}
+
 /*
  * Try the trees below @from, highest first.
- * @out_edge: one more than the highest tree of the kind, or the lowest tree.
+ * @out_edge: one more than the highest tree of the kind, or the lowest tree
+ *            that was looked at.
  */
 static enum blocks_answer scan(const struct search *search, uint32_t from,
                                uint32_t *out_edge)
 {
     enum blocks_answer answer = BLOCKS_NONE;
+    uint32_t lowest = lowest_tree(search, from);
 
-    *out_edge = search->zone->first;
-    for (uint32_t tree = from;
-         answer == BLOCKS_NONE && tree-- > search->zone->first;) {
+    *out_edge = lowest;
+    for (uint32_t tree = from; answer == BLOCKS_NONE && tree-- > lowest;) {
         if (tree_fits(tree, search->kind)) {
             *out_edge = (uint32_t)max_u64(*out_edge, tree + 1);
             answer = take_from(search, tree);

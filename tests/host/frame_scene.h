@@ -6,7 +6,6 @@
 #include <mm/frame.h>
 #include <mm/port.h>
 #include "base/memory.h"
-#include "frame/frame_impl.h"
 #include "tests/host/sim.h"
 #include "tests/shared/figures.h"
 

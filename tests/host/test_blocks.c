@@ -144,15 +144,18 @@ static pfn_t take(unsigned order)
     return wish.pfn;
 }
 
-/* A row at @seat, or at a better one; 0: there is no roomy tree any more. */
-static uint64_t claim_row(struct blocks_seat *seat, pfn_t *out_first)
+/* Seats tried before a kind of row is given up, as in frame_claim.c. */
+#define SEATS_TRIED 4
+
+/* A row of @kind at @seat, or at another; 0: there is none to be had. */
+static uint64_t claim_row_of(enum blocks_kind kind, struct blocks_seat *seat,
+                             pfn_t *out_first)
 {
     struct blocks_wish wish = {0};
     struct blocks_seat found;
-    enum blocks_kind kind = BLOCKS_PARTIAL;
     uint64_t mask;
 
-    for (;;) {
+    for (unsigned seats = 0; seats < SEATS_TRIED;) {
         enum blocks_answer answer = BLOCKS_NONE;
         if (blocks_sits_in(seat, &zone)) {
             answer = blocks_claim_row(seat, kind, &wish, &mask);
@@ -163,18 +166,25 @@ static uint64_t claim_row(struct blocks_seat *seat, pfn_t *out_first)
         }
         if (answer == BLOCKS_UNBACKED) {
             wish.is_stuck = record_back_block(wish.pfn) != MM_OK;
-        } else if (!blocks_find_seat(&zone, kind, &found)) {
-            if (kind == BLOCKS_WHOLE) {
-                return 0;
-            }
-            kind = BLOCKS_WHOLE;
-        } else {
-            if (seat->tree != 0) {
-                blocks_leave(&zone, seat);
-            }
-            *seat = found;
+            continue;
         }
+        if (!blocks_find_seat(&zone, kind, &found)) {
+            return 0;
+        }
+        if (seat->tree != 0) {
+            blocks_leave(&zone, seat);
+        }
+        *seat = found;
+        seats++;
     }
+    return 0;
+}
+
+static uint64_t claim_row(struct blocks_seat *seat, pfn_t *out_first)
+{
+    uint64_t mask = claim_row_of(BLOCKS_PARTIAL, seat, out_first);
+
+    return mask != 0 ? mask : claim_row_of(BLOCKS_WHOLE, seat, out_first);
 }
 
 static void leave(struct blocks_seat *seat)

@@ -317,7 +317,7 @@ TEST(frame, a_write_to_a_cleared_frame_is_noticed)
     for (size_t i = 0; i < COUNT(places); i++) {
         sim_boot_frames(SMALL_RAM);
         CHECK_EQUAL(fill_pool(), POOL);
-        /* The one that was cleared last is next. */
+        /* The one that goes out next. */
         const struct frame_cpu *cpu = frame_cpu_of[0];
         pfn_t pfn = cpu->frame[ARRAY_ZEROED][POOL - 1];
         char *byte = phys_to_virt(pfn_to_phys(pfn));

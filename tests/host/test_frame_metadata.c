@@ -117,6 +117,47 @@ TEST(frame, records_spoil_no_more_blocks_than_they_need)
     }
 }
 
+#define HELD 4
+
+/* A machine that has just started, and some blocks that come and go. */
+static void check_records(struct test_random *random)
+{
+    pfn_t pfn[HELD];
+    unsigned order[HELD];
+
+    sim_boot_frames(128 * MiB);
+    for (unsigned i = 0; i < HELD; i++) {
+        pfn[i] = PFN_NONE;
+    }
+    for (unsigned step = 0; step < 30; step++) {
+        unsigned i = (unsigned)test_random_below(random, HELD);
+        if (!pfn_is_none(pfn[i])) {
+            frame_free(pfn[i], order[i]);
+            pfn[i] = PFN_NONE;
+            continue;
+        }
+        /* Mostly those that one step takes. */
+        uint64_t least = test_random_below(random, 8) == 0 ? 0 : 9;
+        order[i] = (unsigned)(least + test_random_below(random, 2));
+        pfn[i] = frame_alloc(order[i], FRAME_USER, FRAME_ANY);
+        CHECK(!pfn_is_none(pfn[i]));
+        for (uint64_t k = 0; k < UINT64_C(1) << order[i]; k += 256) {
+            CHECK(record_exists(pfn_add(pfn[i], k)));
+        }
+    }
+    CHECK(frame_check());
+}
+
+TEST(frame, every_frame_of_a_block_has_a_record)
+{
+    struct test_random random;
+
+    test_random_init(&random, test_seed());
+    for (unsigned round = 0; round < 500; round++) {
+        CHECK_HELPER(check_records(&random));
+    }
+}
+
 /* --- what is never handed out -------------------------------------------- */
 
 /* A machine whose map calls the lowest MiB @type. */

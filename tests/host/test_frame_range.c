@@ -420,7 +420,7 @@ TEST(frame, a_cpu_that_does_not_answer_keeps_its_frames_in_use)
 
 enum model_state { IS_FREE, IS_USED, IS_OUT };
 
-static uint8_t model[MODEL_END + 1]; /* one beyond, which is in use */
+static uint8_t model[MODEL_END + 1]; /* and one that never goes */
 
 static bool model_is_all(uint64_t start, uint64_t end, enum model_state state)
 {

@@ -12,6 +12,7 @@
 
 #include "base/bits.h"
 #include "base/lock.h"
+#include "frame/frame_impl.h"
 #include "tests/host/frame_scene.h"
 
 #define CPUS 4
