@@ -13,8 +13,10 @@ DEBUG   ?= 1#             poison, red zones, call sites, slow checks
 WERROR  ?=#               1: warnings are errors
 V       ?=#               1: show every command
 HOSTS   ?= gcc clang gcc-release gcc-tsan gcc-schedule#  builds of host tests
+FUZZ_SECONDS ?= 60#       time for each target of make fuzz
 SETUP   ?=#               skip: do not look for missing tools
-export B M CPUS ACCEL Q CMD TEST V HOSTS SETUP
+UPDATE  ?=#               1: bench-check writes bench/vellum.csv
+export B M CPUS ACCEL Q CMD TEST V HOSTS SETUP UPDATE FUZZ_SECONDS
 
 # --- tools and flags ---------------------------------------------------------
 ifeq ($(origin CC),default)
@@ -79,6 +81,16 @@ HLDFLAGS_        := $(SANITIZE)
 HLDFLAGS_release := $(SANITIZE)
 HLDFLAGS_tsan    := $(THREAD)
 
+# mm/ beside other allocators in an ordinary process: the library as in the
+# release kernel, but for where code may lie; what calls it, and them, through
+# pointers to the functions themselves.
+NLIBFLAGS := $(filter-out $(BACKTRACE) -mcmodel=% -DMM_%,$(KCFLAGS)) \
+             -DMM_DEBUG=0 -DMM_INJECT=0 \
+             -DMM_PORT_HEADER='"bench/native/port.h"'
+NCFLAGS   := $(COMMON) -O2 -fPIE -fno-plt -fcf-protection=none \
+             -fno-stack-protector -D_DEFAULT_SOURCE -DMM_DEBUG=0 -DMM_INJECT=0 \
+             -DMM_PORT_HEADER='"bench/native/port.h"'
+
 # --- sources and objects -----------------------------------------------------
 KERNEL_SOURCES ?= $(shell find boot kernel mm tests/shared tests/kernel \
                     -name '*.c' -o -name '*.asm' | sort)
@@ -102,15 +114,46 @@ HOST_SOURCES_release  := $(HOST_SOURCES_)
 HOST_SOURCES_tsan     := $(HOST_BASE) $(filter %_threads.c,$(HOST_SOURCES))
 HOST_SOURCES_schedule := $(HOST_BASE) $(HOST_SCHEDULE)
 
+# Fuzz targets: the code under test and the simulation, with libFuzzer.
+FUZZ_SOURCES := $(sort $(wildcard tests/fuzz/*.c))
+FUZZERS   := $(FUZZ_SOURCES:tests/fuzz/fuzz_%.c=$(B)/fuzz/%)
+FUZZERS   := $(filter $(B)/fuzz/%,$(FUZZERS))
+FUZZ_BASE := $(filter-out tests/host/main.c tests/shared/test.c,$(HOST_BASE)) \
+             $(HOST_KERNEL) $(filter-out tests/fuzz/fuzz_%,$(FUZZ_SOURCES))
+# Where it is worth to count what was reached; and what was compared with what,
+# which takes three quarters of the time where loops are long.
+COUNTED   := -fsanitize-coverage=inline-8bit-counters,pc-table
+PARSERS   := kernel/% mm/frame/memmap.c tests/fuzz/%
+FUZZED     = $(if $(filter tests/fuzz/fuzz_frame.c tests/fuzz/frame%,$(1)),,\
+             $(if $(filter $(PARSERS),$(1)),-fsanitize=fuzzer-no-link,\
+             $(if $(filter mm/frame/%,$(1)),$(COUNTED))))
+
+# bench/native: the workloads, and what they are linked with.
+NATIVE_WORK     := $(patsubst %,bench/native/%.c,\
+                   main measure heap trace frames sparse)
+NATIVE_PEERS    := mimalloc jemalloc tcmalloc glibc
+NATIVE          := $(addprefix $(B)/native/,null vellum $(NATIVE_PEERS))
+NATIVE_LIBRARY  := $(wildcard mm/base/*.c mm/frame/*.c mm/heap/*.c)
+NATIVE_null     := bench/native/peer_null.c
+NATIVE_vellum   := $(addprefix bench/native/,vellum.c port.c) $(NATIVE_LIBRARY)
+$(foreach p,$(NATIVE_PEERS),$(eval NATIVE_$(p) := bench/native/peer_malloc.c))
+NATIVE_SOURCES  := $(NATIVE_WORK) $(NATIVE_null) $(NATIVE_vellum) \
+                   $(NATIVE_glibc)
+NATIVE_LINK_mimalloc := -lmimalloc
+NATIVE_LINK_jemalloc := -ljemalloc
+NATIVE_LINK_tcmalloc := -ltcmalloc
+
 # What scripts/setup must find before anything is compiled.
 GROUP   := $(or $(if $(filter check mutants,$(MAKECMDGOALS)),check),$\
-           $(if $(filter test test-% clang,$(MAKECMDGOALS) $(CC)),test),$\
-           $(if $(filter run run-uefi debug bench,$(MAKECMDGOALS)),run),build)
+           $(if $(filter bench bench-native,$(MAKECMDGOALS)),bench),$\
+           $(if $(filter test test-% fuzz clang,$(MAKECMDGOALS) $(CC)),test),$\
+           $(if $(filter run run-uefi debug bench%,$(MAKECMDGOALS)),run),build)
 READY   := $(B)/.setup-$(GROUP)
 
 # --- what to type ------------------------------------------------------------
 .PHONY: all iso run run-uefi debug test test-host test-kernel test-bochs check \
-        check-models mutants bench setup clean help release compile FORCE
+        check-models proofs fuzz mutants bench setup clean help release \
+        compile FORCE
 .DELETE_ON_ERROR:
 all: iso            ## the kernel and the ISO
 iso: $(ISO)         ## the same: build/vellum.iso
@@ -120,7 +163,7 @@ run-uefi: iso       ## the same with UEFI firmware
 	@FIRMWARE=uefi scripts/run
 debug: iso          ## boot it stopped, with gdb at the stub
 	@scripts/debug
-test: $(HOST_TESTS) iso release   ## all tests
+test: $(HOST_TESTS) $(FUZZERS) iso release   ## all tests
 	@scripts/test
 test-host: $(HOST_TESTS)          ## the modules here, under sanitizers
 	@scripts/test-host
@@ -134,10 +177,23 @@ check: $(READY)     ## what a compiler or a script can check
 check-models:       ## the TLB protocol in every order of its steps
 	@scripts/setup models
 	@scripts/check-models
+fuzz: $(FUZZERS)    ## inputs that break a parser: FUZZ_SECONDS a target
+	@scripts/fuzz
+proofs: $(READY)    ## CBMC proves the bits, the trees and two CPUs' steps
+	@scripts/proofs
 mutants: $(READY)   ## known bugs put in, one by one: a test must notice
 	@MAKE='$(MAKE)' scripts/mutants
-bench: release      ## figures, counted in instructions
+bench: release $(NATIVE)  ## figures beside Linux's and the goals, in one table
 	@scripts/bench
+.PHONY: bench-check bench-linux
+bench-check: release  ## no figure is over 5 % worse (UPDATE=1: write them)
+	@scripts/bench-check
+bench-linux:        ## Linux's figures, measured again: bench/linux.csv
+	@scripts/setup linux
+	@scripts/bench-linux
+.PHONY: bench-native
+bench-native: $(NATIVE)           ## mm/ beside other allocators, as ratios
+	@scripts/bench-native
 setup:              ## install everything `make check` needs
 	@scripts/setup check
 clean:              ## remove build/
@@ -158,7 +214,7 @@ $(B)/sources: FORCE
 
 # Other flags than last time: everything is compiled again.
 $(B)/flags: export FLAGS := $(CC) $(KCFLAGS) $(KLDFLAGS) $(NASM) $(HCFLAGS) \
-                            $(SANITIZE) $(HCFLAGS_tsan) $(HLDFLAGS)
+                            $(SANITIZE) $(HCFLAGS_tsan) $(HLDFLAGS) $(NCFLAGS)
 $(B)/flags: FORCE
 	@mkdir -p $(@D)
 	@echo "$$FLAGS" | cmp -s - $@ || echo "$$FLAGS" >$@
@@ -211,7 +267,31 @@ endef
 $(foreach h,$(HOSTS),$(eval $(call host_rules,$(h),\
     $(word 1,$(subst -, ,$(h))),$(word 2,$(subst -, ,$(h))))))
 
-$(ISO): $(KERNEL) iso/grub.cfg scripts/iso
+# build/fuzz/multiboot2 and so on.
+$(B)/fuzz/objects/%.c.o: %.c $(B)/flags | $(READY)
+	$(call say,CC[fuzz],$<)
+	@mkdir -p $(@D)
+	$(quiet)clang $(HCFLAGS) $(HCFLAGS_) $(SANITIZE) $(call FUZZED,$<) \
+	    -c $< -o $@
+$(FUZZERS): $(B)/fuzz/%: $(B)/fuzz/objects/tests/fuzz/fuzz_%.c.o \
+    $(FUZZ_BASE:%=$(B)/fuzz/objects/%.o) $(B)/sources
+	$(call say,LINK,$@)
+	$(quiet)clang $(SANITIZE) -fsanitize=fuzzer $(filter %.o,$^) -o $@ \
+	    $(HLDFLAGS)
+
+# The bench beside other allocators: build/native/vellum and so on.
+$(B)/native/%.c.o: %.c $(B)/flags | $(READY)
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$(quiet)$(CC) $(if $(filter mm/%,$<),$(NLIBFLAGS),$(NCFLAGS)) -c $< -o $@
+define native_rules
+$(B)/native/$(1): $(patsubst %,$(B)/native/%.o,$(NATIVE_WORK) $(NATIVE_$(1)))
+	$$(call say,LINK,$$@)
+	$$(quiet)$$(CC) -no-pie $$^ $(NATIVE_LINK_$(1)) -lpthread -o $$@
+endef
+$(foreach p,null vellum $(NATIVE_PEERS),$(eval $(call native_rules,$(p))))
+
+$(ISO): $(KERNEL) iso/grub.cfg iso/pieces.cfg scripts/iso
 	$(call say,ISO,$@)
 	$(quiet)scripts/iso $(KERNEL) $@
 
@@ -219,7 +299,11 @@ $(ISO): $(KERNEL) iso/grub.cfg scripts/iso
 release: | $(READY)
 	@$(MAKE) --no-print-directory B=$(B)/release DEBUG=0 SETUP=skip iso
 
-compile: $(KERNEL) $(foreach h,$(HOSTS),$(HOST_SOURCES:%=$(B)/host-$(h)/%.o))
+compile: $(KERNEL) $(foreach h,$(HOSTS),$(patsubst %,$(B)/host-$(h)/%.o,\
+         $(HOST_SOURCES) $(FUZZ_SOURCES))) \
+         $(NATIVE_SOURCES:%=$(B)/native/%.o)
 
 -include $(KERNEL_OBJECTS:.o=.d)
+-include $(NATIVE_SOURCES:%=$(B)/native/%.d)
 -include $(foreach h,$(HOSTS),$(HOST_SOURCES:%=$(B)/host-$(h)/%.d))
+-include $(patsubst %,$(B)/fuzz/objects/%.d,$(FUZZ_BASE) $(FUZZ_SOURCES))
