@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* bench: what operations cost, counted by the time stamp counter. */
 /*
- * Idea: each operation runs SAMPLES times between two RDTSCs; the cost of an
- * empty measurement is taken off. The median says what is usual, the mean
- * shows the slow path that a batch pays for, the minimum the best case.
+ * Idea: each operation runs SAMPLES times between two RDTSCs, after some runs
+ * that are not counted; the cost of an empty measurement is taken off. The
+ * median says what is usual, the mean shows the slow path that a batch pays
+ * for, the minimum the best case.
  *
- *   bench: NAME MEDIAN UNIT min MIN mean MEAN
+ *   bench: NAME FIGURE UNIT min MINIMUM median MEDIAN mean MEAN
  *
  * UNIT is "instructions" under QEMU's -icount, else "ticks".
  *
@@ -14,10 +15,6 @@
 #include "kernel/bench.h"
 
 #include <mm/frame.h>
-#include <mm/kmalloc.h>
-#include <mm/kmap.h>
-#include <mm/pt.h>
-#include <mm/slab.h>
 #include "base/bits.h"
 #include "kernel/bench_impl.h"
 #include "kernel/console/console.h"
@@ -26,152 +23,14 @@
 #include "kernel/lib/string.h"
 #include "kernel/memory.h"
 
-#define SAMPLES     2000
-#define BATCH       1000
-#define RANGE_PAGES 16
-
-/* Set up by prepare(), taken down by finish(). */
-static struct {
-    struct slab_cache *cache; /* objects of 200 bytes */
-    vaddr_t range;            /* RANGE_PAGES of kernel addresses */
-    pfn_t frame;              /* RANGE_PAGES frames in a row */
-    uint64_t empty;           /* of a measurement of nothing */
-} bench;
+#define SAMPLES  2000
+#define BATCHES  20
+#define WARM_UP  64 /* of SAMPLES; even, as SAMPLES: see bench_map.c */
+#define WARM_UPS 3  /* of BATCHES */
+_Static_assert(SAMPLES % 2 == 0 && WARM_UP % 2 == 0, "bench_map.c");
 
 static uint64_t sample[SAMPLES];
-static pfn_t frames[BATCH];
-static void *blocks[BATCH];
-
-/* --- operations: true if they worked -------------------------------------- */
-
-static bool do_nothing(unsigned argument)
-{
-    (void)argument;
-    return true;
-}
-
-static bool do_frame(unsigned order)
-{
-    pfn_t frame = frame_alloc(order, FRAME_KERNEL, FRAME_ANY);
-
-    if (pfn_is_none(frame)) {
-        return false;
-    }
-    frame_free(frame, order);
-    return true;
-}
-
-static bool do_frame_zeroed(unsigned order)
-{
-    pfn_t frame = frame_alloc(order, FRAME_KERNEL, FRAME_ZEROED);
-
-    if (pfn_is_none(frame)) {
-        return false;
-    }
-    frame_free(frame, order);
-    return true;
-}
-
-static bool do_kmalloc(unsigned bytes)
-{
-    void *block = kmalloc(bytes);
-
-    kfree(block);
-    return block != NULL;
-}
-
-static bool do_slab(unsigned argument)
-{
-    (void)argument;
-    void *object = slab_alloc(bench.cache);
-
-    slab_free(bench.cache, object);
-    return object != NULL;
-}
-
-static bool do_kmap(unsigned pages)
-{
-    void *block = kmap_alloc(pages * PAGE_BYTES, KMAP_EAGER, "bench");
-
-    kmap_free(block);
-    return block != NULL;
-}
-
-/* Addresses and tables only, as Linux's vmap(); nothing is behind them. */
-static bool do_window(unsigned pages)
-{
-    paddr_t hole = paddr_of(memmap_ram_end(memory_map()));
-    void *window = kmap_mmio(hole, pages * PAGE_BYTES, PT_WB, "bench");
-
-    kmap_free(window);
-    return window != NULL;
-}
-
-static bool do_lookup(unsigned argument)
-{
-    struct pt_attr attr;
-    pfn_t frame;
-
-    (void)argument;
-    return pt_lookup(&pt_kernel, (vaddr_t)do_lookup, &frame, &attr);
-}
-
-static bool do_flush(unsigned pages)
-{
-    struct tlb_batch batch;
-
-    tlb_batch_init(&batch, &pt_kernel.tlb);
-    tlb_batch_range(&batch, bench.range, bench.range + pages * PAGE_BYTES, 0);
-    tlb_commit(&batch);
-    return true;
-}
-
-static bool protect(unsigned pages, unsigned flags)
-{
-    struct tlb_batch batch;
-    struct pt_cursor cursor;
-    uint64_t bytes = pages * PAGE_BYTES;
-
-    if (pt_open(&pt_kernel, bench.range, bench.range + bytes, &batch,
-                &cursor) != MM_OK) {
-        return false;
-    }
-    enum mm_status status =
-        pt_protect(&cursor, bench.range, bytes, pt_attr(flags));
-    pt_close(&cursor);
-    tlb_commit(&batch);
-    return status == MM_OK;
-}
-
-/* Rights go and come in turn: an even number of runs leaves them as before. */
-static bool do_protect(unsigned pages)
-{
-    static unsigned turn;
-
-    turn ^= PT_WRITE;
-    return protect(pages, turn ^ PT_WRITE);
-}
-
-static bool do_map(unsigned pages)
-{
-    struct tlb_batch batch;
-    struct pt_cursor cursor;
-    uint64_t bytes = pages * PAGE_BYTES;
-    vaddr_t end;
-
-    if (pt_open(&pt_kernel, bench.range, bench.range + bytes, &batch,
-                &cursor) != MM_OK) {
-        return false;
-    }
-    bool success = pt_unmap(&cursor, bench.range, bytes, &end) == MM_OK;
-    success = success && pt_map(&cursor, bench.range, bench.frame, bytes,
-                                pt_attr(PT_WRITE | PT_GLOBAL)) == MM_OK;
-    pt_close(&cursor);
-    tlb_commit(&batch);
-    return success;
-}
-
-/* --- measuring ------------------------------------------------------------ */
+static uint64_t empty; /* what a measurement of nothing takes */
 
 bool bench_is_wanted(const char *name, const char *pattern)
 {
@@ -183,20 +42,17 @@ void bench_print(const char *name, uint64_t value, const char *unit)
     printk("bench: %s %lu %s\n", name, value, unit);
 }
 
-static void print_time(const char *name, uint64_t ticks)
+/* The last @count of @count + @warm_up runs. */
+static bool take_samples(const struct bench_subject *subject, unsigned warm_up,
+                         unsigned count)
 {
-    bench_print(name, ticks, cpu_clock_unit());
-}
-
-static bool take_samples(const struct bench_subject *subject)
-{
-    for (unsigned i = 0; i < SAMPLES; i++) {
+    for (unsigned i = 0; i < warm_up + count; i++) {
         if (subject->before != NULL && !subject->before(subject->argument)) {
             return false;
         }
         uint64_t start = cpu_rdtsc();
         bool success = subject->operation(subject->argument);
-        sample[i] = cpu_rdtsc() - start;
+        sample[i < warm_up ? 0 : i - warm_up] = cpu_rdtsc() - start;
         if (!success) {
             return false;
         }
@@ -205,10 +61,10 @@ static bool take_samples(const struct bench_subject *subject)
 }
 
 /* Shell's sort, gaps halved: no recursion, and fast enough for SAMPLES. */
-static void sort_samples(void)
+static void sort_samples(unsigned count)
 {
-    for (unsigned gap = SAMPLES / 2; gap > 0; gap /= 2) {
-        for (unsigned i = gap; i < SAMPLES; i++) {
+    for (unsigned gap = count / 2; gap > 0; gap /= 2) {
+        for (unsigned i = gap; i < count; i++) {
             uint64_t value = sample[i];
             unsigned at = i;
             while (at >= gap && sample[at - gap] > value) {
@@ -220,112 +76,104 @@ static void sort_samples(void)
     }
 }
 
-static uint64_t less(uint64_t value, uint64_t empty)
+static uint64_t less_empty(uint64_t value)
 {
     return value > empty ? value - empty : 0;
 }
 
-static uint64_t empty_measurement(void)
+/* Of @count samples of @each operations. */
+static void sum_up(unsigned count, unsigned each, struct bench_figures *out)
+{
+    uint64_t sum = 0;
+
+    sort_samples(count);
+    for (unsigned i = 0; i < count; i++) {
+        sum += less_empty(sample[i]);
+    }
+    out->minimum = less_empty(sample[0]) / each;
+    out->median = less_empty(sample[count / 2]) / each;
+    out->mean = sum / count / each;
+}
+
+static bool do_nothing(unsigned argument)
+{
+    (void)argument;
+    return true;
+}
+
+static bool measure_empty(void)
 {
     const struct bench_subject nothing = {.operation = do_nothing};
+    struct bench_figures figures;
 
-    if (!take_samples(&nothing)) {
-        return 0;
+    empty = 0;
+    if (!bench_take(&nothing, &figures)) {
+        return false;
     }
-    sort_samples();
-    return sample[SAMPLES / 2];
+    empty = figures.median;
+    return true;
+}
+
+static bool complain(const struct bench_subject *subject)
+{
+    printk("%s: an operation failed: too little memory?\n", subject->name);
+    return false;
+}
+
+bool bench_take(const struct bench_subject *subject, struct bench_figures *out)
+{
+    if (!take_samples(subject, WARM_UP, SAMPLES)) {
+        return complain(subject);
+    }
+    sum_up(SAMPLES, 1, out);
+    return true;
+}
+
+static void print_all(const char *name, uint64_t value,
+                      const struct bench_figures *figures)
+{
+    printk("bench: %s %lu %s min %lu median %lu mean %lu\n", name, value,
+           cpu_clock_unit(), figures->minimum, figures->median, figures->mean);
 }
 
 bool bench_measure(const struct bench_subject *subject)
 {
-    uint64_t empty = bench.empty;
-    uint64_t sum = 0;
+    struct bench_figures figures;
 
-    if (!take_samples(subject)) {
-        printk("%s: an operation failed: too little memory?\n", subject->name);
+    if (!bench_take(subject, &figures)) {
         return false;
     }
-    sort_samples();
-    for (unsigned i = 0; i < SAMPLES; i++) {
-        sum += sample[i];
-    }
-    printk("bench: %s %lu %s min %lu mean %lu\n", subject->name,
-           less(sample[SAMPLES / 2], empty), cpu_clock_unit(),
-           less(sample[0], empty), less(sum / SAMPLES, empty));
+    print_all(subject->name, figures.median, &figures);
     return true;
 }
 
-/* --- batches: the sum of BATCH operations, and their opposites -------------
- */
-
-static bool batch_frames(void)
+bool bench_measure_batch(const struct bench_subject *subject)
 {
-    unsigned count = 0;
-    uint64_t start = cpu_rdtsc();
+    struct bench_figures figures;
 
-    for (; count < BATCH; count++) {
-        frames[count] = frame_alloc(0, FRAME_KERNEL, FRAME_ANY);
-        if (pfn_is_none(frames[count])) {
-            break;
-        }
+    if (!take_samples(subject, WARM_UPS, BATCHES)) {
+        return complain(subject);
     }
-    for (unsigned i = 0; i < count; i++) {
-        frame_free(frames[i], 0);
-    }
-    uint64_t ticks = cpu_rdtsc() - start;
-    print_time("frame_batch_1000", ticks / BATCH);
-    return count == BATCH;
+    sum_up(BATCHES, BENCH_BATCH, &figures);
+    print_all(subject->name, figures.mean, &figures);
+    return true;
 }
 
-static bool batch_kmalloc(void)
+bool bench_list(const struct bench_subject *subjects, size_t count,
+                bench_measure_fn measure, const char *pattern, unsigned *run)
 {
-    unsigned count = 0;
-    uint64_t start = cpu_rdtsc();
+    bool success = true;
 
-    for (; count < BATCH; count++) {
-        blocks[count] = kmalloc(64);
-        if (blocks[count] == NULL) {
-            break;
+    for (size_t i = 0; i < count; i++) {
+        if (bench_is_wanted(subjects[i].name, pattern)) {
+            success = measure(&subjects[i]) && success;
+            ++*run;
         }
     }
-    /* 7 and BATCH have no common divisor: each is freed once, out of order. */
-    for (unsigned i = 0; i < count; i++) {
-        kfree(blocks[(i * 7) % BATCH]);
-        blocks[(i * 7) % BATCH] = NULL;
-    }
-    uint64_t ticks = cpu_rdtsc() - start;
-    print_time("kmalloc_64_batch_1000", ticks / BATCH);
-    for (unsigned i = 0; i < BATCH && count < BATCH; i++) {
-        kfree(blocks[i]); /* it broke off: some are left */
-    }
-    return count == BATCH;
+    return success;
 }
 
-/* --- the list ------------------------------------------------------------- */
-
-static const struct bench_subject subjects[] = {
-    {"frame_order_0", NULL, do_frame, 0},
-    {"frame_order_3", NULL, do_frame, 3},
-    {"frame_order_9", NULL, do_frame, 9},
-    {"frame_order_10", NULL, do_frame, 10},
-    {"frame_zeroed", NULL, do_frame_zeroed, 0},
-    {"kmalloc_64", NULL, do_kmalloc, 64},
-    {"kmalloc_4096", NULL, do_kmalloc, 4096},
-    {"kmalloc_16k", NULL, do_kmalloc, 16 * 1024},
-    {"slab_200", NULL, do_slab, 0},
-    {"pt_lookup", NULL, do_lookup, 0},
-    {"tlb_flush_1", NULL, do_flush, 1},
-    {"tlb_flush_16", NULL, do_flush, 16},
-    {"pt_protect_1", NULL, do_protect, 1},
-    {"pt_protect_16", NULL, do_protect, 16},
-    {"pt_unmap_map_1", NULL, do_map, 1},
-    {"pt_unmap_map_16", NULL, do_map, 16},
-    {"kmap_window_1", NULL, do_window, 1},
-    {"kmap_window_16", NULL, do_window, 16},
-    {"kmap_alloc_1", NULL, do_kmap, 1},
-    {"kmap_alloc_16", NULL, do_kmap, 16},
-};
-_Static_assert(SAMPLES % 2 == 0, "do_protect() leaves the rights as before");
+/* --- start-up ------------------------------------------------------------- */
 
 /* Carved out of the map by memmap_build() and mm_init(), tables included. */
 static uint64_t set_aside_bytes(void)
@@ -345,93 +193,86 @@ static uint64_t set_aside_bytes(void)
     return bytes;
 }
 
-/*
- * Once, at start: what kernel_main() and frame_init() have left.
- * Return: how many figures were wanted.
- */
-static unsigned print_start(const char *pattern)
+/* "bench: @name 0.1306 @unit": @part / @whole with four decimals. */
+static void print_ratio(const char *name, uint64_t part, uint64_t whole,
+                        const char *unit)
 {
-    unsigned run = 0;
+    const uint64_t scale = 10000;
+    uint64_t value = part / max_u64(whole / scale, 1);
+
+    printk("bench: %s %lu.%04lu %s\n", name, value / scale, value % scale,
+           unit);
+}
+
+static void print_start_clock(void)
+{
+    bench_print("start_to_heap", kernel_ready_clock - kernel_start_clock,
+                cpu_clock_unit());
+}
+
+static void print_set_aside(void)
+{
+    bench_print("metadata_at_start", set_aside_bytes(), "bytes");
+}
+
+static void print_set_aside_of_ram(void)
+{
     struct frame_stats stats;
 
     frame_stats(&stats);
-    uint64_t ram = stats.managed * PAGE_BYTES;
-    uint64_t set_aside = set_aside_bytes();
-    uint64_t ppm = set_aside * 1000 / max_u64(ram / 1000, 1);
-    if (bench_is_wanted("start_to_heap", pattern)) {
-        print_time("start_to_heap", kernel_ready_clock - kernel_start_clock);
-        run++;
-    }
-    if (bench_is_wanted("metadata_at_start", pattern)) {
-        printk("bench: metadata_at_start %lu bytes\n", set_aside);
-        run++;
-    }
-    if (bench_is_wanted("metadata_of_ram", pattern)) {
-        printk("bench: metadata_of_ram %lu.%04lu percent\n", ppm / 10000,
-               ppm % 10000);
-        run++;
-    }
-    return run;
+    print_ratio("metadata_of_ram", set_aside_bytes() * 100,
+                stats.managed * PAGE_BYTES, "percent");
 }
 
-/* Pages for the table operations: frames of our own, in a block's place. */
-static bool prepare(void)
+/* The frame allocator's alone; records come later, where frames are used. */
+static void print_set_aside_of_frame(void)
 {
-    bench.frame = frame_alloc(4, FRAME_KERNEL, FRAME_ANY);
-    bench.cache = slab_create("bench", 200, 0, NULL);
-    bench.range =
-        (vaddr_t)kmap_alloc(RANGE_PAGES * PAGE_BYTES, KMAP_LAZY, "bench range");
-    return !pfn_is_none(bench.frame) && bench.cache != NULL &&
-           bench.range != 0 && do_map(RANGE_PAGES);
+    struct frame_stats stats;
+
+    frame_stats(&stats);
+    print_ratio("frame_metadata", stats.set_aside_bytes, stats.managed,
+                "bytes/frame");
 }
 
-static bool finish(void)
+static void print_record_bytes(void)
 {
-    bool success = true;
-
-    kmap_free((void *)bench.range);
-    if (!pfn_is_none(bench.frame)) {
-        frame_free(bench.frame, 4);
-    }
-    if (bench.cache != NULL) {
-        success = slab_destroy(bench.cache) == MM_OK;
-    }
-    return success;
+    bench_print("frame_record", sizeof(struct frame_record), "bytes/frame");
 }
 
-static bool run_subjects(const char *pattern)
+/* Once, at start: what kernel_main() and frame_init() have left. */
+static void print_start(const char *pattern, unsigned *run)
 {
-    unsigned run = print_start(pattern);
-    bool success = true;
-    unsigned more;
+    static const struct {
+        const char *name;
+        void (*print)(void);
+    } figure[] = {
+        {"start_to_heap", print_start_clock},
+        {"metadata_at_start", print_set_aside},
+        {"metadata_of_ram", print_set_aside_of_ram},
+        {"frame_metadata", print_set_aside_of_frame},
+        {"frame_record", print_record_bytes},
+    };
 
-    bench.empty = empty_measurement();
-    for (size_t i = 0; i < sizeof(subjects) / sizeof(subjects[0]); i++) {
-        if (bench_is_wanted(subjects[i].name, pattern)) {
-            success = bench_measure(&subjects[i]) && success;
-            run++;
+    for (size_t i = 0; i < sizeof(figure) / sizeof(figure[0]); i++) {
+        if (bench_is_wanted(figure[i].name, pattern)) {
+            figure[i].print();
+            ++*run;
         }
     }
-    if (pattern[0] == '\0') {
-        success = batch_frames() && success;
-        success = batch_kmalloc() && success;
-    }
-    success = bench_cpus(pattern, &more) && success;
-    run += more;
-    if (run == 0) {
-        printk("no figure has a name that begins with %s\n", pattern);
-    }
-    return success && run > 0;
 }
 
 bool bench_run(const char *pattern)
 {
-    bool success = prepare();
+    unsigned run = 0;
 
-    if (success) {
-        success = run_subjects(pattern);
-    } else {
-        printk("no memory for the measurements\n");
+    print_start(pattern, &run);
+    bool success = measure_empty();
+    success = success && bench_frames(pattern, &run);
+    success = success && bench_heap(pattern, &run);
+    success = success && bench_maps(pattern, &run);
+    success = success && bench_cpus(pattern, &run);
+    if (success && run == 0) {
+        printk("no figure has a name that begins with %s\n", pattern);
     }
-    return finish() && success;
+    return success && run > 0;
 }

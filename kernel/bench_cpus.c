@@ -316,7 +316,7 @@ static void finish(void)
     kmap_free((void *)scene.kernel);
 }
 
-bool bench_cpus(const char *pattern, unsigned *out_run)
+bool bench_cpus(const char *pattern, unsigned *run)
 {
     static const struct bench_subject two_switches = {"space_switch_2", NULL,
                                                       do_switch, 0};
@@ -324,20 +324,19 @@ bool bench_cpus(const char *pattern, unsigned *out_run)
     scene.space[1].root = PFN_NONE;
     bool success = prepare();
 
-    *out_run = 0;
     if (!success) {
         printk("no memory for the measurements with other CPUs\n");
     } else if (scene.other < smp_possible()) {
-        success = measure_active(pattern, out_run);
+        success = measure_active(pattern, run);
     }
     if (success && smp_count() > 1 &&
         bench_is_wanted("shoot_unmap_idle", pattern)) {
         success = measure_idle();
-        ++*out_run;
+        ++*run;
     }
     if (success && bench_is_wanted(two_switches.name, pattern)) {
         success = bench_measure(&two_switches);
-        ++*out_run;
+        ++*run;
     }
     finish();
     return success;
