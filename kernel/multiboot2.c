@@ -31,23 +31,6 @@
 #define FRAMEBUFFER_TYPE_TEXT 2
 #define TEXT_BITS_PER_CELL    16
 
-enum mm_status mb2_open(const void *block, uint64_t reachable, struct mb2 *out)
-{
-    const uint8_t *bytes = block;
-
-    if (!is_aligned((uint64_t)(uintptr_t)block, TAG_ALIGNMENT) ||
-        reachable < BLOCK_HEADER_BYTES + TAG_HEADER_BYTES) {
-        return MM_EINVAL;
-    }
-    uint32_t total = read32(bytes);
-    if (total < BLOCK_HEADER_BYTES + TAG_HEADER_BYTES || total > reachable ||
-        total > MB2_MAX_BYTES) {
-        return MM_EINVAL;
-    }
-    *out = (struct mb2){bytes, total};
-    return MM_OK;
-}
-
 /* Read the tag at @offset; false if it does not fit. */
 static bool read_tag(const struct mb2 *info, uint32_t offset,
                      struct mb2_tag *out)
@@ -101,6 +84,36 @@ bool mb2_find(const struct mb2 *info, enum mb2_type type, size_t index,
         }
     }
     return false;
+}
+
+/*
+ * Once: the list of tags is long, and the map is read entry by entry, many
+ * times. EFI's map counts only where it is the only one.
+ */
+static void find_memory(struct mb2 *info)
+{
+    if (!mb2_find(info, MB2_MEMORY_MAP, 0, &info->memory) &&
+        !mb2_find(info, MB2_EFI_MEMORY_MAP, 0, &info->memory)) {
+        info->memory = (struct mb2_tag){.type = MB2_END};
+    }
+}
+
+enum mm_status mb2_open(const void *block, uint64_t reachable, struct mb2 *out)
+{
+    const uint8_t *bytes = block;
+
+    if (!is_aligned((uint64_t)(uintptr_t)block, TAG_ALIGNMENT) ||
+        reachable < BLOCK_HEADER_BYTES + TAG_HEADER_BYTES) {
+        return MM_EINVAL;
+    }
+    uint32_t total = read32(bytes);
+    if (total < BLOCK_HEADER_BYTES + TAG_HEADER_BYTES || total > reachable ||
+        total > MB2_MAX_BYTES) {
+        return MM_EINVAL;
+    }
+    *out = (struct mb2){.block = bytes, .bytes = total};
+    find_memory(out);
+    return MM_OK;
 }
 
 const char *mb2_text(const struct mb2_tag *tag, uint32_t offset)
@@ -234,13 +247,14 @@ static bool efi_entry(const struct mb2_tag *tag, size_t index,
 
 bool mb2_memory(const struct mb2 *info, size_t index, struct memmap_claim *out)
 {
-    struct mb2_tag tag;
-
-    if (mb2_find(info, MB2_MEMORY_MAP, 0, &tag)) {
-        return map_entry(&tag, index, out);
+    switch (info->memory.type) {
+    case MB2_MEMORY_MAP:
+        return map_entry(&info->memory, index, out);
+    case MB2_EFI_MEMORY_MAP:
+        return efi_entry(&info->memory, index, out);
+    default:
+        return false;
     }
-    return mb2_find(info, MB2_EFI_MEMORY_MAP, 0, &tag) &&
-           efi_entry(&tag, index, out);
 }
 
 static bool is_channel(uint8_t position, uint8_t bits, uint8_t pixel_bits)

@@ -27,18 +27,19 @@ enum mb2_type {
     MB2_EFI_MEMORY_MAP = 17
 };
 
-/* A block that mb2_open() has found whole at its edges. */
-struct mb2 {
-    const uint8_t *block;
-    uint32_t bytes;
-};
-
 /* One tag; all of its payload lies inside the block. */
 struct mb2_tag {
     uint32_t type;
     const uint8_t *data; /* behind type and size */
     uint32_t bytes;      /* of data */
     uint32_t next;       /* offset in the block at which to go on */
+};
+
+/* A block that mb2_open() has found whole at its edges. */
+struct mb2 {
+    const uint8_t *block;
+    uint32_t bytes;
+    struct mb2_tag memory; /* the map that mb2_memory() reads; MB2_END: none */
 };
 
 struct mb2_module {

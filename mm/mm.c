@@ -68,10 +68,10 @@ static bool next_ram(const struct memmap *map, uint64_t from, uint64_t *start,
 {
     bool found = false;
 
-    for (size_t i = 0; i < map->count; i++) {
+    for (size_t i = memmap_first_above(map, from); i < map->count; i++) {
         const struct memmap_range *range = &map->range[i];
 
-        if (!memmap_is_ram(range->type) || range->end <= from) {
+        if (!memmap_is_ram(range->type)) {
             continue;
         }
         if (found && range->start != *end) {

@@ -210,6 +210,7 @@ static bool bits_are_legal(pfn_t root, struct audit_refusal *out)
     struct scan scan;
 
     scan_init(&scan, root, pt_features.levels - 1, 0, 0);
+    scan_only_refused(&scan);
     while ((event = scan_next(&scan)) != SCAN_END) {
         if (event == SCAN_ENTRY &&
             walk_reserved_bits(scan.entry, scan.at) != 0) {

@@ -84,6 +84,35 @@ enum mm_status pt_install_table(pfn_t root, vaddr_t address, unsigned level,
     return pfn_is_none(reached) ? status : MM_OK;
 }
 
+/* The largest leaf that may stand for the first of @bytes at @address. */
+static unsigned leaf_level(vaddr_t address, paddr_t physical, uint64_t bytes)
+{
+    unsigned level = pt_max_leaf();
+
+    while (level > 0 && (!is_aligned(address | physical.v, pte_span(level)) ||
+                         bytes < pte_span(level))) {
+        level--;
+    }
+    return level;
+}
+
+/*
+ * Store @count leaves of @level from @slot on, the first being @leaf.
+ * Return: how many; fewer if an entry is taken.
+ */
+static unsigned fill(_Atomic uint64_t *slot, unsigned count, pte_t leaf,
+                     unsigned level)
+{
+    for (unsigned i = 0; i < count; i++) {
+        if (atomic_load_explicit(&slot[i], memory_order_relaxed) != 0) {
+            return i;
+        }
+        atomic_store_explicit(&slot[i], leaf.v, memory_order_release);
+        leaf.v += pte_span(level); /* the next frames */
+    }
+    return count;
+}
+
 enum mm_status pt_install(pfn_t root, vaddr_t start, pfn_t pfn, uint64_t bytes,
                           struct pt_attr attr, pt_table_fn table, void *context)
 {
@@ -92,26 +121,24 @@ enum mm_status pt_install(pfn_t root, vaddr_t start, pfn_t pfn, uint64_t bytes,
 
     ASSERT(is_aligned(start | bytes, PAGE_BYTES));
     while (offset < bytes) {
-        uint64_t bits = (start + offset) | (pfn_to_phys(pfn).v + offset);
-        unsigned level = pt_max_leaf();
+        vaddr_t address = start + offset;
+        pfn_t frame = pfn_add(pfn, offset >> PAGE_SHIFT);
+        unsigned level =
+            leaf_level(address, pfn_to_phys(frame), bytes - offset);
+        pfn_t at = reach_table(root, address, level, table, context, &status);
 
-        while (level > 0 && (!is_aligned(bits, pte_span(level)) ||
-                             bytes - offset < pte_span(level))) {
-            level--;
-        }
-        pfn_t at =
-            reach_table(root, start + offset, level, table, context, &status);
         if (pfn_is_none(at)) {
             return status;
         }
-        pte_t leaf = cursor_for_cpu(
-            pte_make_leaf(level, pfn_add(pfn, offset >> PAGE_SHIFT), attr));
-        _Atomic uint64_t *slot = slot_in(at, start + offset, level);
-        if (atomic_load_explicit(slot, memory_order_relaxed) != 0) {
+        /* As many as the table has room for; then the level may change. */
+        unsigned count =
+            (unsigned)min_u64(PTE_TABLE_COUNT - pte_index(address, level),
+                              (bytes - offset) >> pte_shift(level));
+        pte_t leaf = cursor_for_cpu(pte_make_leaf(level, frame, attr));
+        if (fill(slot_in(at, address, level), count, leaf, level) < count) {
             return MM_EEXIST;
         }
-        atomic_store_explicit(slot, leaf.v, memory_order_release);
-        offset += pte_span(level);
+        offset += (uint64_t)count << pte_shift(level);
     }
     return MM_OK;
 }
@@ -146,6 +173,7 @@ enum mm_status pt_adopt(struct pt *pt, pfn_t root, bool is_kernel)
     pt->root = root;
     pt->is_kernel = is_kernel;
     scan_init(&scan, root, top, 0, 0);
+    scan_no_leaves(&scan);
     while (status == MM_OK && (event = scan_next(&scan)) != SCAN_END) {
         if (event == SCAN_ENTRY && pte_is_table(scan.entry, scan.at) &&
             scan_holds_records(&scan)) {

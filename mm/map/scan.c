@@ -5,7 +5,8 @@
  *           same descent. It keeps its place in arrays indexed by level, so
  *           that depth is bounded by PTE_LEVELS and not by a stack.
  *
- * Cost      O(entries of the tables in the range); absent ones cost a load.
+ * Cost      O(entries of the tables in the range); absent ones cost a load,
+ *           those passed by a load and a test.
  */
 #include "map/scan.h"
 
@@ -46,6 +47,13 @@ static void enter(struct scan *scan, pfn_t table, unsigned level,
     scan->rights[level] = rights;
 }
 
+/* Report all entries of @level: none is 1 under a mask of 0. */
+static void pass_none(struct scan *scan, unsigned level)
+{
+    scan->pass_mask[level] = 0;
+    scan->pass_bits[level] = 1;
+}
+
 void scan_init(struct scan *scan, pfn_t table, unsigned level, vaddr_t start,
                vaddr_t end)
 {
@@ -53,7 +61,34 @@ void scan_init(struct scan *scan, pfn_t table, unsigned level, vaddr_t start,
     scan->top = level;
     scan->is_over = false;
     scan->address = start;
+    for (unsigned i = 0; i < PTE_LEVELS; i++) {
+        pass_none(scan, i);
+    }
     enter(scan, table, level, SCAN_ALL_RIGHTS);
+}
+
+void scan_no_leaves(struct scan *scan)
+{
+    for (unsigned i = 0; i < PTE_LEVELS; i++) {
+        scan->pass_bits[i] = PTE_P | (i > 0 ? PTE_PS : 0);
+        scan->pass_mask[i] = scan->pass_bits[i];
+    }
+}
+
+void scan_only_refused(struct scan *scan)
+{
+    const pte_t all_bits = {UINT64_MAX};
+
+    scan_no_leaves(scan);
+    for (unsigned i = 0; i < PTE_LEVELS; i++) {
+        uint64_t refused = walk_reserved_bits(all_bits, i);
+
+        if (refused & PTE_PS) {
+            pass_none(scan, i); /* there are no leaves of this level */
+        } else {
+            scan->pass_mask[i] |= refused;
+        }
+    }
 }
 
 /* Rights with those of @entry taken into account; XD is kept inverted. */
@@ -112,17 +147,46 @@ static enum scan_event report(struct scan *scan, unsigned level, pte_t entry)
     return SCAN_ENTRY;
 }
 
+/* The first entry from @i on that is not absent; most are, in most tables. */
+static unsigned skip_absent(const volatile pte_t *table, unsigned i,
+                            unsigned stop)
+{
+    while (i + 4 <= stop && (table[i].v | table[i + 1].v | table[i + 2].v |
+                             table[i + 3].v) == 0) {
+        i += 4;
+    }
+    while (i < stop && table[i].v == 0) {
+        i++;
+    }
+    return i;
+}
+
+/* The first entry from @i on that is not passed by. */
+static unsigned pass_by(const volatile pte_t *table, unsigned i, unsigned stop,
+                        uint64_t mask, uint64_t bits)
+{
+    while (i < stop && (table[i].v & mask) == bits) {
+        i++;
+    }
+    return i;
+}
+
 enum scan_event scan_next(struct scan *scan)
 {
     if (scan->is_over) {
         return SCAN_END;
     }
     unsigned level = scan->level;
+    unsigned stop = scan->stop[level];
     const volatile pte_t *table = phys_to_virt(pfn_to_phys(scan->table[level]));
 
-    for (unsigned i = scan->next[level]; i < scan->stop[level]; i++) {
-        pte_t entry = {table[i].v};
+    for (unsigned i = scan->next[level]; i < stop;) {
+        unsigned first = skip_absent(table, i, stop);
 
+        i = pass_by(table, first, stop, scan->pass_mask[level],
+                    scan->pass_bits[level]);
+        scan->seen[level] += i - first;
+        pte_t entry = {i < stop ? table[i].v : 0};
         if (!pte_is_absent(entry)) {
             vaddr_t address = address_of(scan, level, i);
 

@@ -21,6 +21,9 @@ struct scan {
     unsigned stop[PTE_LEVELS];   /* index at which the range ends */
     unsigned seen[PTE_LEVELS];   /* entries that were not absent */
     uint64_t rights[PTE_LEVELS]; /* RW, US and ~XD of the levels above */
+    /* Entries with (entry & mask) == bits are counted, not reported. */
+    uint64_t pass_mask[PTE_LEVELS];
+    uint64_t pass_bits[PTE_LEVELS];
 
     /* The event: */
     vaddr_t address; /* SCAN_ENTRY: where its span begins in the range */
@@ -36,6 +39,12 @@ struct scan {
 /* Scan what @table of @level translates in [start, end). */
 void scan_init(struct scan *scan, pfn_t table, unsigned level, vaddr_t start,
                vaddr_t end);
+
+/* Pass leaves by. */
+void scan_no_leaves(struct scan *scan);
+
+/* Pass leaves by that have no bit the CPU refuses. */
+void scan_only_refused(struct scan *scan);
 
 /* The next event; its data is in @scan. */
 enum scan_event scan_next(struct scan *scan);
