@@ -7,8 +7,9 @@
 
 /* The highest class of priority: nothing else must keep these waiting. */
 enum apic_vector {
-    APIC_VECTOR_TLB = 0xf0,     /* another CPU wants an invalidation */
-    APIC_VECTOR_WAKE = 0xf1,    /* there is work */
+    APIC_VECTOR_TLB = 0xf0,   /* another CPU wants an invalidation */
+    APIC_VECTOR_WAKE = 0xf1,  /* there is work */
+    APIC_VECTOR_FRAME = 0xf2, /* another CPU wants the frames this one keeps */
     APIC_VECTOR_SPURIOUS = 0xff /* must not be acknowledged */
 };
 

@@ -13,6 +13,7 @@ static const char *const sign[MEMMAP_TYPES] = {
     [MEMMAP_RECLAIM] = "r",
     [MEMMAP_ACPI] = "A",
     [MEMMAP_KERNEL] = "\xe2\x96\x88", /* full block */
+    [MEMMAP_OFFLINE] = "o",
     [MEMMAP_FRAMEBUFFER] = "F",
     [MEMMAP_RESERVED] = "\xe2\x96\x92", /* medium shade */
     [MEMMAP_BAD] = "!",

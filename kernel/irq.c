@@ -2,6 +2,7 @@
 /* irq: the two 8259 controllers and the timer, to wake a waiting CPU. */
 #include "kernel/irq.h"
 
+#include <mm/frame.h>
 #include "kernel/apic.h"
 #include "kernel/console/console.h"
 #include "kernel/cpu.h"
@@ -111,6 +112,10 @@ static bool handle_apic(unsigned vector)
         return false;
     }
     switch (vector) {
+    case APIC_VECTOR_FRAME:
+        frame_interrupt();
+        apic_end_interrupt();
+        return true;
     case APIC_VECTOR_WAKE: /* that it has come is all */
         apic_end_interrupt();
         return true;

@@ -4,12 +4,14 @@
 
 #include <mm/frame.h>
 #include <mm/mm.h>
+#include <mm/slab.h>
 #include "base/bits.h"
 #include "kernel/boot_info.h"
 #include "kernel/console/console.h"
 #include "kernel/console/screen.h"
 #include "kernel/cpu.h"
 #include "kernel/gdt.h"
+#include "kernel/idle.h"
 #include "kernel/image.h"
 #include "kernel/layout.h"
 #include "kernel/panic.h"
@@ -212,7 +214,7 @@ static void build_map(void)
  * Give what only start-up needed to the allocator, range by range; from the
  * end, since what frame_add() does to the list happens from there on.
  */
-static void reclaim(void)
+static void give_back(void)
 {
     uint64_t bytes = 0;
 
@@ -227,6 +229,42 @@ static void reclaim(void)
     printk("start-up: %lu KiB of boot memory given back\n", bytes / KiB);
 }
 
+/* --- shortage ------------------------------------------------------------- */
+
+static uint64_t slab_frames(void)
+{
+    struct frame_stats stats;
+
+    frame_stats(&stats);
+    return stats.by_type[FRAME_SLAB];
+}
+
+/*
+ * The heap's empty slabs, and what this CPU and the stores keep of it. What
+ * other CPUs keep they give back when they are idle: for the next time.
+ */
+static uint64_t reclaim_heap(uint64_t frames)
+{
+    uint64_t before = slab_frames();
+
+    (void)frames; /* there is no more to be had than all */
+    slab_drain();
+    idle_ask_for_memory();
+    uint64_t after = slab_frames();
+    return before > after ? before - after : 0;
+}
+
+/*
+ * No watermarks are set: with none, whoever asks gets the last frame, and the
+ * sum over all CPUs that they are compared with is not paid for.
+ */
+static const struct frame_reclaim reclaim_hooks = {
+    .reclaim = reclaim_heap,
+    .wake = idle_ask_for_memory,
+};
+
+/* --- start-up, in order --------------------------------------------------- */
+
 void memory_init(void)
 {
     build_map();
@@ -239,5 +277,6 @@ void memory_init(void)
                 "reason is in the line above.",
                 mm_status_name(status), (int)mm_stage());
     }
-    reclaim();
+    frame_set_reclaim(&reclaim_hooks);
+    give_back();
 }

@@ -54,6 +54,9 @@ struct percpu {
     _Atomic unsigned state;        /* (A) enum percpu_state */
     struct cpu_difference refusal; /* with PERCPU_REFUSED: what it has */
 
+    uint32_t shortages;      /* (P) heard of; idle.c */
+    _Atomic bool is_tidying; /* (A) at work in idle.c */
+
     struct percpu_work work;
     _Atomic bool is_nmi_expected; /* (A) the next one is no error */
     _Atomic uint64_t nmi_count;   /* (A) of those that were expected */

@@ -28,10 +28,10 @@ void port_send_tlb_interrupt(unsigned cpu)
     apic_send(percpu_of(cpu)->apic_id, APIC_VECTOR_TLB);
 }
 
-/* The same vector: its handler looks for both. */
 void port_send_frame_interrupt(unsigned cpu)
 {
-    apic_send(percpu_of(cpu)->apic_id, APIC_VECTOR_TLB);
+    ASSERT(smp_may_wait()); /* who sends this waits for the frames */
+    apic_send(percpu_of(cpu)->apic_id, APIC_VECTOR_FRAME);
 }
 
 void port_log(const char *format, ...)

@@ -14,10 +14,10 @@
  */
 #include "kernel/smp.h"
 
-#include <mm/frame.h>
 #include <mm/pt.h>
 #include "base/check.h"
 #include "kernel/apic.h"
+#include "kernel/idle.h"
 #include "kernel/panic.h"
 #include "kernel/percpu.h"
 
@@ -149,7 +149,9 @@ MM_NORETURN void smp_idle(struct percpu *cpu)
     for (;;) {
         tlb_begin_lazy();
         while (!has_work(cpu)) {
-            cpu_wait_for_interrupt();
+            if (!idle_work() && !has_work(cpu)) {
+                cpu_wait_for_interrupt();
+            }
         }
         /* Whatever was left loaded is not what this work is for. */
         tlb_switch(&pt_kernel.tlb);
@@ -167,7 +169,6 @@ void smp_take_tlb_interrupt(void)
     cpu->traps++;
     cpu->irq_depth++;
     tlb_interrupt();
-    frame_interrupt();
     apic_end_interrupt();
     cpu->irq_depth--;
 }

@@ -15,6 +15,7 @@
 #include "kernel/console/screen.h"
 #include "kernel/console/serial.h"
 #include "kernel/cpu.h"
+#include "kernel/idle.h"
 #include "kernel/lib/format.h"
 #include "kernel/lib/string.h"
 #include "kernel/panic.h"
@@ -149,11 +150,17 @@ int console_getchar_nonblocking(void)
 
 int console_getchar(void)
 {
+    bool is_busy = true;
+
+    /* Nothing comes in between the last look and the sleep. */
     for (;;) {
         int byte = console_getchar_nonblocking();
         if (byte >= 0) {
             return byte;
         }
-        cpu_wait_for_interrupt();
+        if (!is_busy) {
+            cpu_wait_for_interrupt();
+        }
+        is_busy = idle_work();
     }
 }

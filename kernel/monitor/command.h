@@ -41,6 +41,7 @@ struct command_group {
     }
 
 extern const struct command_group command_memory;
+extern const struct command_group command_frames;
 extern const struct command_group command_tables;
 extern const struct command_group command_tlb;
 extern const struct command_group command_pt;

@@ -93,6 +93,11 @@ static void print_frames(void)
     print_counter("pgfree", stats.frees);
     print_counter("pgalloc_fail", stats.failures);
     print_counter("pcp_refill", stats.refills);
+    print_counter("pcp_drain_all", stats.drains);
+    print_counter("reclaim", stats.reclaims);
+    print_counter("pgzero_filled", stats.zeroed_filled);
+    print_counter("pgzero_hit", stats.zeroed_hits);
+    print_counter("pgzero_miss", stats.zeroed_misses);
 }
 
 static void print_faults(void)

@@ -71,19 +71,55 @@ static void print_amount(const struct amount *amount)
            amount->what);
 }
 
+struct event {
+    const char *name;
+    uint64_t count;
+    const char *what;
+};
+
+/* How often, since start. */
+static void print_events(const struct frame_stats *frames, bool wants_json)
+{
+    const struct event event[] = {
+        {"ZeroedHits", frames->zeroed_hits, "zeroed frames that were ready"},
+        {"ZeroedMisses", frames->zeroed_misses,
+         "zeroed frames that were waited for"},
+        {"ZeroedFilled", frames->zeroed_filled, "cleared by idle CPUs"},
+        {"Drains", frames->drains, "times all CPUs were asked for frames"},
+        {"Reclaims", frames->reclaims, "times the heap was asked for frames"},
+        {"Failures", frames->failures, "allocations that found no memory"},
+    };
+
+    for (size_t i = 0; i < sizeof(event) / sizeof(event[0]); i++) {
+        if (wants_json) {
+            json_number(event[i].name, event[i].count);
+        } else {
+            printk("%-14s %14lu      %s\n", event[i].name, event[i].count,
+                   event[i].what);
+        }
+    }
+}
+
 static bool run_meminfo(const struct arguments *arguments)
 {
     const struct memmap *map = memory_map();
+    struct frame_watermarks marks;
     struct frame_stats frames;
     struct kmap_stats kmap;
 
     frame_stats(&frames);
+    frame_watermarks(&marks);
     kmap_stats(&kmap);
     const struct amount amount[] = {
         {"MemTotal", frames.managed * PAGE_BYTES, "the frame allocator's RAM"},
         {"MemFree", frames.free * PAGE_BYTES, "of it free"},
         {"PerCpuFree", frames.cached * PAGE_BYTES,
          "of that in the arrays of CPUs"},
+        {"Zeroed", frames.zeroed * PAGE_BYTES, "of that cleared ahead"},
+        {"Offline", memmap_bytes(map, MEMMAP_OFFLINE),
+         "taken out of use: frame offline"},
+        {"LowFree", marks.low * PAGE_BYTES,
+         "below it idle CPUs give back memory; 0: never"},
         {"Slab", frames.by_type[FRAME_SLAB] * PAGE_BYTES, "objects: slabinfo"},
         {"LargeBlocks", frames.by_type[FRAME_LARGE] * PAGE_BYTES,
          "kmalloc above 8 KiB"},
@@ -109,12 +145,14 @@ static bool run_meminfo(const struct arguments *arguments)
         for (size_t i = 0; i < sizeof(amount) / sizeof(amount[0]); i++) {
             json_number(amount[i].name, amount[i].bytes);
         }
+        print_events(&frames, true);
         json_end();
         return true;
     }
     for (size_t i = 0; i < sizeof(amount) / sizeof(amount[0]); i++) {
         print_amount(&amount[i]);
     }
+    print_events(&frames, false);
     return true;
 }
 
@@ -180,6 +218,7 @@ static const char *state_name(enum frame_state state)
     case FRAME_STATE_METADATA:
         return "records or their tables";
     case FRAME_STATE_OFFLINE:
+        return "offline: taken out of use";
     case FRAME_STATE_RESERVED:
         return "RAM, not the allocator's";
     case FRAME_STATE_NO_RAM:

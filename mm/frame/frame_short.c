@@ -69,6 +69,18 @@ static bool keeps(const struct frame_cpu *cpu)
            frame_recent_order(cpu) != 0 || frame_pending_mask(cpu) != 0;
 }
 
+static bool anybody_keeps(void)
+{
+    bool found = false;
+
+    for (unsigned i = 0; i < frame_cpu_count && !found; i++) {
+        found = keeps(frame_cpu_of[i]) &&
+                atomic_load_explicit(&frame_cpu_of[i]->is_asked,
+                                     memory_order_relaxed) != IS_SILENT;
+    }
+    return found;
+}
+
 /* Wait until @cpu has drained, or until @turns are over. */
 static void await(struct frame_cpu *cpu, uint32_t *turns)
 {
@@ -91,11 +103,8 @@ static void await(struct frame_cpu *cpu, uint32_t *turns)
         memory_order_relaxed);
 }
 
-/*
- * Ask the other CPUs that keep something to give it back, and wait.
- * Return: false if there was nobody to ask.
- */
-static bool drain_others(void)
+/* Ask the other CPUs that keep something to give it back, and wait. */
+static void drain_others(void)
 {
     uint64_t irq = port_irq_save();
     unsigned me = port_cpu();
@@ -122,34 +131,35 @@ static bool drain_others(void)
             await(frame_cpu_of[i], &turns);
         }
     }
-    return has_asked;
 }
 
 void frame_gather(void)
 {
     frame_drain();
-    (void)drain_others();
+    drain_others();
 }
 
 /*
  * Ask and look until nothing is left that could be found. While somebody is
- * short, CPUs keep no rows and no frames that are freed; and what comes back
+ * short, CPUs that were asked keep no rows and no frames that are freed; what
+ * others keep meanwhile is asked for in the next round; and what comes back
  * behind the search, or was claimed and given up, counts as motion.
  */
 static bool claim_short(struct blocks_wish *wish, enum frame_zone highest)
 {
-    bool success = false;
+    bool success = frame_claim_with(EFFORT_ANYWHERE, wish, highest);
     bool is_moving = true;
 
+    if (success) {
+        return true; /* a hint had lost a race, or it lies where others sit */
+    }
     atomic_fetch_add_explicit(&frame_shortages, 1, memory_order_seq_cst);
     for (unsigned i = 0; i < ROUNDS && is_moving && !success; i++) {
+        frame_gather();
         uint64_t motion = frame_motion_now();
-
-        frame_drain();
-        is_moving = drain_others();
         wish->is_stuck = false;
         success = frame_claim_with(EFFORT_ANYWHERE, wish, highest);
-        is_moving = is_moving || motion != frame_motion_now();
+        is_moving = motion != frame_motion_now() || anybody_keeps();
     }
     atomic_fetch_sub_explicit(&frame_shortages, 1, memory_order_relaxed);
     return success;

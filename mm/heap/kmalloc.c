@@ -168,7 +168,7 @@ static void *large_alloc(uint64_t room, uint64_t bytes, unsigned flags)
         return NULL;
     }
     unsigned order = order_of(room);
-    pfn_t pfn = frame_alloc(order, FRAME_LARGE, flags);
+    pfn_t pfn = frame_alloc(order, FRAME_LARGE, flags | FRAME_MAY_RECLAIM);
     if (pfn_is_none(pfn)) {
         return NULL;
     }

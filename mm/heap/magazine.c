@@ -35,7 +35,8 @@
  * Cost: alloc and free a few instructions, an exchange O(batch). Held at most:
  * MAGAZINE_HOLDS a CPU and STORE_HOLDS a cache, or 6 objects if that is more.
  *
- * Limits: a CPU drains its own magazines only.
+ * Limits: a CPU drains its own magazines only, and of these not one that is
+ * just being refilled.
  */
 #include "heap/magazine.h"
 
@@ -245,8 +246,12 @@ static void *refill(struct slab_cache *cache)
     bool has_room = magazine->capacity > 0;
     void **room = has_room ? magazine->object : &single;
     unsigned batch = has_room ? magazine->capacity / 2 : 1;
-    unsigned count = take_below(cache, room, batch);
+    unsigned cpu = port_cpu();
 
+    /* Out of the way: if memory is short, all magazines may be drained. */
+    cache->magazine[cpu] = &no_room;
+    unsigned count = take_below(cache, room, batch);
+    cache->magazine[cpu] = magazine;
     if (count == 0) {
         count_slow_alloc(cache, true);
         return NULL;

@@ -161,10 +161,15 @@ static void set_records(const struct slab *slab, enum frame_type type,
     }
 }
 
-/* Frames for one slab, or 0. */
+/*
+ * Frames for one slab, or 0. Reclaim may drain this heap: of a cache nothing is
+ * in hand then that a drain would find (magazine.c). Side storage is taken in
+ * the middle of things.
+ */
 static vaddr_t frames_alloc(const struct slab_pool *pool)
 {
-    pfn_t pfn = frame_alloc(pool->order, FRAME_SLAB, FRAME_ANY);
+    unsigned flags = pool->kind == POOL_SIDE ? FRAME_ANY : FRAME_MAY_RECLAIM;
+    pfn_t pfn = frame_alloc(pool->order, FRAME_SLAB, flags);
 
     return pfn_is_none(pfn) ? 0 : (vaddr_t)phys_to_virt(pfn_to_phys(pfn));
 }

@@ -18,7 +18,8 @@
  * what they have printed.
  */
 
-#define OUTPUT_BYTES (32 * KiB)
+/* As much as the log keeps: iomem -j of 300 ranges is 50 KiB. */
+#define OUTPUT_BYTES (64 * KiB)
 
 static char output[OUTPUT_BYTES]; /* the newest of the log, ends in 0 */
 static size_t output_length;
