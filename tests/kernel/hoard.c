@@ -8,8 +8,10 @@
 /* Up to here all frames are taken one by one. */
 #define SINGLES_BYTES (512 * MiB)
 
+/* From here on a 2 MiB block is left when all has come back. */
+#define LEAST_BYTES (16 * MiB)
+
 /* Records of this much take the host 32 MiB. */
-#define LEAST_BYTES  (16 * MiB)
 #define WANTED_BYTES (8 * GiB)
 
 void hoard_init(struct hoard *hoard)
