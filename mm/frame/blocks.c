@@ -275,7 +275,7 @@ void blocks_leave(struct blocks_zone *zone, struct blocks_seat *seat)
 /* Does a tree have what the kind says? */
 static bool tree_fits(uint32_t tree, enum blocks_kind kind)
 {
-    if (kind == BLOCKS_PARTIAL && trees_is_asleep(tree)) {
+    if (kind == BLOCKS_PARTIAL && trees_peek(tree) == 0) {
         return false;
     }
     uint32_t word = trees_look(tree);
@@ -303,8 +303,7 @@ static bool has_neighbour(const struct blocks_zone *zone, uint32_t tree)
 
     for (uint32_t i = first; i < first + LINE_TREES; i++) {
         if (i >= zone->first && i < zone->end &&
-            (atomic_load_explicit(&trees_word[i], memory_order_relaxed) &
-             TREE_RESERVED) != 0) {
+            (trees_peek(i) & TREE_RESERVED) != 0) {
             return true;
         }
     }

@@ -84,7 +84,7 @@ static bool run_meets_tree(struct run *run, uint32_t tree)
 {
     bool is_long = false;
 
-    if (trees_is_asleep(tree)) {
+    if (trees_peek(tree) == 0) {
         uint64_t first = tree * TREE_FRAMES;
         uint64_t usable = trees_usable(first, first + TREE_FRAMES);
         if (usable == TREE_FRAMES) {

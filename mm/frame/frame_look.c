@@ -307,9 +307,7 @@ static bool check_zone(const struct blocks_zone *zone, uint64_t *total)
 {
     for (uint32_t tree = zone->first; tree < zone->end; tree++) {
         uint64_t free;
-        bool is_reserved =
-            (atomic_load_explicit(&trees_word[tree], memory_order_relaxed) &
-             TREE_RESERVED) != 0;
+        bool is_reserved = (trees_peek(tree) & TREE_RESERVED) != 0;
         if (!trees_check(tree, is_reserved ? seated(tree) : 0, &free)) {
             return false;
         }

@@ -4,15 +4,17 @@
  * Owns    the tree words, and a copy of the usable ranges of the map. A tree
  *         is 8 blocks; zones are whole trees.
  * Idea    After LLFree [LLFree23]: searches look at trees, not at blocks. And
- *         start-up must not depend on the RAM: only the words are cleared,
- *         4 bytes for each 16 MiB. A tree sleeps until somebody needs it; who
- *         comes first draws its bitfields from the copy, which never changes,
- *         whatever happens to the map.
+ *         start-up must not depend on the RAM: not even the words are cleared,
+ *         but a byte for each 16 GiB. A tree sleeps until somebody needs it;
+ *         who comes first clears the words of its group, if need be, and draws
+ *         its bitfields from the copy, which never changes, whatever happens
+ *         to the map.
  * Picture
  *     |free frames, signed 16|      |reserved|ready|filling|
  *      31                  16            2       1       0
  *
- *     0: asleep, the bitfields are rubbish.
+ *     0: asleep, the bitfields are rubbish. In a group that nobody has needed
+ *     yet, the words are rubbish, too.
  *
  * Invariants (at rest)
  *     I1 the free frames of a tree, with those a seat has in its own count,
@@ -38,6 +40,13 @@
 _Atomic uint32_t *trees_word;
 uint64_t trees_frames;
 
+/* Trees whose words are cleared together: 4 KiB of them. */
+#define GROUP_TREES 1024
+
+enum { GROUP_RUBBISH, GROUP_CLEARING, GROUP_CLEAR };
+
+static _Atomic uint8_t *groups; /* (A) what their words are */
+
 /* Usable frames [start, end), sorted; without frame 0, see trees_usable(). */
 struct span {
     uint64_t start;
@@ -54,6 +63,11 @@ static uint64_t tree_count(uint64_t frames)
 static uint64_t word_bytes(uint64_t frames)
 {
     return align_up(tree_count(frames) * sizeof(*trees_word), CACHE_LINE);
+}
+
+static uint64_t group_bytes(uint64_t frames)
+{
+    return align_up(div_round_up(tree_count(frames), GROUP_TREES), CACHE_LINE);
 }
 
 /*
@@ -83,7 +97,7 @@ static uint64_t span_bytes(const struct memmap *map, uint64_t frames)
 
 uint64_t trees_bytes(const struct memmap *map, uint64_t frames)
 {
-    return span_bytes(map, frames) + word_bytes(frames) +
+    return span_bytes(map, frames) + group_bytes(frames) + word_bytes(frames) +
            bitfield_bytes(tree_count(frames) * TREE_BLOCKS);
 }
 
@@ -102,8 +116,10 @@ void trees_init(const struct memmap *map, uint64_t frames, void *storage)
         }
     }
     trees_frames = frames;
+    groups = (void *)rest;
+    memset(rest, GROUP_RUBBISH, group_bytes(frames));
+    rest += group_bytes(frames);
     trees_word = (void *)rest;
-    memset(rest, 0, word_bytes(frames));
     rest += word_bytes(frames);
     bitfield_init(tree_count(frames) * TREE_BLOCKS, rest);
 }
@@ -179,6 +195,36 @@ static void draw_tree(uint32_t tree, uint64_t out[TREE_ROWS])
 /* --- waking -------------------------------------------------------------- */
 
 /*
+ * Clear the words of a group, with interrupts off, as below. Return: false if
+ * another CPU just does.
+ */
+static MM_NOINLINE bool clear_group(uint32_t group)
+{
+    uint8_t state = GROUP_RUBBISH;
+    uint64_t irq = port_irq_save();
+
+    if (atomic_compare_exchange_strong_explicit(
+            &groups[group], &state, GROUP_CLEARING, memory_order_acquire,
+            memory_order_acquire)) {
+        uint64_t first = (uint64_t)group * GROUP_TREES;
+        uint64_t count = min_u64(GROUP_TREES, tree_count(trees_frames) - first);
+        memset((void *)&trees_word[first], 0, count * sizeof(*trees_word));
+        state = GROUP_CLEAR;
+        /* Pairs with the acquire in has_word(). */
+        atomic_store_explicit(&groups[group], state, memory_order_release);
+    }
+    port_irq_restore(irq);
+    return state == GROUP_CLEAR;
+}
+
+static inline bool has_word(uint32_t tree)
+{
+    /* Acquire: pairs with the release in clear_group(). */
+    return MM_LIKELY(atomic_load_explicit(&groups[tree / GROUP_TREES],
+                                          memory_order_acquire) == GROUP_CLEAR);
+}
+
+/*
  * Bring a tree to life, with interrupts off: an interrupt that waited for its
  * own CPU would wait forever. The word, if another CPU was faster.
  */
@@ -194,7 +240,7 @@ static MM_NOINLINE uint32_t wake_tree(uint32_t tree)
         draw_tree(tree, row);
         uint32_t free = bitfield_fill(tree * TREE_BLOCKS, TREE_BLOCKS, row);
         word = TREE_READY | free << TREE_FREE_SHIFT;
-        /* Pairs with the acquires in trees_look() and trees_touch(). */
+        /* Pairs with the acquire in trees_look(). */
         atomic_store_explicit(&trees_word[tree], word, memory_order_release);
     }
     port_irq_restore(irq);
@@ -203,6 +249,9 @@ static MM_NOINLINE uint32_t wake_tree(uint32_t tree)
 
 uint32_t trees_look(uint32_t tree)
 {
+    if (!has_word(tree) && !clear_group(tree / GROUP_TREES)) {
+        return TREE_FILLING;
+    }
     /* Acquire: pairs with the release in wake_tree(). */
     uint32_t word =
         atomic_load_explicit(&trees_word[tree], memory_order_acquire);
@@ -216,19 +265,22 @@ uint32_t trees_touch(uint32_t tree)
 
     while (MM_UNLIKELY((word & TREE_READY) == 0)) {
         port_relax();
-        /* Acquire: pairs with the release in wake_tree(). */
-        word = atomic_load_explicit(&trees_word[tree], memory_order_acquire);
+        word = trees_look(tree);
     }
     return word;
 }
 
-void trees_read(uint32_t tree, uint64_t out[TREE_ROWS])
+uint32_t trees_peek(uint32_t tree)
 {
     /* Acquire: pairs with the release in wake_tree(). */
-    uint32_t word =
-        atomic_load_explicit(&trees_word[tree], memory_order_acquire);
+    return has_word(tree)
+               ? atomic_load_explicit(&trees_word[tree], memory_order_acquire)
+               : 0;
+}
 
-    if ((word & TREE_READY) == 0) {
+void trees_read(uint32_t tree, uint64_t out[TREE_ROWS])
+{
+    if ((trees_peek(tree) & TREE_READY) == 0) {
         draw_tree(tree, out);
         return;
     }
@@ -285,8 +337,7 @@ void trees_leave(uint32_t tree, int32_t free)
 
 bool trees_check(uint32_t tree, int32_t seated, uint64_t *out_free)
 {
-    uint32_t word =
-        atomic_load_explicit(&trees_word[tree], memory_order_relaxed);
+    uint32_t word = trees_peek(tree);
     uint64_t first = tree * TREE_BLOCKS;
     int32_t free = 0;
 

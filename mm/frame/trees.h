@@ -18,7 +18,7 @@
 #define TREE_READY    (UINT32_C(1) << 1) /* it is awake */
 #define TREE_RESERVED (UINT32_C(1) << 2) /* a CPU sits here, see blocks.h */
 
-extern _Atomic uint32_t *trees_word; /* (A) */
+extern _Atomic uint32_t *trees_word; /* (A) of trees that were looked at */
 extern uint64_t trees_frames;        /* (C) frames there are words for */
 
 /* Bytes of storage for the RAM in @map below @frames, bitfields included. */
@@ -26,7 +26,7 @@ uint64_t trees_bytes(const struct memmap *map, uint64_t frames);
 
 /*
  * All trees asleep; @map is copied as far as it is needed to wake them.
- * @storage: any contents; only the words and the copy are written.
+ * @storage: any contents; only the copy and a byte for 16 GiB are written.
  */
 void trees_init(const struct memmap *map, uint64_t frames, void *storage);
 
@@ -43,11 +43,8 @@ uint32_t trees_look(uint32_t tree);
 /* The same, for those who must have the tree: waits for the other CPU. */
 uint32_t trees_touch(uint32_t tree);
 
-/* Has nobody needed the tree yet? */
-static inline bool trees_is_asleep(uint32_t tree)
-{
-    return atomic_load_explicit(&trees_word[tree], memory_order_relaxed) == 0;
-}
+/* The word as it is: 0 if nobody has needed the tree yet. */
+uint32_t trees_peek(uint32_t tree);
 
 /* The bits of a tree as they are, or will be once it wakes. */
 void trees_read(uint32_t tree, uint64_t out[TREE_ROWS]);

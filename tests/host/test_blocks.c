@@ -239,11 +239,11 @@ TEST(blocks, only_trees_that_are_needed_wake)
     CHECK_HELPER(start(0xa5));
     CHECK_EQUAL(take(0).v / TREE_FRAMES, RAM_FRAMES / TREE_FRAMES - 1);
     for (uint64_t tree = 0; tree < RAM_FRAMES / TREE_FRAMES - 1; tree++) {
-        CHECK_EQUAL(trees_word[tree], 0);
+        CHECK_EQUAL(trees_peek((uint32_t)tree), 0);
     }
     CHECK_HELPER(check_free(usable() - 1));
     blocks_touch(pfn_of(TREE_FRAMES - 1), pfn_of(TREE_FRAMES + 1));
-    CHECK(trees_word[0] != 0 && trees_word[1] != 0 && trees_word[2] == 0);
+    CHECK(trees_peek(0) != 0 && trees_peek(1) != 0 && trees_peek(2) == 0);
     CHECK_HELPER(check_free(usable() - 1));
 }
 
