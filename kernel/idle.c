@@ -16,16 +16,23 @@
 static _Atomic unsigned suspended; /* (A) calls of idle_suspend() open */
 static _Atomic uint32_t shortages; /* (A) calls of idle_ask_for_memory() */
 
-/* Each processor drains what is its own: magazines cannot be reached from
- * another one. */
+/* Has this processor not given back what was asked for last? */
+static bool is_asked(const struct percpu *cpu)
+{
+    return cpu->shortages !=
+           atomic_load_explicit(&shortages, memory_order_relaxed);
+}
+
+/*
+ * Each processor drains what is its own: magazines cannot be reached from
+ * another one.
+ */
 static bool give_back(struct percpu *cpu)
 {
-    uint32_t now = atomic_load_explicit(&shortages, memory_order_relaxed);
-
-    if (cpu->shortages == now) {
+    if (!is_asked(cpu)) {
         return false;
     }
-    cpu->shortages = now;
+    cpu->shortages = atomic_load_explicit(&shortages, memory_order_relaxed);
     slab_drain();
     return true;
 }
@@ -41,10 +48,22 @@ bool idle_work(void)
         cpu_irq_on();
         has_worked = give_back(cpu) || frame_zero_idle();
         cpu_irq_off();
+        /* The interrupt that says so may have come just now. */
+        has_worked = has_worked || is_asked(cpu);
     }
     /* Release: pairs with idle_suspend(); what was done is seen there. */
     atomic_store_explicit(&cpu->is_tidying, false, memory_order_release);
     return has_worked;
+}
+
+/* Interrupts are off. */
+static void wake_others(void)
+{
+    for (unsigned i = 0; i < smp_possible() && apic_is_on(); i++) {
+        if (i != percpu_this()->index && smp_is_online(i)) {
+            apic_send(percpu_of(i)->apic_id, APIC_VECTOR_WAKE);
+        }
+    }
 }
 
 /* Who sleeps is woken; who works comes to it when it has nothing to do. */
@@ -53,11 +72,7 @@ void idle_ask_for_memory(void)
     uint64_t irq = cpu_irq_save();
 
     atomic_fetch_add_explicit(&shortages, 1, memory_order_relaxed);
-    for (unsigned i = 0; i < smp_possible() && apic_is_on(); i++) {
-        if (i != percpu_this()->index && smp_is_online(i)) {
-            apic_send(percpu_of(i)->apic_id, APIC_VECTOR_WAKE);
-        }
-    }
+    wake_others();
     cpu_irq_restore(irq);
 }
 
@@ -84,5 +99,9 @@ void idle_suspend(void)
 
 void idle_resume(void)
 {
+    uint64_t irq = cpu_irq_save();
+
     atomic_fetch_sub_explicit(&suspended, 1, memory_order_release);
+    wake_others(); /* what was asked for meanwhile */
+    cpu_irq_restore(irq);
 }

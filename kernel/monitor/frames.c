@@ -4,6 +4,7 @@
 #include "base/bits.h"
 #include "kernel/console/console.h"
 #include "kernel/lib/string.h"
+#include "kernel/memory.h"
 #include "kernel/monitor/command.h"
 
 /* --- frame offline, frame online ------------------------------------------ */
@@ -44,7 +45,9 @@ static bool take_offline(const struct arguments *arguments, pfn_t start,
     case MM_ENOMEM:
         return complain(arguments, "the memory map has no room for a range");
     default:
-        return complain(arguments, "not all of it is usable RAM (iomem)");
+        return complain(arguments,
+                        "not all of 0x%lx-0x%lx is usable RAM (iomem)",
+                        pfn_to_phys(start).v, pfn_to_phys(end).v);
     }
 }
 
@@ -59,15 +62,26 @@ static bool take_online(const struct arguments *arguments, pfn_t start,
     case MM_ENOMEM:
         return complain(arguments, "the memory map has no room for a range");
     default:
-        return complain(arguments, "not all of it is RAM out of use (iomem)");
+        return complain(arguments,
+                        "not all of 0x%lx-0x%lx is RAM out of use (iomem)",
+                        pfn_to_phys(start).v, pfn_to_phys(end).v);
     }
 }
 
-/* At both ends; frame_add() looks at what lies between. */
+/* All of it: the kernel's own RAM is kept back as well. */
 static bool is_offline(pfn_t start, pfn_t end)
 {
-    return frame_state(start) == FRAME_STATE_OFFLINE &&
-           frame_state(pfn_of(end.v - 1)) == FRAME_STATE_OFFLINE;
+    uint64_t at = pfn_to_phys(start).v;
+
+    while (at < pfn_to_phys(end).v) {
+        const struct memmap_range *range =
+            memmap_find(memory_map(), paddr_of(at));
+        if (range == NULL || range->type != MEMMAP_OFFLINE) {
+            return false;
+        }
+        at = range->end;
+    }
+    return true;
 }
 
 static bool run_frame(const struct arguments *arguments)
@@ -89,7 +103,6 @@ static bool run_frame(const struct arguments *arguments)
     if (strcmp(what, "online") != 0) {
         return complain(arguments, "offline or online, not %s", what);
     }
-    /* Not what the kernel itself lies in: that is out of use, too. */
     return is_offline(start, end)
                ? take_online(arguments, start, end)
                : complain(arguments, "0x%lx-0x%lx is not offline",
@@ -113,7 +126,10 @@ static bool run_watermarks(const struct arguments *arguments)
         }
     }
     if (frame_set_watermarks(&marks) != MM_OK) {
-        return complain(arguments, "they must ascend, up to all frames");
+        return complain(arguments,
+                        "%lu %lu %lu do not ascend, or are more than all "
+                        "frames",
+                        marks.min, marks.low, marks.high);
     }
     printk("min %lu, low %lu, high %lu frames\n", marks.min, marks.low,
            marks.high);
@@ -163,6 +179,9 @@ static bool run_inject(const struct arguments *arguments)
     }
     if (!argument_number(arguments->word[1], &number)) {
         return false;
+    }
+    if (number == 0) {
+        return complain(arguments, "%s 0 is none; inject off says so", what);
     }
     if (strcmp(what, "nth") == 0) {
         injection.nth = number;

@@ -107,7 +107,8 @@ static inline pfn_t blocks_claim_whole(struct blocks_seat *seat, unsigned order)
     unsigned index = blocks_find_whole(tree, order);
     uint64_t block = tree * TREE_BLOCKS + index;
 
-    if (index == TREE_BLOCKS || !record_exists(pfn_of(block * BLOCK_FRAMES)) ||
+    if (index == TREE_BLOCKS || seat->free < 0 ||
+        !record_exists(pfn_of(block * BLOCK_FRAMES)) ||
         (order > BLOCK_ORDER &&
          !record_exists(pfn_of((block + 1) * BLOCK_FRAMES))) ||
         !step_swap(block, order, BLOCK_FRAMES, HALF_WHOLE)) {
@@ -126,7 +127,8 @@ static inline pfn_t blocks_claim_near(struct blocks_seat *seat, unsigned order)
     uint64_t row = seat->row;
     uint64_t block = row / BLOCK_ROWS;
 
-    if (MM_UNLIKELY(row == BLOCKS_NO_ROW || order > ROW_ORDER) ||
+    if (MM_UNLIKELY(row == BLOCKS_NO_ROW || order > ROW_ORDER ||
+                    seat->free < 0) ||
         !step_take_count(block, 1u << order)) {
         return PFN_NONE;
     }

@@ -92,7 +92,8 @@ static void init_zones(void)
         blocks_zone_init(&frame_zones[zone].blocks, zone_table[zone].start,
                          zone_table[zone].end);
         atomic_init(&frame_zones[zone].managed, managed);
-        if (managed != 0) {
+        /* RAM that is kept back counts: frame_add() may bring it. */
+        if (frame_zones[zone].blocks.first < frame_zones[zone].blocks.end) {
             frame_top_zone = (enum frame_zone)zone;
         }
     }
@@ -269,6 +270,7 @@ static inline pfn_t take_block(struct frame_cpu *cpu, unsigned order)
 static MM_NOINLINE pfn_t alloc_block(unsigned order, enum frame_type type,
                                      unsigned flags)
 {
+    ASSERT(order <= MM_MAX_ORDER);
     uint64_t irq = port_irq_save();
     struct frame_cpu *cpu = frame_this_cpu();
     pfn_t pfn = (flags & ~(unsigned)FRAME_MAY_RECLAIM) == 0

@@ -125,7 +125,7 @@ struct frame_zone_state {
 };
 
 extern struct frame_zone_state frame_zones[FRAME_ZONES];
-extern enum frame_zone frame_top_zone; /* (C) the highest with any RAM */
+extern enum frame_zone frame_top_zone; /* (C) highest that has trees */
 extern struct memmap *frame_map;       /* (C) */
 extern uint64_t frame_set_aside_bytes; /* (C) */
 

@@ -460,15 +460,15 @@ TEST(frame, start_up_does_not_depend_on_the_ram)
     }
     CHECK(range != NULL);
     /*
-     * Tree words: 4 bytes for each 16 MiB, 57 pages; the bits that say which
-     * records are backed: 1 byte, 15 pages; one CPU; its row.
+     * The bits that say which records are backed: 1 byte for each 16 MiB, 15
+     * pages; one CPU. No tree word is touched.
      */
     const void *storage = phys_to_virt(paddr_of(range->start));
-    CHECK(resident_pages(storage, stats.set_aside_bytes) <= 75);
+    CHECK(resident_pages(storage, stats.set_aside_bytes) <= 16);
     pfn_t pfn = frame_alloc(0, FRAME_USER, FRAME_ANY);
     CHECK(pfn.v > 900 * GiB / PAGE_BYTES);
     CHECK(!pfn_is_none(frame_alloc(10, FRAME_USER, FRAME_ANY)));
     CHECK(!pfn_is_none(frame_alloc(0, FRAME_USER, FRAME_BELOW_16M)));
-    CHECK(resident_pages(storage, stats.set_aside_bytes) <= 85);
+    CHECK(resident_pages(storage, stats.set_aside_bytes) <= 24);
     CHECK(frame_check());
 }

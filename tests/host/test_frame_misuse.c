@@ -190,6 +190,24 @@ TEST(frame, the_bits_catch_what_the_record_lets_pass)
     CHECK_BUG("part of the block");
 }
 
+static void allocate_too_much(void)
+{
+    pfn_t pfn = frame_alloc(MM_MAX_ORDER + 1, FRAME_USER, FRAME_ANY);
+
+    CHECK(pfn_is_none(pfn));
+}
+
+/* Also where a block of the largest order is at hand. */
+TEST(frame, an_order_too_large_is_a_panic)
+{
+    sim_boot_frames(SMALL_RAM);
+    CHECK(sim_panics(allocate_too_much, "assertion"));
+    frame_free(frame_alloc(MM_MAX_ORDER, FRAME_USER, FRAME_ANY), MM_MAX_ORDER);
+    CHECK(sim_panics(allocate_too_much, "assertion"));
+    frame_drain();
+    CHECK(sim_panics(allocate_too_much, "assertion"));
+}
+
 /* --- holders, splitting, joining ----------------------------------------- */
 
 TEST(frame, the_last_holder_frees)

@@ -10,6 +10,7 @@
 #include <mm/frame.h>
 
 #include "base/bits.h"
+#include "frame/blocks.h"
 #include "tests/host/frame_scene.h"
 
 /* The zones of a small machine meet here. */
@@ -410,6 +411,37 @@ TEST(frame, a_cpu_that_does_not_answer_keeps_its_frames_in_use)
     sim_set_cpu(0);
     CHECK_EQUAL(remove_frames(6002, 6004), MM_OK);
     CHECK_HELPER(check_soundness());
+}
+
+/* --- a zone that had nothing ---------------------------------------------- */
+
+TEST(frame, ram_that_comes_above_all_other_is_used)
+{
+    static pfn_t taken[TREE_FRAMES];
+    paddr_t above;
+    paddr_t storage;
+
+    sim_boot_frames(3 * GiB + 16 * MiB); /* for record_init() */
+    sim_boot_map(3 * GiB + 16 * MiB);
+    sim_set_cpu_count(1);
+    CHECK_EQUAL(memmap_carve(sim_map(), 16 * MiB, PAGE_BYTES, SIM_PHYSICAL_END,
+                             "boot", &above),
+                MM_OK);
+    CHECK_EQUAL(above.v, 4 * GiB);
+    uint64_t bytes = frame_metadata_bytes(sim_map());
+    CHECK_EQUAL(memmap_carve(sim_map(), bytes, PAGE_BYTES, SIM_PHYSICAL_END,
+                             "frame metadata", &storage),
+                MM_OK);
+    frame_init(sim_map(), phys_to_virt(storage));
+    pfn_t first = phys_to_pfn(above);
+    CHECK_EQUAL(frame_add(first, pfn_add(first, TREE_FRAMES)), MM_OK);
+    uint64_t high = 0;
+    for (uint64_t i = 0; i < TREE_FRAMES / BLOCK_FRAMES; i++) {
+        taken[i] = frame_alloc(BLOCK_ORDER, FRAME_USER, FRAME_ANY);
+        high += taken[i].v >= first.v ? 1 : 0;
+    }
+    CHECK(high >= TREE_FRAMES / BLOCK_FRAMES - 1); /* metadata takes some */
+    CHECK(frame_check());
 }
 
 /* --- the model ------------------------------------------------------------ */
