@@ -462,9 +462,7 @@ enum blocks_answer blocks_steal_anywhere(struct blocks_zone *zone,
     struct search search = {.zone = zone, .kind = BLOCKS_ANY, .wish = wish};
     uint32_t edge;
 
-    for (uint32_t tree = zone->first; tree < zone->end; tree++) {
-        (void)trees_touch(tree);
-    }
+    trees_await(zone->first, zone->end);
     return scan(&search, zone->end, &edge);
 }
 

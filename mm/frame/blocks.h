@@ -212,7 +212,7 @@ void blocks_leave(struct blocks_zone *zone, struct blocks_seat *seat);
 /*
  * Take from any tree, whoever sits there: where the hints say there may be
  * something, or everywhere, also where a hint has lost a race. The latter waits
- * for a tree that another CPU just wakes.
+ * a while for trees that other CPUs just wake.
  */
 enum blocks_answer blocks_steal(struct blocks_zone *zone,
                                 struct blocks_wish *wish);

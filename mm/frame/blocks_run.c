@@ -26,6 +26,7 @@ bool blocks_claim_block(pfn_t pfn, unsigned order)
 struct run {
     uint64_t start;
     uint64_t at;
+    uint64_t from;      /* it begins here or higher */
     uint64_t frames;    /* how long it should be */
     uint64_t alignment; /* of its start */
 };
@@ -41,7 +42,7 @@ static bool run_grows(struct run *run, uint64_t frames)
 static bool run_breaks(struct run *run, uint64_t frames)
 {
     run->at += frames;
-    run->start = align_up(run->at, run->alignment);
+    run->start = align_up(max_u64(run->at, run->from), run->alignment);
     return false;
 }
 
@@ -108,6 +109,7 @@ pfn_t blocks_find_run(const struct blocks_zone *zone, uint64_t from,
         max_u64(align_down(from, TREE_FRAMES), zone->first * TREE_FRAMES);
     struct run run = {.start = align_up(max_u64(from, first), alignment),
                       .at = first,
+                      .from = from,
                       .frames = frames,
                       .alignment = alignment};
 

@@ -23,7 +23,7 @@
  *     I3 free frames of a zone = managed - taken, over all CPUs, and that is
  *        what the bits say
  * Locking None. A CPU's structure is touched with interrupts off only; others
- *         ask it to give back what it keeps (frame_claim.c).
+ *         ask it to give back what it keeps (frame_short.c).
  * Cost    Order 0: no atomic operation; now and then a few. Other orders: three
  *         or so for each call.
  * Limits  Two CPUs that free the same block at the same moment may both pass
@@ -288,7 +288,7 @@ static MM_NOINLINE pfn_t alloc_block(unsigned order, enum frame_type type,
 }
 
 /* A frame that was cleared ahead; else one that is cleared now. */
-static MM_NOINLINE pfn_t alloc_zeroed(enum frame_type type)
+static MM_NOINLINE pfn_t alloc_zeroed(enum frame_type type, unsigned flags)
 {
     uint64_t irq = port_irq_save();
     struct frame_cpu *cpu = frame_this_cpu();
@@ -297,7 +297,7 @@ static MM_NOINLINE pfn_t alloc_zeroed(enum frame_type type)
 
     if (MM_UNLIKELY(pfn_is_none(pfn))) {
         port_irq_restore(irq);
-        return alloc_single(type, FRAME_ZEROED);
+        return alloc_single(type, flags);
     }
     cpu->allocs[type]++;
     cpu->zeroed_misses += is_ready ? 0 : 1;
@@ -318,8 +318,10 @@ static MM_NOINLINE pfn_t alloc_other(unsigned order, enum frame_type type,
     if (order != 0) {
         return alloc_block(order, type, flags);
     }
-    return flags == FRAME_ZEROED ? alloc_zeroed(type)
-                                 : alloc_single(type, flags);
+    return (flags & (FRAME_BELOW_4G | FRAME_BELOW_16M)) == 0 &&
+                   (flags & FRAME_ZEROED) != 0
+               ? alloc_zeroed(type, flags)
+               : alloc_single(type, flags);
 }
 
 static inline pfn_t alloc(unsigned order, enum frame_type type, unsigned flags)
@@ -503,7 +505,7 @@ void frame_free(pfn_t pfn, unsigned order)
     struct frame_record *record = record_of(pfn);
     unsigned type = record_kind(record); /* since the order is 0 */
     if (MM_UNLIKELY(type - 1 >= FRAME_TYPES - 1 || record_refs(record) != 1)) {
-        free_block(pfn, order); /* reports it */
+        frame_report("frame_free", pfn, order);
         return;
     }
     if (is_free_by_bits(pfn, order)) {

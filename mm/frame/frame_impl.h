@@ -18,8 +18,9 @@ enum frame_array { ARRAY_PLAIN, ARRAY_ZEROED, ARRAYS };
 _Static_assert((int)FRAME_ZEROED == ARRAY_ZEROED, "the flag is the index");
 
 /*
- * (P): changed by its CPU alone, with interrupts off. Others may read what is
- * _Atomic, to see whether it is worth to ask.
+ * (P): changed by its CPU alone, with interrupts off. What is _Atomic others
+ * read at any time, to see whether it is worth to ask; frame_look.c reads all,
+ * for figures of some moment.
  */
 struct frame_cpu {
     _Atomic uint32_t count[ARRAYS]; /* (P) frames in the arrays */
@@ -43,7 +44,7 @@ struct frame_cpu {
     uint64_t refills;                     /* (P) */
     uint64_t zeroed_misses;               /* (P) */
     uint64_t zeroed_filled;               /* (P) */
-    uint64_t zeroed_lost;                 /* (P) given back or used as plain */
+    uint64_t zeroed_lost;                 /* (P) given back */
     uint64_t drains;                      /* (P) */
     uint64_t reclaims;                    /* (P) */
 } MM_ALIGNED(64);
@@ -209,6 +210,15 @@ void frame_gather(void);
 extern bool frame_is_watched;            /* (C) there are watermarks */
 extern _Atomic uint32_t frame_shortages; /* (A) allocations in trouble */
 extern _Atomic uint64_t frame_motion;    /* (A) frames came back meanwhile */
+
+/* Calls of reclaim() in one allocation: each must have freed something. */
+#define FRAME_RECLAIM_TRIES 8
+
+/*
+ * Ask the host for memory, if @flags allow it. Return: false if there is none
+ * to be had that way.
+ */
+bool frame_ask_reclaim(uint64_t frames, unsigned flags);
 
 /* Would too little be left after @frames more? */
 bool frame_is_barred(uint64_t frames, unsigned flags);

@@ -5,8 +5,9 @@
  * Idea    Trees are drawn from what the map said at start, so a tree is woken
  *         before its part of the map changes; from then on its bits are the
  *         truth. A range goes when each of its frames can be claimed.
- * Locking frame_range_lock: one change at a time. frame_state() reads the map
- *         without it: about a range that is just changing it may say either.
+ * Locking range_lock: one change of the map at a time; frames are claimed and
+ *         given back outside it. frame_state() reads the map without it: about
+ *         a range that is just changing it may say either.
  */
 #include "frame/frame_impl.h"
 
@@ -30,12 +31,27 @@ static bool is_possible(pfn_t start, pfn_t end)
     return start.v != 0 && start.v < end.v && end.v <= trees_frames;
 }
 
-/* The zone's share of [start, end) came into use, or went. */
-static void change_managed(uint64_t at, uint64_t next, int sign)
+/* [at, next), which lies in one row, came into use, or if @sign < 0, left. */
+static void count_managed(uint64_t at, uint64_t next, int sign)
 {
     atomic_fetch_add_explicit(&frame_zones[frame_zone_of(pfn_of(at))].managed,
-                              sign > 0 ? next - at : at - next,
+                              sign < 0 ? at - next : next - at,
                               memory_order_relaxed);
+}
+
+/* Give [start, end), all of it taken, to whoever wants it. */
+static void give(uint64_t start, uint64_t end)
+{
+    uint64_t next;
+
+    for (uint64_t at = start; at < end; at = next) {
+        pfn_t row = pfn_of(align_down(at, ROW_FRAMES));
+        uint64_t mask = row_part(at, end, &next);
+        bool was_taken = blocks_release_row(
+            &frame_zones[frame_zone_of(row)].blocks, NULL, row, mask);
+        ASSERT(was_taken);
+    }
+    frame_note_motion();
 }
 
 enum mm_status frame_add(pfn_t start, pfn_t end)
@@ -47,43 +63,43 @@ enum mm_status frame_add(pfn_t start, pfn_t end)
     uint64_t irq = lock_acquire(&range_lock);
     enum mm_status status =
         memmap_release(frame_map, pfn_to_phys(start), pfn_to_phys(end));
-    uint64_t next;
-    for (uint64_t at = start.v; status == MM_OK && at < end.v; at = next) {
-        pfn_t row = pfn_of(align_down(at, ROW_FRAMES));
-        uint64_t mask = row_part(at, end.v, &next);
-        bool was_taken = blocks_release_row(
-            &frame_zones[frame_zone_of(row)].blocks, NULL, row, mask);
-        ASSERT(was_taken); /* the map had kept them back */
-        change_managed(at, next, +1);
-    }
     lock_release(&range_lock, irq);
-    return status;
+    if (status != MM_OK) {
+        return status;
+    }
+    uint64_t next;
+    for (uint64_t at = start.v; at < end.v; at = next) {
+        (void)row_part(at, end.v, &next);
+        count_managed(at, next, 1);
+    }
+    give(start.v, end.v); /* the map had kept them back */
+    return MM_OK;
 }
 
-/* Give back what was claimed of [start, end). */
-static void unclaim(uint64_t start, uint64_t end)
-{
-    uint64_t next;
+/* --- out of use ----------------------------------------------------------- */
 
-    for (uint64_t at = start; at < end; at = next) {
-        pfn_t row = pfn_of(align_down(at, ROW_FRAMES));
-        uint64_t mask = row_part(at, end, &next);
-        bool was_taken = blocks_release_row(
-            &frame_zones[frame_zone_of(row)].blocks, NULL, row, mask);
-        ASSERT(was_taken);
+/* Rows where they are all free, single frames to find the one that is not. */
+static uint64_t claim_part(uint64_t at, uint64_t end)
+{
+    if (is_aligned(at, ROW_FRAMES) && end - at >= ROW_FRAMES &&
+        blocks_claim_block(pfn_of(at), ROW_ORDER)) {
+        return ROW_FRAMES;
     }
+    return blocks_claim_block(pfn_of(at), 0) ? 1 : 0;
 }
 
 /* Claim every frame of [start, end). Return: @end, or the first in use. */
 static uint64_t claim_all(uint64_t start, uint64_t end)
 {
     uint64_t at = start;
+    uint64_t claimed = 1;
 
-    while (at < end && blocks_claim_block(pfn_of(at), 0)) {
-        at++;
+    while (at < end && claimed != 0) {
+        claimed = claim_part(at, end);
+        at += claimed;
     }
     if (at < end) {
-        unclaim(start, at);
+        give(start, at);
     }
     return at;
 }
@@ -92,55 +108,54 @@ static uint64_t claim_all(uint64_t start, uint64_t end)
 static bool is_usable(pfn_t start, pfn_t end)
 {
     uint64_t at = start.v << PAGE_SHIFT;
+    uint64_t irq = lock_acquire(&range_lock);
 
     while (at < end.v << PAGE_SHIFT) {
         const struct memmap_range *range = memmap_find(frame_map, paddr_of(at));
         if (range == NULL || range->type != MEMMAP_USABLE) {
-            return false;
+            break;
         }
         at = range->end;
     }
-    return true;
+    lock_release(&range_lock, irq);
+    return at >= end.v << PAGE_SHIFT;
 }
 
-static enum mm_status remove_range(pfn_t start, pfn_t end, pfn_t *out_busy)
+/* What was claimed goes out of the map, or back if that has no room. */
+static enum mm_status retire(pfn_t start, pfn_t end)
 {
-    if (!is_usable(start, end)) {
-        return MM_EINVAL;
-    }
-    uint64_t at = claim_all(start.v, end.v);
-    if (at < end.v) {
-        *out_busy = pfn_of(at);
-        return MM_EBUSY;
-    }
+    uint64_t irq = lock_acquire(&range_lock);
     enum mm_status status =
         memmap_retire(frame_map, pfn_to_phys(start), pfn_to_phys(end));
+    lock_release(&range_lock, irq);
     if (status != MM_OK) {
-        unclaim(start.v, end.v);
+        give(start.v, end.v);
         return status;
     }
     uint64_t next;
-    for (at = start.v; at < end.v; at = next) {
+    for (uint64_t at = start.v; at < end.v; at = next) {
         (void)row_part(at, end.v, &next);
-        change_managed(at, next, -1);
+        count_managed(at, next, -1);
     }
     return MM_OK;
 }
 
 enum mm_status frame_remove(pfn_t start, pfn_t end, pfn_t *out_busy)
 {
-    pfn_t busy = PFN_NONE;
-
-    if (!is_possible(start, end)) {
+    if (out_busy != NULL) {
+        *out_busy = PFN_NONE;
+    }
+    if (!is_possible(start, end) || !is_usable(start, end)) {
         return MM_EINVAL;
     }
     frame_gather(); /* what CPUs keep may lie there */
     blocks_touch(start, end);
-    uint64_t irq = lock_acquire(&range_lock);
-    enum mm_status status = remove_range(start, end, &busy);
-    lock_release(&range_lock, irq);
-    if (out_busy != NULL) {
-        *out_busy = busy;
+    uint64_t at = claim_all(start.v, end.v);
+    if (at == end.v) {
+        return retire(start, end);
     }
-    return status;
+    if (out_busy != NULL) {
+        *out_busy = pfn_of(at);
+    }
+    return MM_EBUSY;
 }

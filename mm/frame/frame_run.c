@@ -74,7 +74,10 @@ static pfn_t claim_in_zone(const struct blocks_zone *zone, uint64_t frames,
         if (from == first.v + frames) {
             return first;
         }
-        from++;
+        /* Behind what was taken, or behind a block without records. */
+        from = record_exists(pfn_of(from))
+                   ? from + 1
+                   : align_down(from, BLOCK_FRAMES) + BLOCK_FRAMES;
     }
     return PFN_NONE;
 }
@@ -90,6 +93,29 @@ static pfn_t claim_run(uint64_t frames, uint64_t alignment, unsigned flags)
     return first;
 }
 
+/* The same, with what CPUs keep, which stands in the way, and with reclaim. */
+static pfn_t claim_hard(uint64_t frames, uint64_t alignment, unsigned flags)
+{
+    pfn_t first = PFN_NONE;
+
+    for (unsigned i = 0; i <= FRAME_RECLAIM_TRIES; i++) {
+        if (!frame_is_barred(frames, flags)) {
+            first = claim_run(frames, alignment, flags);
+        }
+        if (pfn_is_none(first)) {
+            frame_gather();
+            if (!frame_is_barred(frames, flags)) {
+                first = claim_run(frames, alignment, flags);
+            }
+        }
+        if (!pfn_is_none(first) || i == FRAME_RECLAIM_TRIES ||
+            !frame_ask_reclaim(frames, flags)) {
+            break;
+        }
+    }
+    return first;
+}
+
 static pfn_t alloc_run(uint64_t frames, uint64_t alignment,
                        enum frame_type type, unsigned flags)
 {
@@ -99,14 +125,13 @@ static pfn_t alloc_run(uint64_t frames, uint64_t alignment,
         frame_count_failure();
         return PFN_NONE;
     }
-    pfn_t first = claim_run(frames, alignment, flags);
-    if (pfn_is_none(first)) {
-        frame_gather(); /* what CPUs keep stands in the way */
-        first = claim_run(frames, alignment, flags);
-    }
+    pfn_t first = claim_hard(frames, alignment, flags);
     if (pfn_is_none(first)) {
         frame_count_failure();
         return PFN_NONE;
+    }
+    if (frame_is_watched) {
+        frame_watch_marks();
     }
     for (uint64_t at = first.v; at < first.v + frames;) {
         unsigned order = block_order(at, first.v + frames);

@@ -12,9 +12,9 @@
  *         in the meantime, and so does who waits for a lock or for the TLBs of
  *         others (docs/locking.md); it waits FRAME_PATIENCE turns at most.
  * Limits  A CPU that does not answer for so long keeps its frames, at most
- *         ARRAYS * ARRAY_FRAMES + 64 and a block, until it does. Watermarks are
- * compared with a sum over all CPUs, once for each claim; what a CPU keeps
- *         counts as used until a mark is hit, and is then asked for.
+ *         ARRAYS * ARRAY_FRAMES, two rows and a block, until it does.
+ * Watermarks are compared with a sum over all CPUs, once for each claim; what a
+ * CPU keeps counts as used until a mark is hit, and is then asked for.
  */
 #include "frame/frame_impl.h"
 
@@ -28,9 +28,6 @@
 
 /* Times everything is asked for and looked through, as long as it moves. */
 #define ROUNDS 16
-
-/* Calls of reclaim() in one allocation: each must have freed something. */
-#define RECLAIM_TRIES 8
 
 /* In is_asked of a CPU. */
 enum {
@@ -69,9 +66,11 @@ static bool keeps(const struct frame_cpu *cpu)
            frame_recent_order(cpu) != 0 || frame_pending_mask(cpu) != 0;
 }
 
+/* A CPU, or the run for metadata. */
 static bool anybody_keeps(void)
 {
-    bool found = false;
+    uint64_t spare = atomic_load_explicit(&frame_spare, memory_order_relaxed);
+    bool found = spare_mask(spare) != 0;
 
     for (unsigned i = 0; i < frame_cpu_count && !found; i++) {
         found = keeps(frame_cpu_of[i]) &&
@@ -234,12 +233,12 @@ void frame_watch_marks(void)
     }
 }
 
-/* Ask the host for memory; false if there is none to be had that way. */
-static bool reclaim(uint64_t frames)
+bool frame_ask_reclaim(uint64_t frames, unsigned flags)
 {
     uint64_t irq = port_irq_save();
     struct frame_cpu *cpu = frame_this_cpu();
-    bool may = hooks != NULL && hooks->reclaim != NULL &&
+    bool may = (flags & FRAME_MAY_RECLAIM) != 0 && hooks != NULL &&
+               hooks->reclaim != NULL &&
                !atomic_exchange_explicit(&cpu->is_reclaiming, true,
                                          memory_order_relaxed);
 
@@ -251,6 +250,7 @@ static bool reclaim(uint64_t frames)
     uint64_t freed = hooks->reclaim(frames);
     /* Of the CPU it began on, wherever this goes on. */
     atomic_store_explicit(&cpu->is_reclaiming, false, memory_order_relaxed);
+    frame_drain(); /* what was freed here shall count */
     return freed != 0;
 }
 
@@ -268,7 +268,7 @@ bool frame_claim(struct blocks_wish *wish, unsigned flags)
     if (frame_is_barred(frames, flags)) {
         frame_gather(); /* what CPUs keep counts as used */
     }
-    for (unsigned i = 0; i < RECLAIM_TRIES; i++) {
+    for (unsigned i = 0;; i++) {
         if (!frame_is_barred(frames, flags) &&
             (frame_claim_with(EFFORT_HINTS, wish, highest) ||
              claim_short(wish, highest))) {
@@ -277,10 +277,8 @@ bool frame_claim(struct blocks_wish *wish, unsigned flags)
             }
             return true;
         }
-        if ((flags & FRAME_MAY_RECLAIM) == 0 || !reclaim(frames)) {
-            break;
+        if (i == FRAME_RECLAIM_TRIES || !frame_ask_reclaim(frames, flags)) {
+            return false;
         }
-        frame_drain(); /* what was freed here shall count */
     }
-    return false;
 }

@@ -21,8 +21,9 @@
  *        are the sum over its blocks
  * Locking None. The count is changed after that of the block and may lag,
  *         even below zero: it guides searches and decides nothing. A tree that
- *         another CPU just wakes is passed by; only who needs this very tree
- *         waits, for some hundred instructions with interrupts off.
+ *         another CPU just wakes is passed by, and waited for only by who finds
+ *         nothing else, for a while; and by runs and changes of ranges, which
+ *         need this very tree.
  * Limits  The storage spans addresses 0 to the end of RAM, holes included.
  */
 #include "frame/trees.h"
@@ -39,6 +40,11 @@
 
 _Atomic uint32_t *trees_word;
 uint64_t trees_frames;
+
+/* What waking a tree takes, many times over. */
+#ifndef FILLING_TURNS
+#define FILLING_TURNS (UINT32_C(1) << 20)
+#endif
 
 /* Trees whose words are cleared together: 4 KiB of them. */
 #define GROUP_TREES 1024
@@ -92,7 +98,8 @@ static uint64_t span_bytes(const struct memmap *map, uint64_t frames)
     for (size_t i = 0; i < map->count; i++) {
         count += usable_span(map, i, frames, &span) ? 1 : 0;
     }
-    return align_up(count * sizeof(*spans), CACHE_LINE);
+    /* One more: the place for all this may be carved out of one's middle. */
+    return align_up((count + 1) * sizeof(*spans), CACHE_LINE);
 }
 
 uint64_t trees_bytes(const struct memmap *map, uint64_t frames)
@@ -108,13 +115,13 @@ void trees_init(const struct memmap *map, uint64_t frames, void *storage)
     ASSERT(is_aligned((uintptr_t)storage, CACHE_LINE));
     spans = storage;
     span_count = 0;
-    rest += span_bytes(map, frames);
     for (size_t i = 0; i < map->count; i++) {
         struct span span;
         if (usable_span(map, i, frames, &span)) {
             spans[span_count++] = span;
         }
     }
+    rest += align_up(span_count * sizeof(*spans), CACHE_LINE);
     trees_frames = frames;
     groups = (void *)rest;
     memset(rest, GROUP_RUBBISH, group_bytes(frames));
@@ -268,6 +275,18 @@ uint32_t trees_touch(uint32_t tree)
         word = trees_look(tree);
     }
     return word;
+}
+
+void trees_await(uint32_t first, uint32_t end)
+{
+    uint32_t turns = 0;
+
+    for (uint32_t tree = first; tree < end; tree++) {
+        while (trees_look(tree) == TREE_FILLING && turns < FILLING_TURNS) {
+            port_relax();
+            turns++;
+        }
+    }
 }
 
 uint32_t trees_peek(uint32_t tree)

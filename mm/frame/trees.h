@@ -43,6 +43,12 @@ uint32_t trees_look(uint32_t tree);
 /* The same, for those who must have the tree: waits for the other CPU. */
 uint32_t trees_touch(uint32_t tree);
 
+/*
+ * Have the trees [first, end) awake. One that another CPU wakes is waited for,
+ * but not for ever: that CPU may have been stopped.
+ */
+void trees_await(uint32_t first, uint32_t end);
+
 /* The word as it is: 0 if nobody has needed the tree yet. */
 uint32_t trees_peek(uint32_t tree);
 

@@ -60,7 +60,8 @@ uint64_t frame_metadata_bytes(const struct memmap *map);
  * entry names. Touches one word a tree (16 MiB), not the RAM: bitfields come
  * to life on first use.
  * @storage: frame_metadata_bytes(map) bytes, 4 KiB-aligned, in the direct map.
- * @map: stays where it is and must not change any more, but by frame_add().
+ * @map: stays where it is and must not change any more, but by
+ *       frame_add() and frame_remove().
  * Context: once (tests: again), one CPU, after record_init().
  */
 void frame_init(struct memmap *map, void *storage);
@@ -118,8 +119,8 @@ void frame_free_bulk(const pfn_t *frames, unsigned count);
 
 /*
  * Give back [first, first + frames): blocks in a row that begin and end there,
- * as frame_alloc_run() has them or split or joined since. What is wrong with a
- * block is reported as by frame_free(), and that block stays.
+ * as frame_alloc_run() has them or split or joined since. If one is not so, the
+ * first is reported as by frame_free(), and all of them stay.
  */
 void frame_free_run(pfn_t first, uint64_t frames);
 
@@ -194,7 +195,7 @@ void frame_interrupt(void);
  * Clear one frame for this CPU's array of zeroed ones.
  * Return: false if there is nothing to do: the array is full, or no frame is
  *         at hand without taking it from others.
- * Context: an idle loop; interrupts are off for some instructions only.
+ * Context: an idle loop; interrupts are off while 4 KiB are cleared.
  */
 bool frame_zero_idle(void);
 
@@ -215,14 +216,18 @@ struct frame_reclaim {
     /*
      * Free memory for @frames frames, if possible. Return: how many were
      * freed; 0: do not try again. Called from allocations that say
-     * FRAME_MAY_RECLAIM, in their context; never from inside itself.
+     * FRAME_MAY_RECLAIM, in their context; never from inside itself, if it
+     * stays on its CPU.
      */
     uint64_t (*reclaim)(uint64_t frames);
     /* Have somebody reclaim soon. Context: any, interrupts may be off. */
     void (*wake)(void);
 };
 
-/* Return: MM_OK; MM_EINVAL unless min <= low <= high <= managed frames. */
+/*
+ * Return: MM_OK; MM_EINVAL unless min <= low <= high <= managed frames.
+ * Context: one CPU at a time; allocations under way may still see the old ones.
+ */
 MM_MUST_CHECK enum mm_status frame_set_watermarks(
     const struct frame_watermarks *marks);
 void frame_watermarks(struct frame_watermarks *out);
