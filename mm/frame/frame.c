@@ -27,7 +27,8 @@
  * Cost    Order 0: no atomic operation; now and then a few. Other orders: three
  *         or so for each call.
  * Limits  Two CPUs that free the same block at the same moment may both pass
- *         the check; the bits tell when the frames come back.
+ *         the check; the bits tell when the frames come back, and the counters
+ *         by type stay wrong.
  */
 #include "frame/frame_impl.h"
 

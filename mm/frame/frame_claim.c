@@ -80,6 +80,24 @@ void frame_release_each(const pfn_t *frame, unsigned count)
     }
 }
 
+/* What is drained is in no list for a while: say so to who looks. */
+static void begin_drain(struct frame_cpu *cpu)
+{
+    uint32_t drains = atomic_load_explicit(&cpu->in_hand, memory_order_relaxed);
+
+    atomic_store_explicit(&cpu->in_hand, drains + 1, memory_order_relaxed);
+    /* Nobody sees the list empty, but not this. */
+    atomic_thread_fence(memory_order_release);
+}
+
+static void end_drain(struct frame_cpu *cpu)
+{
+    uint32_t drains = atomic_load_explicit(&cpu->in_hand, memory_order_relaxed);
+
+    /* Release: what was in hand is free. Pairs with keeps(). */
+    atomic_store_explicit(&cpu->in_hand, drains - 1, memory_order_release);
+}
+
 /*
  * They leave the array first: what a report of frame_release_row() calls may
  * wait for a lock, and who waits drains.
@@ -91,6 +109,7 @@ void frame_drain_array(enum frame_array array, unsigned count)
     struct frame_cpu *cpu = frame_this_cpu();
     uint32_t had = frame_count(cpu, array);
 
+    begin_drain(cpu);
     count = (unsigned)min_u64(count, had);
     memcpy(oldest, cpu->frame[array], count * sizeof(pfn_t));
     memmove(cpu->frame[array], cpu->frame[array] + count,
@@ -98,6 +117,7 @@ void frame_drain_array(enum frame_array array, unsigned count)
     frame_set_count(cpu, array, had - count);
     cpu->zeroed_lost += array == ARRAY_ZEROED ? count : 0;
     frame_release_each(oldest, count);
+    end_drain(cpu);
     port_irq_restore(irq);
 }
 
@@ -115,10 +135,12 @@ void frame_drain_pending(void)
     pfn_t pending = cpu->pending;
     uint64_t mask = frame_pending_mask(cpu);
 
+    begin_drain(cpu);
     frame_set_pending(cpu, PFN_NONE, 0);
     if (mask != 0) {
         frame_release_row(pending, mask);
     }
+    end_drain(cpu);
     port_irq_restore(irq);
 }
 
@@ -129,10 +151,12 @@ static void drain_row(void)
     pfn_t row = cpu->row;
     uint64_t mask = frame_row_mask(cpu);
 
+    begin_drain(cpu);
     keep_row(cpu, PFN_NONE, 0);
     if (mask != 0) {
         frame_release_row(row, mask);
     }
+    end_drain(cpu);
     port_irq_restore(irq);
 }
 
@@ -144,8 +168,10 @@ static void drain_recent(void)
 
     if (order != 0) {
         pfn_t recent = cpu->recent;
+        begin_drain(cpu);
         frame_set_recent(cpu, PFN_NONE, 0);
         frame_release(recent, order);
+        end_drain(cpu);
     }
     port_irq_restore(irq);
 }

@@ -26,6 +26,7 @@ struct frame_cpu {
     _Atomic uint32_t count[ARRAYS]; /* (P) frames in the arrays */
     uint32_t limit;             /* (P) frees stay here up to it; 0: ask first */
     _Atomic uint32_t is_asked;  /* (A) others want it to drain */
+    _Atomic uint32_t in_hand;   /* (P) drains under way: frames in no list */
     _Atomic bool is_reclaiming; /* (A) began a call of the hook */
     pfn_t recent;               /* (P) the last block freed */
     _Atomic uint32_t recent_order; /* (P) its order; 0: none */

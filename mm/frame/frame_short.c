@@ -12,7 +12,8 @@
  *         in the meantime, and so does who waits for a lock or for the TLBs of
  *         others (docs/locking.md); it waits FRAME_PATIENCE turns at most.
  * Limits  A CPU that does not answer for so long keeps its frames, at most
- *         ARRAYS * ARRAY_FRAMES, two rows and a block, until it does.
+ *         ARRAYS * ARRAY_FRAMES, two rows and a block, until it does. What
+ *         another claim holds that will be given up is out of sight meanwhile.
  * Watermarks are compared with a sum over all CPUs, once for each claim; what a
  * CPU keeps counts as used until a mark is hit, and is then asked for.
  */
@@ -58,10 +59,12 @@ void frame_interrupt(void)
     atomic_store_explicit(&cpu->is_asked, 0, memory_order_release);
 }
 
-/* Does a CPU keep anything? */
+/* Does a CPU keep anything, or is it just giving it back? */
 static bool keeps(const struct frame_cpu *cpu)
 {
-    return frame_count(cpu, ARRAY_PLAIN) != 0 ||
+    /* Acquire: pairs with the release in end_drain(). */
+    return atomic_load_explicit(&cpu->in_hand, memory_order_acquire) != 0 ||
+           frame_count(cpu, ARRAY_PLAIN) != 0 ||
            frame_count(cpu, ARRAY_ZEROED) != 0 || frame_row_mask(cpu) != 0 ||
            frame_recent_order(cpu) != 0 || frame_pending_mask(cpu) != 0;
 }

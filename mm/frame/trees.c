@@ -24,7 +24,9 @@
  *         another CPU just wakes is passed by, and waited for only by who finds
  *         nothing else, for a while; and by runs and changes of ranges, which
  *         need this very tree.
- * Limits  The storage spans addresses 0 to the end of RAM, holes included.
+ * Limits  The storage spans addresses 0 to the end of RAM, holes included. A
+ *         CPU stopped while it clears the words of a group keeps the others
+ *         out of those 16 GiB, of a machine with more than twice as much.
  */
 #include "frame/trees.h"
 
@@ -42,7 +44,9 @@ _Atomic uint32_t *trees_word;
 uint64_t trees_frames;
 
 /* What waking a tree takes, many times over. */
-#ifndef FILLING_TURNS
+#ifdef FRAME_PATIENCE
+#define FILLING_TURNS FRAME_PATIENCE
+#else
 #define FILLING_TURNS (UINT32_C(1) << 20)
 #endif
 
@@ -108,6 +112,29 @@ uint64_t trees_bytes(const struct memmap *map, uint64_t frames)
            bitfield_bytes(tree_count(frames) * TREE_BLOCKS);
 }
 
+/*
+ * Clear the words of a group, with interrupts off, as wake_tree(). Return:
+ * false if another CPU just does.
+ */
+static MM_NOINLINE bool clear_group(uint32_t group)
+{
+    uint8_t state = GROUP_RUBBISH;
+    uint64_t irq = port_irq_save();
+
+    if (atomic_compare_exchange_strong_explicit(
+            &groups[group], &state, GROUP_CLEARING, memory_order_acquire,
+            memory_order_acquire)) {
+        uint64_t first = (uint64_t)group * GROUP_TREES;
+        uint64_t count = min_u64(GROUP_TREES, tree_count(trees_frames) - first);
+        memset((void *)&trees_word[first], 0, count * sizeof(*trees_word));
+        state = GROUP_CLEAR;
+        /* Pairs with the acquire in has_word(). */
+        atomic_store_explicit(&groups[group], state, memory_order_release);
+    }
+    port_irq_restore(irq);
+    return state == GROUP_CLEAR;
+}
+
 void trees_init(const struct memmap *map, uint64_t frames, void *storage)
 {
     char *rest = storage;
@@ -129,6 +156,11 @@ void trees_init(const struct memmap *map, uint64_t frames, void *storage)
     trees_word = (void *)rest;
     rest += word_bytes(frames);
     bitfield_init(tree_count(frames) * TREE_BLOCKS, rest);
+    if (frames > 0) {
+        /* Up to 32 GiB that is all: nobody can be stopped in it then. */
+        (void)clear_group(0);
+        (void)clear_group((uint32_t)((frames - 1) / TREE_FRAMES / GROUP_TREES));
+    }
 }
 
 /* --- what the map said --------------------------------------------------- */
@@ -200,29 +232,6 @@ static void draw_tree(uint32_t tree, uint64_t out[TREE_ROWS])
 }
 
 /* --- waking -------------------------------------------------------------- */
-
-/*
- * Clear the words of a group, with interrupts off, as below. Return: false if
- * another CPU just does.
- */
-static MM_NOINLINE bool clear_group(uint32_t group)
-{
-    uint8_t state = GROUP_RUBBISH;
-    uint64_t irq = port_irq_save();
-
-    if (atomic_compare_exchange_strong_explicit(
-            &groups[group], &state, GROUP_CLEARING, memory_order_acquire,
-            memory_order_acquire)) {
-        uint64_t first = (uint64_t)group * GROUP_TREES;
-        uint64_t count = min_u64(GROUP_TREES, tree_count(trees_frames) - first);
-        memset((void *)&trees_word[first], 0, count * sizeof(*trees_word));
-        state = GROUP_CLEAR;
-        /* Pairs with the acquire in has_word(). */
-        atomic_store_explicit(&groups[group], state, memory_order_release);
-    }
-    port_irq_restore(irq);
-    return state == GROUP_CLEAR;
-}
 
 static inline bool has_word(uint32_t tree)
 {
