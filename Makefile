@@ -12,7 +12,7 @@ TEST    ?=#               run only tests that begin so, or this scenario
 DEBUG   ?= 1#             poison, red zones, call sites, slow checks
 WERROR  ?=#               1: warnings are errors
 V       ?=#               1: show every command
-HOSTS   ?= gcc clang gcc-release gcc-tsan gcc-schedule#  builds of host tests
+HOSTS   ?= gcc clang gcc-release gcc-tsan gcc-schedule gcc-explore# host tests
 FUZZ_SECONDS ?= 60#       time for each target of make fuzz
 SETUP   ?=#               skip: do not look for missing tools
 UPDATE  ?=#               1: bench-check writes bench/vellum.csv
@@ -54,9 +54,13 @@ KLDFLAGS := -nostdlib -static -z max-page-size=0x1000 -z noexecstack \
 #              it has room for 64 GiB of simulated RAM only.
 #   -schedule  the tests under tests/host/schedule.c: the same sanitizer's
 #              calls at each access to memory, but a library of our own.
+#   -explore   the same for the frames: tests/host/schedule_explore.c. What it
+#              cannot see it cannot undo: no memset() and no loop is the
+#              compiler's own. And a wait that must end does so soon.
 SANITIZE ?= -fsanitize=address,undefined -fno-sanitize-recover=all
 THREAD  := -fsanitize=thread
 SCHEDULED = $(filter mm/map/% mm/base/%,$(1))
+EXPLORED  = $(filter mm/frame/% mm/base/%,$(1))
 UNSEEN    = $(filter-out %/sim_access.c,$(filter tests/host/sim%,$(1)))
 # Part of the simulated MMU, as it were.
 WALKER    = $(filter mm/map/walk.c,$(1))
@@ -65,6 +69,7 @@ SANITIZE_release  = $(SANITIZE)
 SANITIZE_tsan     = $(if $(call UNSEEN,$(1))$(call WALKER,$(1)),,$(THREAD))
 SANITIZE_schedule = $(if $(call WALKER,$(1)),,$(if \
                     $(call SCHEDULED,$(1)),$(THREAD)))
+SANITIZE_explore  = $(if $(call EXPLORED,$(1)),$(THREAD))
 HCFLAGS := $(COMMON) -O1 -fno-omit-frame-pointer -fno-strict-aliasing \
            -D_DEFAULT_SOURCE -DMM_INJECT=1 \
            -DMM_PORT_HEADER='"tests/host/sim_port.h"'
@@ -73,13 +78,18 @@ HCFLAGS_release  := -DMM_DEBUG=0
 HCFLAGS_tsan     := -DMM_DEBUG=1 -DSIM_PHYSICAL_END='(UINT64_C(1) << 36)' \
                     -DSIM_TSAN=1
 HCFLAGS_schedule := -DMM_DEBUG=1
+HCFLAGS_explore  := -DMM_DEBUG=1 -DFRAME_PATIENCE=20 -fno-builtin \
+                    -fno-tree-loop-distribute-patterns
 # Calls that the simulation looks at: tests/host/sim_watch.h.
 WATCHED := frame_alloc_at frame_free pt_open pt_close tlb_commit \
            tlb_begin_lazy tlb_end_lazy tlb_switch
 HLDFLAGS         := $(WATCHED:%=-Wl,--wrap=%) -lpthread
 HLDFLAGS_        := $(SANITIZE)
 HLDFLAGS_release := $(SANITIZE)
-HLDFLAGS_tsan    := $(THREAD)
+# Before each swap another thread may go on: tests/host/yield_threads.c.
+HLDFLAGS_tsan    := $(THREAD) $(foreach b,32 64,$(foreach w,strong weak,\
+                    -Wl,--wrap=__tsan_atomic$b_compare_exchange_$w))
+HLDFLAGS_explore := $(foreach f,memset memcpy memmove,-Wl,--wrap=$f)
 
 # mm/ beside other allocators in an ordinary process: the library as in the
 # release kernel, but for where code may lie; what calls it, and them, through
@@ -107,12 +117,17 @@ HOST_TESTS := $(HOSTS:%=$(B)/host-%/test)
 # What the builds have all of, and what only those that are made for it.
 HOST_BASE  := $(filter mm/% tests/shared/test.c tests/host/main.c \
               tests/host/sim%,$(HOST_SOURCES))
+HOST_EXPLORE          := $(filter tests/host/schedule% %_explore.c,\
+                         $(HOST_SOURCES))
 HOST_SCHEDULE         := $(filter tests/host/schedule% %_schedule.c,\
                          $(HOST_SOURCES))
-HOST_SOURCES_         := $(filter-out $(HOST_SCHEDULE),$(HOST_SOURCES))
+HOST_SOURCES_         := $(filter-out $(HOST_SCHEDULE) $(HOST_EXPLORE),\
+                         $(HOST_SOURCES))
 HOST_SOURCES_release  := $(HOST_SOURCES_)
 HOST_SOURCES_tsan     := $(HOST_BASE) $(filter %_threads.c,$(HOST_SOURCES))
-HOST_SOURCES_schedule := $(HOST_BASE) $(HOST_SCHEDULE)
+HOST_SOURCES_schedule := $(HOST_BASE) $(filter-out %_explore.c %_undo.c \
+                         %_words.c %_frames.c,$(HOST_SCHEDULE))
+HOST_SOURCES_explore  := $(HOST_BASE) $(filter-out %_scene.c,$(HOST_EXPLORE))
 
 # Fuzz targets: the code under test and the simulation, with libFuzzer.
 FUZZ_SOURCES := $(sort $(wildcard tests/fuzz/*.c))

@@ -60,6 +60,7 @@ struct store {
 struct cpu {
     ucontext_t context;
     bool is_finished;
+    bool is_stopped;
     bool is_guessing;
     unsigned priority;
     const char *note;
@@ -82,6 +83,7 @@ static struct {
 } state;
 
 static struct cpu cpus[SCHEDULE_CPUS];
+static void (*writing)(volatile void *address, uint64_t bytes);
 static MM_ALIGNED(4096) char stack[SCHEDULE_CPUS][STACK_BYTES];
 
 uint64_t schedule_steps(void)
@@ -239,9 +241,17 @@ void schedule_fail(const char *text)
     give_up();
 }
 
+static bool is_forgiven(const char *text)
+{
+    const struct schedule_chooser *chooser = state.plan->chooser;
+
+    return chooser != NULL && chooser->forgive != NULL &&
+           chooser->forgive(text);
+}
+
 static void complain(const char *text)
 {
-    if (state.is_running) {
+    if (state.is_running && !is_forgiven(text)) {
         schedule_fail(text);
     }
 }
@@ -283,9 +293,24 @@ static void step(unsigned weight)
     change_cpu();
 }
 
-/* Others may go on here, and this CPU may be interrupted. */
-static void step_between(unsigned weight)
+static void choose(const struct schedule_access *access)
 {
+    count_step();
+    go_on_as(state.plan->chooser->choose(access));
+}
+
+/*
+ * Others may go on here, before @access, and this CPU may be interrupted.
+ */
+static void step_between(unsigned weight, const struct schedule_access *access)
+{
+    if (access->is_write && writing != NULL) {
+        writing((volatile void *)(uintptr_t)access->address, access->bytes);
+    }
+    if (state.is_running && state.plan->chooser != NULL) {
+        choose(access);
+        return;
+    }
     step(weight);
     if (state.is_running && !cpus[state.now].is_guessing &&
         sim_is_interrupted(state.now) &&
@@ -303,6 +328,11 @@ void schedule_wait(void)
     if (!state.is_running) {
         return;
     }
+    if (state.plan->chooser != NULL) {
+        choose(NULL);
+        sim_poll();
+        return;
+    }
     count_step();
     if (schedule_below(2) == 0) {
         change_cpu();
@@ -318,39 +348,22 @@ void schedule_note(const char *what)
     state.last_note = state.steps;
 }
 
-void schedule_meeting_init(struct schedule_meeting *meeting, unsigned count)
-{
-    *meeting = (struct schedule_meeting){.cpus = count};
-}
-
-/* Nobody comes again before all have left: the rest of a round is known. */
-void schedule_meet(struct schedule_meeting *meeting)
-{
-    schedule_lock();
-    unsigned before = meeting->arrived++;
-    unsigned due = before - before % meeting->cpus + meeting->cpus;
-
-    while (meeting->arrived < due) {
-        schedule_wait();
-    }
-}
-
 /* --- what instrumented code does ------------------------------------------ */
 
-void schedule_lock(void)
+void schedule_lock_at(volatile void *address, unsigned bytes)
 {
-    step_between(ATOMIC_WEIGHT);
-    drain(&cpus[state.now], cpus[state.now].stores);
-}
+    struct schedule_access access = {address, bytes, bytes > 0, false, true};
 
-static unsigned weight_of(int order)
-{
-    return order == memory_order_relaxed ? RELAXED_WEIGHT : ATOMIC_WEIGHT;
+    step_between(ATOMIC_WEIGHT, &access);
+    drain(&cpus[state.now], cpus[state.now].stores);
 }
 
 uint64_t schedule_load(const volatile void *address, unsigned bytes, int order)
 {
-    step_between(weight_of(order));
+    struct schedule_access access = {address, bytes, false, false, false};
+
+    step_between(order == memory_order_relaxed ? RELAXED_WEIGHT : ATOMIC_WEIGHT,
+                 &access);
     if (state.is_running && state.plan->see != NULL) {
         state.plan->see(address);
     }
@@ -369,9 +382,16 @@ uint64_t schedule_load(const volatile void *address, unsigned bytes, int order)
 void schedule_store(volatile void *address, unsigned bytes, uint64_t value,
                     int order)
 {
+    struct schedule_access access = {.address = address,
+                                     .bytes = bytes,
+                                     .is_write = true,
+                                     .is_delayed =
+                                         order != memory_order_seq_cst,
+                                     .drains = order == memory_order_seq_cst};
     struct store store = {address, bytes, value};
 
-    step_between(weight_of(order));
+    step_between(order == memory_order_relaxed ? RELAXED_WEIGHT : ATOMIC_WEIGHT,
+                 &access);
     struct cpu *cpu = &cpus[state.now];
     if (!state.is_running || order == memory_order_seq_cst) {
         drain(cpu, cpu->stores);
@@ -384,29 +404,115 @@ void schedule_store(volatile void *address, unsigned bytes, uint64_t value,
     cpu->store[cpu->stores++] = store;
 }
 
-void schedule_touch(const volatile void *address, uint64_t bytes)
+/* A plain access: to bytes that a store of its own has on the way, after it. */
+static void access_plainly(const struct schedule_access *access)
 {
     struct cpu *cpu = &cpus[state.now];
 
-    if (!state.is_running) {
-        return;
-    }
-    step_between(PLAIN_WEIGHT);
-    if (cpu->stores > 0 && find_store(cpu, address, bytes) != NULL) {
+    step_between(PLAIN_WEIGHT, access);
+    if (cpu->stores > 0 &&
+        find_store(cpu, access->address, access->bytes) != NULL) {
         drain(cpu, cpu->stores);
     }
 }
 
+void schedule_touch(const volatile void *address, uint64_t bytes)
+{
+    struct schedule_access access = {address, bytes, false, false, false};
+
+    if (state.is_running) {
+        access_plainly(&access);
+    }
+}
+
+void schedule_change(volatile void *address, uint64_t bytes)
+{
+    struct schedule_access access = {address, bytes, true, false, false};
+
+    access_plainly(&access);
+}
+
+/* --- for a chooser -------------------------------------------------------- */
+
+unsigned schedule_now(void)
+{
+    return state.now;
+}
+
+bool schedule_is_finished(unsigned cpu)
+{
+    return cpus[cpu].is_finished || cpus[cpu].is_stopped;
+}
+
+void schedule_stop(unsigned cpu)
+{
+    drain(&cpus[cpu], cpus[cpu].stores);
+    cpus[cpu].is_stopped = true;
+    cpus[cpu].note = "stopped";
+}
+
+unsigned schedule_stores(unsigned cpu)
+{
+    return cpus[cpu].stores;
+}
+
+bool schedule_has_store(unsigned cpu, const struct schedule_access *access)
+{
+    return find_store(&cpus[cpu], access->address, access->bytes) != NULL;
+}
+
+struct schedule_access schedule_oldest_store(unsigned cpu)
+{
+    const struct store *store = &cpus[cpu].store[0];
+
+    return (struct schedule_access){store->address, store->bytes, true, false,
+                                    false};
+}
+
+void schedule_flush(unsigned cpu)
+{
+    drain(&cpus[cpu], 1);
+}
+
+void schedule_set_writing(void (*function)(volatile void *address,
+                                           uint64_t bytes))
+{
+    writing = function;
+}
+
 /* --- a run ---------------------------------------------------------------- */
+
+/* What the CPUs of the simulation share, all of it, is as one word. */
+static char machine;
 
 static void step_of_mmu(void)
 {
+    static const struct schedule_access access = {&machine, 1, true, false,
+                                                  false};
+
+    if (state.is_running && state.plan->chooser != NULL) {
+        choose(&access);
+        return;
+    }
     step(MMU_WEIGHT);
+}
+
+/* An interrupt may have come just now, or not yet: only a chooser asks. */
+static void look_for_interrupt(void)
+{
+    static const struct schedule_access access = {&machine, 1, false, false,
+                                                  false};
+
+    if (state.is_running && state.plan->chooser != NULL) {
+        choose(&access);
+    }
 }
 
 static void serialize(void)
 {
-    step(MMU_WEIGHT);
+    if (state.plan->chooser == NULL) {
+        step(MMU_WEIGHT);
+    }
     drain(&cpus[state.now], cpus[state.now].stores);
 }
 
@@ -414,6 +520,7 @@ static const struct sim_driver driver = {
     .step = step_of_mmu,
     .relax = schedule_wait,
     .serialize = serialize,
+    .look = look_for_interrupt,
     .complain = complain,
 };
 
@@ -421,11 +528,17 @@ static const struct sim_driver driver = {
 static bool is_over(void)
 {
     for (unsigned i = 0; i < state.plan->cpus; i++) {
-        if (!cpus[i].is_finished || sim_is_interrupted(i)) {
+        bool is_at_rest = cpus[i].is_finished && !sim_is_interrupted(i) &&
+                          !sim_irq_is_off_on(i);
+        /* A chooser also says in which order the last stores are seen. */
+        if (state.plan->chooser != NULL && cpus[i].stores > 0) {
+            return false;
+        }
+        if (!cpus[i].is_stopped && !is_at_rest) {
             return false;
         }
     }
-    return !sim_any_irq_is_off();
+    return true;
 }
 
 /* A CPU from its first step on: when its program ends, it answers only. */
@@ -470,7 +583,8 @@ const char *schedule_run(const struct schedule_plan *plan)
     for (unsigned i = 0; i < plan->cpus; i++) {
         prepare(i);
     }
-    state.now = (unsigned)schedule_below(plan->cpus);
+    state.now = plan->chooser != NULL ? plan->chooser->first
+                                      : (unsigned)schedule_below(plan->cpus);
     sim_set_driver(&driver);
     state.is_running = true;
     sim_set_cpu(state.now);

@@ -13,6 +13,27 @@ enum schedule_strategy {
     SCHEDULE_PRIORITIES /* the highest runs, until it is made the lowest */
 };
 
+/* An access to memory that a CPU is about to make. */
+struct schedule_access {
+    const volatile void *address;
+    uint64_t bytes;
+    bool is_write;
+    bool is_delayed; /* waits to be seen */
+    bool drains;     /* all stores of the CPU are seen after it */
+};
+
+/* Who goes on, if that is not drawn by lot; see schedule_explore.h. */
+struct schedule_chooser {
+    /*
+     * The CPU that goes on, before each access by the one that is now on; NULL:
+     * that waits, or has ended.
+     */
+    unsigned (*choose)(const struct schedule_access *access);
+    /* Shall a bug report with this text be forgiven? */
+    bool (*forgive)(const char *text);
+    unsigned first; /* CPU that begins */
+};
+
 struct schedule_plan {
     uint64_t seed;
     unsigned cpus; /* 2 .. SCHEDULE_CPUS */
@@ -21,6 +42,7 @@ struct schedule_plan {
     void (*run)(unsigned cpu); /* what a CPU does; then it idles */
     void (*guess)(void);       /* what it may do on a guess at any time */
     void (*see)(const volatile void *address); /* an atomic load, before it */
+    const struct schedule_chooser *chooser;    /* or NULL: by lot */
 };
 
 /*
@@ -44,15 +66,6 @@ void schedule_fail(const char *text);
 /* A program waits; the others go on. */
 void schedule_wait(void);
 
-/* A place where programs wait for each other, any number of times. */
-struct schedule_meeting {
-    unsigned cpus;
-    unsigned arrived; /* all times together */
-};
-void schedule_meeting_init(struct schedule_meeting *meeting, unsigned count);
-/* Go on when all have come. */
-void schedule_meet(struct schedule_meeting *meeting);
-
 /*
  * What instrumented code does instead of reading and writing memory. Stores
  * that are neither seq_cst nor part of a larger operation wait in the CPU's
@@ -62,9 +75,33 @@ void schedule_meet(struct schedule_meeting *meeting);
 uint64_t schedule_load(const volatile void *address, unsigned bytes, int order);
 void schedule_store(volatile void *address, unsigned bytes, uint64_t value,
                     int order);
-/* Before a locked operation or a full fence, which the caller then does. */
-void schedule_lock(void);
+/* Before a locked operation, which the caller then does. */
+void schedule_lock_at(volatile void *address, unsigned bytes);
+/* The same of what the library does not see, or a full fence. */
+static inline void schedule_lock(void)
+{
+    schedule_lock_at(NULL, 0);
+}
 /* Before a plain access, which the compiled code then does itself. */
 void schedule_touch(const volatile void *address, uint64_t bytes);
+void schedule_change(volatile void *address, uint64_t bytes);
+
+/* --- for a chooser -------------------------------------------------------- */
+
+unsigned schedule_now(void);
+/* Has the program of @cpu ended, or been stopped? */
+bool schedule_is_finished(unsigned cpu);
+/* @cpu does nothing any more; its stores are seen. It is not the one on. */
+void schedule_stop(unsigned cpu);
+/* Stores of @cpu that others do not see yet. */
+unsigned schedule_stores(unsigned cpu);
+/* Is any of them to the bytes of @access? */
+bool schedule_has_store(unsigned cpu, const struct schedule_access *access);
+/* The oldest of them, as a write to memory; let it be seen. */
+struct schedule_access schedule_oldest_store(unsigned cpu);
+void schedule_flush(unsigned cpu);
+/* Called before all writes of instrumented code from now on; or NULL. */
+void schedule_set_writing(void (*writing)(volatile void *address,
+                                          uint64_t bytes));
 
 #endif

@@ -57,6 +57,23 @@ void scene_touch(vaddr_t page, unsigned access)
     sim_poll();
 }
 
+void schedule_meeting_init(struct schedule_meeting *meeting, unsigned count)
+{
+    *meeting = (struct schedule_meeting){.cpus = count};
+}
+
+/* Nobody comes again before all have left: the rest of a round is known. */
+void schedule_meet(struct schedule_meeting *meeting)
+{
+    schedule_lock();
+    unsigned before = meeting->arrived++;
+    unsigned due = before - before % meeting->cpus + meeting->cpus;
+
+    while (meeting->arrived < due) {
+        schedule_wait();
+    }
+}
+
 /* --- runs ----------------------------------------------------------------- */
 
 static uint64_t frames_in_use(void)

@@ -33,6 +33,15 @@ void scene_shut(struct pt_cursor *cursor, struct tlb_batch *batch);
 /* A user's access, or the kernel's, and then time for an interrupt. */
 void scene_touch(vaddr_t page, unsigned access);
 
+/* A place where programs wait for each other, any number of times. */
+struct schedule_meeting {
+    unsigned cpus;
+    unsigned arrived; /* all times together */
+};
+void schedule_meeting_init(struct schedule_meeting *meeting, unsigned count);
+/* Go on when all have come. */
+void schedule_meet(struct schedule_meeting *meeting);
+
 /* What the CPUs do; the members as in struct schedule_plan. */
 struct scene {
     enum schedule_strategy strategy;

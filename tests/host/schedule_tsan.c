@@ -11,20 +11,20 @@
 #include "tests/host/schedule.h"
 
 /* Each function is declared where it is defined: only compilers call it. */
-#define ACCESS(name, bytes)                                                    \
+#define ACCESS(name, bytes, touch_or_change)                                   \
     void name(void *address);                                                  \
     void name(void *address)                                                   \
     {                                                                          \
-        schedule_touch(address, bytes);                                        \
+        touch_or_change(address, bytes);                                       \
     }
 
 #define ACCESSES(bytes)                                                        \
-    ACCESS(__tsan_read##bytes, bytes)                                          \
-    ACCESS(__tsan_write##bytes, bytes)                                         \
-    ACCESS(__tsan_read_write##bytes, bytes)                                    \
-    ACCESS(__tsan_unaligned_read##bytes, bytes)                                \
-    ACCESS(__tsan_unaligned_write##bytes, bytes)                               \
-    ACCESS(__tsan_unaligned_read_write##bytes, bytes)
+    ACCESS(__tsan_read##bytes, bytes, schedule_touch)                          \
+    ACCESS(__tsan_write##bytes, bytes, schedule_change)                        \
+    ACCESS(__tsan_read_write##bytes, bytes, schedule_change)                   \
+    ACCESS(__tsan_unaligned_read##bytes, bytes, schedule_touch)                \
+    ACCESS(__tsan_unaligned_write##bytes, bytes, schedule_change)              \
+    ACCESS(__tsan_unaligned_read_write##bytes, bytes, schedule_change)
 
 ACCESSES(1)
 ACCESSES(2)
@@ -32,15 +32,15 @@ ACCESSES(4)
 ACCESSES(8)
 ACCESSES(16)
 
-#define RANGE(name)                                                            \
+#define RANGE(name, touch_or_change)                                           \
     void name(void *address, unsigned long bytes);                             \
     void name(void *address, unsigned long bytes)                              \
     {                                                                          \
-        schedule_touch(address, bytes);                                        \
+        touch_or_change(address, bytes);                                       \
     }
 
-RANGE(__tsan_read_range)
-RANGE(__tsan_write_range)
+RANGE(__tsan_read_range, schedule_touch)
+RANGE(__tsan_write_range, schedule_change)
 
 #define FETCH(bits, name, expression)                                          \
     uint##bits##_t __tsan_atomic##bits##_##name(                               \
@@ -48,7 +48,7 @@ RANGE(__tsan_write_range)
     uint##bits##_t __tsan_atomic##bits##_##name(                               \
         volatile uint##bits##_t *address, uint##bits##_t operand, int order)   \
     {                                                                          \
-        schedule_lock();                                                       \
+        schedule_lock_at(address, (bits) / 8);                                 \
         uint##bits##_t old = *address;                                         \
         (void)order;                                                           \
         *address = (uint##bits##_t)(expression);                               \
@@ -64,7 +64,7 @@ RANGE(__tsan_write_range)
         volatile uint##bits##_t *address, uint##bits##_t *expected,            \
         uint##bits##_t desired, int order, int order_of_failure)               \
     {                                                                          \
-        schedule_lock();                                                       \
+        schedule_lock_at(address, (bits) / 8);                                 \
         uint##bits##_t old = *address;                                         \
         (void)order;                                                           \
         (void)order_of_failure;                                                \

@@ -11,8 +11,8 @@
 #include <string.h>
 
 #include <mm/config.h>
-#include <mm/port.h>
 #include <mm/frame.h>
+#include <mm/port.h>
 #include <mm/tlb.h>
 #include "base/lock.h"
 
@@ -23,13 +23,31 @@ static const struct sim_driver *driver;
 static void (*interrupt)(void);
 static unsigned cpu_count = 1;
 
-static _Atomic bool is_pending[MM_MAX_CPUS];
+/* What one CPU can be interrupted for by another. */
+enum kind { KIND_TLB, KIND_FRAME, KINDS };
+
+static void (*const handler_of[KINDS])(void) = {
+    [KIND_TLB] = tlb_interrupt, [KIND_FRAME] = frame_interrupt};
+
+static _Atomic bool is_pending[KINDS][MM_MAX_CPUS];
 static _Atomic uint64_t sent[MM_MAX_CPUS];
 
 /* A thread plays one CPU, or all; of each it knows whether they are off. */
 static _Thread_local unsigned this_cpu;
 static _Thread_local bool irq_is_off[MM_MAX_CPUS];
 static _Thread_local unsigned idle_turns;
+
+void sim_calm_cpus(void)
+{
+    this_cpu = 0;
+    idle_turns = 0;
+    memset(irq_is_off, 0, sizeof(irq_is_off));
+    for (unsigned kind = 0; kind < KINDS; kind++) {
+        for (unsigned i = 0; i < MM_MAX_CPUS; i++) {
+            atomic_store(&is_pending[kind][i], false);
+        }
+    }
+}
 
 /* Until frame_init() there is nothing to give back. */
 static void serve_nobody(void)
@@ -42,11 +60,8 @@ void sim_cpus_reset(void)
     driver = NULL;
     interrupt = NULL;
     cpu_count = 1;
-    this_cpu = 0;
-    idle_turns = 0;
-    memset(irq_is_off, 0, sizeof(irq_is_off));
+    sim_calm_cpus();
     for (unsigned i = 0; i < MM_MAX_CPUS; i++) {
-        atomic_store(&is_pending[i], false);
         atomic_store(&sent[i], 0);
     }
 }
@@ -79,6 +94,11 @@ unsigned port_cpu_count(void)
 bool sim_irq_is_off(void)
 {
     return irq_is_off[this_cpu];
+}
+
+bool sim_irq_is_off_on(unsigned cpu)
+{
+    return irq_is_off[cpu];
 }
 
 bool sim_any_irq_is_off(void)
@@ -119,7 +139,7 @@ void sim_yield(void)
 
 /* --- interrupts ----------------------------------------------------------- */
 
-static void send_interrupt(unsigned cpu)
+static void send(enum kind kind, unsigned cpu)
 {
     if (!sim_irq_is_off()) {
         port_bug("interrupt sent with interrupts on");
@@ -129,23 +149,24 @@ static void send_interrupt(unsigned cpu)
         return;
     }
     atomic_fetch_add(&sent[cpu], 1);
-    atomic_store(&is_pending[cpu], true);
     sim_step();
+    atomic_store(&is_pending[kind][cpu], true);
 }
 
 void port_send_tlb_interrupt(unsigned cpu)
 {
-    send_interrupt(cpu);
+    send(KIND_TLB, cpu);
 }
 
 void port_send_frame_interrupt(unsigned cpu)
 {
-    send_interrupt(cpu);
+    send(KIND_FRAME, cpu);
 }
 
 bool sim_is_interrupted(unsigned cpu)
 {
-    return atomic_load(&is_pending[cpu]);
+    return atomic_load(&is_pending[KIND_TLB][cpu]) ||
+           atomic_load(&is_pending[KIND_FRAME][cpu]);
 }
 
 uint64_t sim_interrupts(unsigned cpu)
@@ -165,10 +186,17 @@ static void handle(void (*handler)(void))
 
 void sim_poll(void)
 {
-    if (!irq_is_off[this_cpu] && atomic_load(&is_pending[this_cpu]) &&
-        atomic_exchange(&is_pending[this_cpu], false)) {
-        handle(tlb_interrupt);
-        handle(frame_interrupt);
+    if (irq_is_off[this_cpu]) {
+        return;
+    }
+    if (driver != NULL && driver->look != NULL) {
+        driver->look();
+    }
+    for (unsigned kind = 0; kind < KINDS; kind++) {
+        if (atomic_load(&is_pending[kind][this_cpu]) &&
+            atomic_exchange(&is_pending[kind][this_cpu], false)) {
+            handle(handler_of[kind]);
+        }
     }
 }
 

@@ -15,6 +15,7 @@ struct sim_driver {
     void (*step)(void);                 /* other CPUs may do something now */
     void (*relax)(void);                /* this one waits for them */
     void (*serialize)(void);            /* its stores must be seen now */
+    void (*look)(void);                 /* it is asked for interrupts */
     void (*complain)(const char *text); /* port_bug() or port_panic() */
 };
 
@@ -26,9 +27,13 @@ void sim_set_cpu(unsigned cpu);
 /* How many port_cpu_count() reports; sim_reset(): 1. */
 void sim_set_cpu_count(unsigned count);
 bool sim_irq_is_off(void);
+/* The same of @cpu, if this thread plays it. */
+bool sim_irq_is_off_on(unsigned cpu);
 /* Is any CPU that this thread has played left with interrupts off? */
 bool sim_any_irq_is_off(void);
 void sim_cpus_reset(void);
+/* All CPUs as between two programs: interrupts on, none pending. */
+void sim_calm_cpus(void);
 
 /*
  * An interrupt that comes whenever it can: @handler is called, itself with
@@ -37,11 +42,11 @@ void sim_cpus_reset(void);
  */
 void sim_set_interrupt(void (*handler)(void));
 
-/* This CPU takes the TLB interrupt that is pending, if it can. */
+/* This CPU takes the interrupts that are pending, if it can. */
 void sim_poll(void);
-/* Is one pending for @cpu? */
+/* Is any pending for @cpu? */
 bool sim_is_interrupted(unsigned cpu);
-/* TLB interrupts sent to @cpu since sim_reset(). */
+/* Interrupts sent to @cpu since sim_reset(). */
 uint64_t sim_interrupts(unsigned cpu);
 
 /* For the files of sim, between the single actions of a CPU. */
