@@ -17,7 +17,7 @@
  * Locking   record_lock: one processor at a time builds the tables under the
  *           record array. Taken inside any allocation; takes nothing.
  *
- * Cost      O(ranges of the map + large pages of RAM), and one word a tree.
+ * Cost      O(ranges of the map + large pages of RAM), and a bit for 2 MiB.
  */
 #include <mm/mm.h>
 

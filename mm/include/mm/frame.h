@@ -57,8 +57,8 @@ uint64_t frame_metadata_bytes(const struct memmap *map);
 /*
  * Take over all usable ranges of @map below 512 TiB (what lies above is left
  * alone, and named by port_log()), but frame 0, which an empty page-table
- * entry names. Touches one word a tree (16 MiB), not the RAM: bitfields come
- * to life on first use.
+ * entry names. Touches a bit for each 2 MiB, not the RAM: tree words and
+ * bitfields come to life on first use.
  * @storage: frame_metadata_bytes(map) bytes, 4 KiB-aligned, in the direct map.
  * @map: stays where it is and must not change any more, but by
  *       frame_add() and frame_remove().
