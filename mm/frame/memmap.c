@@ -383,21 +383,43 @@ static bool is_usable(enum memmap_type type)
     return type == MEMMAP_USABLE;
 }
 
+/*
+ * [start, end) as another type. If it was one range, its reason and owner stay,
+ * so that what goes and comes back is one with its neighbours again.
+ */
+static enum mm_status change_type(struct memmap *map, paddr_t start,
+                                  paddr_t end, struct memmap_range changed)
+{
+    const struct memmap_range *old = memmap_find(map, start);
+    bool comes_back = old->type == MEMMAP_OFFLINE || old->type == MEMMAP_USABLE;
+
+    changed.start = start.v;
+    changed.end = end.v;
+    if (comes_back && old->end >= end.v) {
+        changed.reason = old->reason;
+        changed.owner = old->owner;
+    }
+    return overlay(map, &changed);
+}
+
 enum mm_status memmap_release(struct memmap *map, paddr_t start, paddr_t end)
 {
-    struct memmap_range free = {start.v, end.v, MEMMAP_USABLE,
-                                "released after start", ""};
+    const struct memmap_range free = {
+        .type = MEMMAP_USABLE, .reason = "released after start", .owner = ""};
 
-    return is_ram(map, start, end, is_kept_back) ? overlay(map, &free)
-                                                 : MM_EINVAL;
+    return is_ram(map, start, end, is_kept_back)
+               ? change_type(map, start, end, free)
+               : MM_EINVAL;
 }
 
 enum mm_status memmap_retire(struct memmap *map, paddr_t start, paddr_t end)
 {
-    struct memmap_range gone = {start.v, end.v, MEMMAP_OFFLINE,
-                                "taken out of use", ""};
+    const struct memmap_range gone = {
+        .type = MEMMAP_OFFLINE, .reason = "taken out of use", .owner = ""};
 
-    return is_ram(map, start, end, is_usable) ? overlay(map, &gone) : MM_EINVAL;
+    return is_ram(map, start, end, is_usable)
+               ? change_type(map, start, end, gone)
+               : MM_EINVAL;
 }
 
 const struct memmap_range *memmap_find(const struct memmap *map,

@@ -413,6 +413,20 @@ TEST(frame, a_cpu_that_does_not_answer_keeps_its_frames_in_use)
     CHECK_HELPER(check_soundness());
 }
 
+TEST(frame, ranges_that_come_back_leave_no_trace_in_the_map)
+{
+    sim_boot_frames(SMALL_RAM);
+    size_t before = sim_map()->count;
+    for (uint64_t i = 0; i < 2000; i++) {
+        pfn_t start = pfn_of(UINT64_C(4000) + i % 512);
+        pfn_t end = pfn_add(start, 1 + i % 7);
+        CHECK_EQUAL(frame_remove(start, end, NULL), MM_OK);
+        CHECK_EQUAL(frame_add(start, end), MM_OK);
+        CHECK_EQUAL(sim_map()->count, before);
+    }
+    CHECK_HELPER(check_soundness());
+}
+
 /* --- a zone that had nothing ---------------------------------------------- */
 
 TEST(frame, ram_that_comes_above_all_other_is_used)
