@@ -128,63 +128,55 @@ static void keep_row(struct frame_cpu *cpu, pfn_t row, uint64_t mask)
     frame_set_row_mask(cpu, mask);
 }
 
+/* Give back what is left of a row of this CPU. Interrupts are off. */
+static void drain_row(struct frame_cpu *cpu, pfn_t *row, _Atomic uint64_t *mask)
+{
+    pfn_t first = *row;
+    uint64_t left = atomic_load_explicit(mask, memory_order_relaxed);
+
+    begin_drain(cpu);
+    *row = PFN_NONE;
+    atomic_store_explicit(mask, 0, memory_order_relaxed);
+    if (left != 0) {
+        frame_release_row(first, left);
+    }
+    end_drain(cpu);
+}
+
 void frame_drain_pending(void)
 {
     uint64_t irq = port_irq_save();
     struct frame_cpu *cpu = frame_this_cpu();
-    pfn_t pending = cpu->pending;
-    uint64_t mask = frame_pending_mask(cpu);
 
-    begin_drain(cpu);
-    frame_set_pending(cpu, PFN_NONE, 0);
-    if (mask != 0) {
-        frame_release_row(pending, mask);
-    }
-    end_drain(cpu);
+    drain_row(cpu, &cpu->pending, &cpu->pending_mask);
     port_irq_restore(irq);
 }
 
-static void drain_row(void)
+/* Give back the last block freed. Interrupts are off. */
+static void drain_recent(struct frame_cpu *cpu)
 {
-    uint64_t irq = port_irq_save();
-    struct frame_cpu *cpu = frame_this_cpu();
-    pfn_t row = cpu->row;
-    uint64_t mask = frame_row_mask(cpu);
-
-    begin_drain(cpu);
-    keep_row(cpu, PFN_NONE, 0);
-    if (mask != 0) {
-        frame_release_row(row, mask);
-    }
-    end_drain(cpu);
-    port_irq_restore(irq);
-}
-
-static void drain_recent(void)
-{
-    uint64_t irq = port_irq_save();
-    struct frame_cpu *cpu = frame_this_cpu();
+    pfn_t recent = cpu->recent;
     unsigned order = frame_recent_order(cpu);
 
     if (order != 0) {
-        pfn_t recent = cpu->recent;
         begin_drain(cpu);
         frame_set_recent(cpu, PFN_NONE, 0);
         frame_release(recent, order);
         end_drain(cpu);
     }
-    port_irq_restore(irq);
 }
 
 void frame_drain_cpu(void)
 {
+    struct frame_cpu *cpu = frame_this_cpu();
+
     frame_drain_array(ARRAY_ZEROED, ARRAY_FRAMES);
     frame_drain_array(ARRAY_PLAIN, ARRAY_FRAMES);
-    frame_drain_pending();
-    drain_row();
-    drain_recent();
+    drain_row(cpu, &cpu->pending, &cpu->pending_mask);
+    drain_row(cpu, &cpu->row, &cpu->row_mask);
+    drain_recent(cpu);
     /* The next free asks whether it may stay here. */
-    frame_this_cpu()->limit = 0;
+    cpu->limit = 0;
 }
 
 void frame_drain(void)
