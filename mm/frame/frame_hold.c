@@ -44,6 +44,11 @@ void frame_check_stamps(pfn_t pfn, unsigned order)
 
 void frame_ref(pfn_t pfn)
 {
+    frame_ref_many(pfn, 1);
+}
+
+void frame_ref_many(pfn_t pfn, uint32_t count)
+{
     struct frame_record *record = live_record(pfn);
 
     if (record == NULL) {
@@ -52,13 +57,13 @@ void frame_ref(pfn_t pfn)
     }
     uint32_t refs = atomic_load_explicit(&record->refs, memory_order_relaxed);
     do {
-        if (refs == 0 || refs == UINT32_MAX) {
+        if (refs == 0 || refs > UINT32_MAX - count) {
             frame_report("frame_ref", pfn, record->order);
             return;
         }
         /* Relaxed: the caller holds the frame already, or its table. */
     } while (!atomic_compare_exchange_weak_explicit(
-        &record->refs, &refs, refs + 1, memory_order_relaxed,
+        &record->refs, &refs, refs + count, memory_order_relaxed,
         memory_order_relaxed));
 }
 

@@ -115,7 +115,6 @@ static void audit_entry(const struct scan *scan, struct audit_verdict *out)
 /* Is the number of entries in the table's record the number it has? */
 static bool count_is_right(const struct pt *pt, const struct scan *scan)
 {
-    struct frame_record *record = record_of(scan->owner);
     unsigned entries = scan->entries;
 
     if (!pt->is_kernel && pfn_equal(scan->owner, pt->root)) {
@@ -126,16 +125,15 @@ static bool count_is_right(const struct pt *pt, const struct scan *scan)
             entries -= pte_is_absent(root[i]) ? 0 : 1;
         }
     }
-    return record->type == FRAME_TABLE &&
-           atomic_load_explicit(&record->entries, memory_order_relaxed) ==
-               entries;
+    return record_of(scan->owner)->type == FRAME_TABLE &&
+           table_count(scan->owner) == entries;
 }
 
 /* I3 of cursor.c: only the root and what start-up made may be empty. */
 static bool is_needlessly_empty(const struct pt *pt, const struct scan *scan)
 {
     return scan->entries == 0 && !pfn_equal(scan->owner, pt->root) &&
-           record_of(scan->owner)->owner != TABLE_PINNED;
+           table_is_spare(scan->owner);
 }
 
 /* Is the entry just seen a way into tables that are not @pt's to audit? */

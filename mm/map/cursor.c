@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* cursor: single steps on the tables of an open range; for pt.c alone. */
+/* cursor: single steps on the tables of an open range; for pt alone. */
 /*
- * Owns      the path from the root to where a cursor stands; the count of
- *           entries in each table's record; making and unhooking tables.
+ * Owns      the path from the highest locked table to where a cursor stands;
+ *           the count of entries in each table's record; making and unhooking
+ *           tables.
  *
  * Idea      A cursor is a lock on a range and a remembered descent: the next
  *           address mostly lies in the same table, and then no level is read
@@ -13,20 +14,18 @@
  *
  * Invariants
  *   I1  path[l] is the table of level l on the way to `at`, for
- *       level <= l < levels, and slot is the entry for it in path[level].
- *   I2  record.entries of a table is the number of its entries that are not
- *       absent.
+ *       level <= l <= cover, and slot is the entry for it in path[level].
+ *   I2  table_count() is the number of a table's entries that are not absent.
  *   I3  outside of an open cursor no table but the root and the pinned ones
  *       is empty.
  *
- * Locking   The lock of the space, held from pt_open() to pt_close().
- *
- * Limits    One cursor a space at a time.
+ * Locking   Tables on the path are locked: open.c. A new table is locked from
+ *           the start; one that is unhooked is let go of at once, and marked,
+ *           so that whoever waits for it looks again from the root.
  */
 #include "map/cursor.h"
 
 #include <mm/frame.h>
-#include "base/bits.h"
 #include "base/check.h"
 #include "map/scan.h"
 
@@ -37,11 +36,10 @@ pte_t cursor_swap(struct pt_cursor *cursor, pte_t entry)
     pte_t old = {atomic_exchange_explicit(slot, entry.v, memory_order_acq_rel)};
 
     if (pte_is_absent(old) != pte_is_absent(entry)) {
-        struct frame_record *record = record_of(cursor->path[cursor->level]);
+        pfn_t table = cursor->path[cursor->level];
 
-        atomic_fetch_add_explicit(&record->entries,
-                                  pte_is_absent(old) ? 1 : UINT16_MAX,
-                                  memory_order_relaxed);
+        table_set_marks(table,
+                        table_marks(table) + (pte_is_absent(old) ? 1 : -1U));
     }
     return old;
 }
@@ -49,10 +47,10 @@ pte_t cursor_swap(struct pt_cursor *cursor, pte_t entry)
 /* Lowest level at which the remembered path is also that of @address (I1). */
 static unsigned common_level(const struct pt_cursor *cursor, vaddr_t address)
 {
-    unsigned top = pt_features.levels - 1;
     unsigned level = cursor->level;
 
-    while (level < top && ((cursor->at ^ address) >> pte_shift(level + 1))) {
+    while (level < cursor->cover &&
+           ((cursor->at ^ address) >> pte_shift(level + 1))) {
         level++;
     }
     return level;
@@ -62,11 +60,12 @@ unsigned cursor_seek(struct pt_cursor *cursor, vaddr_t address, unsigned level)
 {
     unsigned at = common_level(cursor, address);
 
+    ASSERT_SLOW(level <= cursor->cover);
     at = at < level ? level : at;
     cursor->at = address;
     for (;;) {
         cursor->level = at;
-        cursor->slot = &cursor_table(cursor->path[at])[pte_index(address, at)];
+        cursor->slot = &table_at(cursor->path[at])[pte_index(address, at)];
         if (at == level || !pte_is_table(cursor_entry(cursor), at)) {
             return at;
         }
@@ -80,19 +79,10 @@ static pfn_t new_table(struct pt_cursor *cursor)
     pfn_t table = frame_alloc(0, FRAME_TABLE, FRAME_ZEROED);
 
     if (!pfn_is_none(table)) {
-        record_of(table)->owner = 0;
-        atomic_store_explicit(&record_of(table)->entries, 0,
-                              memory_order_relaxed);
+        table_init_held(table, 0);
         atomic_fetch_add_explicit(&cursor->pt->tables, 1, memory_order_relaxed);
     }
     return table;
-}
-
-/* Undo new_table(): nothing has ever led to it. */
-static void drop_table(struct pt_cursor *cursor, pfn_t table)
-{
-    atomic_fetch_sub_explicit(&cursor->pt->tables, 1, memory_order_relaxed);
-    frame_free(table, 0);
 }
 
 /* Entry @index of the table that says what the large @entry said. */
@@ -121,6 +111,17 @@ static pte_t part_of(pte_t entry, unsigned level, unsigned index)
 }
 
 /*
+ * The block of an owned leaf of @level becomes frames, each with a holder: or,
+ * if it has more holders than this leaf, small leaves hold it in its place.
+ */
+static void split_block(pfn_t pfn, unsigned level)
+{
+    if (frame_split(pfn, pte_shift(level) - PAGE_SHIFT) != MM_OK) {
+        frame_ref_many(pfn, PTE_TABLE_COUNT - 1);
+    }
+}
+
+/*
  * The new table says the same, so nothing changes for a reader; a TLB may
  * hold the large and a small translation of an address at once, which is
  * defined as long as they agree [SDM-3A 4.10.2.3 "Details of TLB Use"]; the
@@ -131,27 +132,20 @@ enum mm_status cursor_split(struct pt_cursor *cursor)
 {
     unsigned level = cursor->level;
     pte_t entry = cursor_entry(cursor);
-    enum mm_status status = MM_OK;
     pfn_t table = new_table(cursor);
 
     ASSERT(level > 0 && !pte_is_absent(entry));
     if (pfn_is_none(table)) {
         return MM_ENOMEM;
     }
-    if (cursor_owns_frames(entry, level)) {
-        status =
-            frame_split(pte_pfn(entry, level), pte_shift(level) - PAGE_SHIFT);
+    if (pte_owns_frames(entry, level)) {
+        split_block(pte_pfn(entry, level), level);
     }
-    if (status != MM_OK) {
-        drop_table(cursor, table);
-        return status;
-    }
-    pte_t *part = cursor_table(table);
+    pte_t *part = table_at(table);
     for (unsigned i = 0; i < PTE_TABLE_COUNT; i++) {
         part[i] = part_of(entry, level, i);
     }
-    atomic_store_explicit(&record_of(table)->entries, PTE_TABLE_COUNT,
-                          memory_order_relaxed);
+    table_set_marks(table, PTE_TABLE_COUNT);
     cursor_swap(cursor, pte_make_table(table, !cursor->pt->is_kernel));
     if (pte_is_present(entry)) {
         vaddr_t start = align_down(cursor->at, pte_span(level));
@@ -184,12 +178,14 @@ enum mm_status cursor_grow(struct pt_cursor *cursor, vaddr_t address,
     return status;
 }
 
-enum mm_status cursor_cut(struct pt_cursor *cursor, vaddr_t address)
+/* Split the entries over @inside until none reaches across @address. */
+static enum mm_status cut(struct pt_cursor *cursor, vaddr_t inside,
+                          vaddr_t address)
 {
     enum mm_status status = MM_OK;
 
     while (status == MM_OK) {
-        unsigned level = cursor_seek(cursor, address, 0);
+        unsigned level = cursor_seek(cursor, inside, 0);
 
         if (is_aligned(address, pte_span(level)) ||
             pte_is_absent(cursor_entry(cursor))) {
@@ -200,96 +196,69 @@ enum mm_status cursor_cut(struct pt_cursor *cursor, vaddr_t address)
     return status;
 }
 
+enum mm_status cursor_cut_ends(struct pt_cursor *cursor, vaddr_t start,
+                               uint64_t bytes)
+{
+    enum mm_status status = cut(cursor, start, start);
+    vaddr_t end = start + bytes;
+
+    return status == MM_OK ? cut(cursor, end - PAGE_BYTES, end) : status;
+}
+
+/* @table, which nothing leads to any more, goes with the batch. */
+static void let_go(struct pt_cursor *cursor, pfn_t table)
+{
+    atomic_fetch_sub_explicit(&cursor->pt->tables, 1, memory_order_relaxed);
+    table_retire(table);
+}
+
 void cursor_prune(struct pt_cursor *cursor)
 {
-    while (cursor->level + 1 < pt_features.levels) {
+    while (cursor->level < cursor->cover) {
         pfn_t table = cursor->path[cursor->level];
-        struct frame_record *record = record_of(table);
 
-        if (atomic_load_explicit(&record->entries, memory_order_relaxed) > 0 ||
-            record->owner == TABLE_PINNED) {
+        if (!table_is_spare(table)) {
             return;
         }
         cursor_seek(cursor, cursor->at, cursor->level + 1);
-        cursor_swap(cursor, (pte_t){0});
-        atomic_fetch_sub_explicit(&cursor->pt->tables, 1, memory_order_relaxed);
-        tlb_batch_release_table(cursor->batch, table);
+        cursor_replace_table(cursor, (pte_t){0});
     }
 }
 
-void cursor_release_tree(struct pt_cursor *cursor, pfn_t table, unsigned level)
+void cursor_replace_table(struct pt_cursor *cursor, pte_t entry)
 {
+    pfn_t table = pte_table(cursor_swap(cursor, entry));
+
+    let_go(cursor, table);
+    tlb_batch_release_table(cursor->batch, table);
+}
+
+void cursor_replace_tree(struct pt_cursor *cursor, pte_t entry)
+{
+    unsigned level = cursor->level - 1;
+    pfn_t table = pte_table(cursor_swap(cursor, entry));
     struct scan scan;
+    enum scan_event event;
 
+    let_go(cursor, table);
     scan_init(&scan, table, level, 0, 0);
-    for (;;) {
-        enum scan_event event = scan_next(&scan);
-        if (event == SCAN_END) {
-            return;
-        }
-        if (event == SCAN_LEAVE) {
-            ASSERT(record_of(scan.owner)->owner != TABLE_PINNED);
-            atomic_fetch_sub_explicit(&cursor->pt->tables, 1,
-                                      memory_order_relaxed);
-            tlb_batch_release_table(cursor->batch, scan.owner);
+    scan_no_leaves(&scan);
+    while (level > 0 && (event = scan_next(&scan)) != SCAN_END) {
+        if (event == SCAN_ENTRY && pte_is_table(scan.entry, scan.at)) {
+            let_go(cursor, pte_table(scan.entry));
+            if (scan.at == 1) {
+                scan_skip(&scan);
+            }
         }
     }
+    tlb_batch_release_tree(cursor->batch, table, level);
 }
 
-/* Is there a table under each top-level entry of the kernel's range? */
-static bool has_top_entries(const struct pt *pt, vaddr_t start, vaddr_t end)
+void cursor_place(struct pt_cursor *cursor, pte_t entry)
 {
-    unsigned top = pt_features.levels - 1;
-    const pte_t *root = cursor_table(pt->root);
-
-    for (unsigned i = pte_index(start, top); i <= pte_index(end - 1, top);
-         i++) {
-        if (!pte_is_table(root[i], top)) {
-            return false;
-        }
+    if (pte_is_table(cursor_entry(cursor), cursor->level)) {
+        cursor_replace_tree(cursor, entry);
+    } else {
+        cursor_swap(cursor, entry);
     }
-    return true;
-}
-
-/* Status of opening [start, end); the rules of pt_open(). */
-static enum mm_status check_range(const struct pt *pt, vaddr_t start,
-                                  vaddr_t end)
-{
-    bool is_upper = (start >> 63) != 0;
-
-    if (start >= end || start == 0 || !is_aligned(start | end, PAGE_BYTES) ||
-        !pt_is_canonical(start) || !pt_is_canonical(end - 1) ||
-        ((end - 1) >> 63) != (start >> 63) || is_upper != pt->is_kernel) {
-        return MM_EINVAL;
-    }
-    if (pt->is_kernel && !has_top_entries(pt, start, end)) {
-        return MM_ERANGE;
-    }
-    return MM_OK;
-}
-
-enum mm_status pt_open(struct pt *pt, vaddr_t start, vaddr_t end,
-                       struct tlb_batch *batch, struct pt_cursor *out)
-{
-    enum mm_status status = check_range(pt, start, end);
-
-    if (status != MM_OK) {
-        return status;
-    }
-    tlb_batch_init(batch, &pt->tlb);
-    out->pt = pt;
-    out->batch = batch;
-    out->start = start;
-    out->end = end;
-    out->at = start;
-    out->level = pt_features.levels - 1;
-    out->path[out->level] = pt->root;
-    out->irq = lock_acquire(&pt->lock);
-    return MM_OK;
-}
-
-void pt_close(struct pt_cursor *cursor)
-{
-    lock_release(&cursor->pt->lock, cursor->irq);
-    cursor->pt = NULL;
 }

@@ -1,38 +1,25 @@
 /* SPDX-License-Identifier: MIT */
-/* cursor: single steps on the tables of an open range; for pt.c alone. */
+/* cursor: single steps on the tables of an open range; for pt alone. */
 #ifndef MM_MAP_CURSOR_H
 #define MM_MAP_CURSOR_H
 
 #include <mm/pt.h>
+#include "base/bits.h"
+#include "map/table.h"
 
-/* The table page as memory. */
-static inline pte_t *cursor_table(pfn_t table)
+/* Is [start, start + bytes) whole pages of one of the open ranges? */
+static inline bool cursor_has(const struct pt_cursor *cursor, vaddr_t start,
+                              uint64_t bytes)
 {
-    return phys_to_virt(pfn_to_phys(table));
-}
+    bool is_inside = false;
 
-/*
- * Stand at the entry for @address, as far down as tables lead, at most in a
- * table of @level.
- * Return: the level reached; the entry is no table, or the level is @level.
- */
-unsigned cursor_seek(struct pt_cursor *cursor, vaddr_t address, unsigned level);
+    for (unsigned i = 0; i < PT_RANGES; i++) {
+        const struct pt_range *range = &cursor->range[i];
 
-/* Has a present or parked entry of @level a reference on its frames? */
-static inline bool cursor_owns_frames(pte_t entry, unsigned level)
-{
-    enum pte_state state = pte_state(entry, level);
-
-    return (state == PTE_PRESENT || state == PTE_PARKED) &&
-           (entry.v & PTE_OWN) != 0;
-}
-
-/* First address after the entry. */
-static inline vaddr_t cursor_next(const struct pt_cursor *cursor)
-{
-    uint64_t span = pte_span(cursor->level);
-
-    return (cursor->at & ~(span - 1)) + span;
+        is_inside = is_inside || (start >= range->start && start < range->end &&
+                                  bytes <= range->end - start);
+    }
+    return is_inside && bytes > 0 && is_aligned(start | bytes, PAGE_BYTES);
 }
 
 /* The entry as it is now; the CPU may set A and D at any time. */
@@ -40,6 +27,21 @@ static inline pte_t cursor_entry(const struct pt_cursor *cursor)
 {
     return (pte_t){atomic_load_explicit((_Atomic uint64_t *)&cursor->slot->v,
                                         memory_order_relaxed)};
+}
+
+/*
+ * Stand at the entry for @address, as far down as tables lead, at most in a
+ * table of @level, which is not above the highest that is locked.
+ * Return: the level reached; the entry is no table, or the level is @level.
+ */
+unsigned cursor_seek(struct pt_cursor *cursor, vaddr_t address, unsigned level);
+
+/* First address after the entry. */
+static inline vaddr_t cursor_next(const struct pt_cursor *cursor)
+{
+    uint64_t span = pte_span(cursor->level);
+
+    return (cursor->at & ~(span - 1)) + span;
 }
 
 /*
@@ -66,24 +68,56 @@ pte_t cursor_swap(struct pt_cursor *cursor, pte_t entry);
 MM_MUST_CHECK enum mm_status cursor_grow(struct pt_cursor *cursor,
                                          vaddr_t address, unsigned level);
 
-/* Split the entry that @address lies inside of, so that one begins there. */
-MM_MUST_CHECK enum mm_status cursor_cut(struct pt_cursor *cursor,
-                                        vaddr_t address);
+/*
+ * Let entries begin at @start and at @start + @bytes, by splitting those that
+ * reach across. Return: MM_OK; MM_ENOMEM.
+ */
+MM_MUST_CHECK enum mm_status cursor_cut_ends(struct pt_cursor *cursor,
+                                             vaddr_t start, uint64_t bytes);
 
 /*
- * Replace the large entry by a table that says the same.
- * Return: MM_OK; MM_ENOMEM; MM_EBUSY: its block has more than one holder.
+ * Replace the large entry by a table that says the same. A block that has
+ * other holders stays one, held by each of the small leaves.
+ * Return: MM_OK; MM_ENOMEM.
  */
 MM_MUST_CHECK enum mm_status cursor_split(struct pt_cursor *cursor);
 
 /*
- * If the table the cursor stands in is empty, unhook it, and so on upwards:
- * the cursor then stands at the gap that is left.
+ * If the table the cursor stands in is empty, unhook it, and so on upwards as
+ * far as tables are locked: the cursor then stands at the gap that is left.
  */
 void cursor_prune(struct pt_cursor *cursor);
 
-/* Hand a table that was unhooked, and all below it, to the batch. */
-void cursor_release_tree(struct pt_cursor *cursor, pfn_t table, unsigned level);
+/*
+ * Does the cursor stand at a table that may be taken away with all below it?
+ * It lies in the range, so all of it is locked.
+ */
+static inline bool cursor_is_at_tree(const struct pt_cursor *cursor)
+{
+    pte_t entry = cursor_entry(cursor);
+
+    /* Tables that stay are hooked in such as stay: so none is below. */
+    return pte_is_table(entry, cursor->level) &&
+           (table_marks(pte_table(entry)) & TABLE_PINNED) == 0;
+}
+
+/* May @attr be said in these tables: known rights that make sense together? */
+bool cursor_allows(const struct pt_cursor *cursor, struct pt_attr attr);
+
+/* Put @entry in place of what is there: gaps, promises, tables of such. */
+void cursor_place(struct pt_cursor *cursor, pte_t entry);
+
+/*
+ * Put @entry in place of the table where the cursor stands, and hand that to
+ * the batch: it is empty, or @entry says and owns what it did.
+ */
+void cursor_replace_table(struct pt_cursor *cursor, pte_t entry);
+
+/*
+ * Put @entry in place of the tables where the cursor stands, and hand these
+ * to the batch, with the frames they own.
+ */
+void cursor_replace_tree(struct pt_cursor *cursor, pte_t entry);
 
 /* @entry as this CPU can take it: no XD without NX. */
 static inline pte_t cursor_for_cpu(pte_t entry)
@@ -93,8 +127,5 @@ static inline pte_t cursor_for_cpu(pte_t entry)
     }
     return entry;
 }
-
-/* owner word of a table that start-up made: it stays when it is empty. */
-#define TABLE_PINNED 1
 
 #endif

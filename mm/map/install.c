@@ -22,8 +22,7 @@
 
 static _Atomic uint64_t *slot_in(pfn_t table, vaddr_t address, unsigned level)
 {
-    return (_Atomic uint64_t *)&cursor_table(table)[pte_index(address, level)]
-        .v;
+    return (_Atomic uint64_t *)&table_at(table)[pte_index(address, level)].v;
 }
 
 /*
@@ -153,10 +152,9 @@ static enum mm_status adopt_table(pfn_t table, unsigned entries)
 
         record->type = FRAME_TABLE;
         record->order = RECORD_TAIL; /* no block that could be given back */
-        record->owner = TABLE_PINNED;
         atomic_store_explicit(&record->refs, 1, memory_order_relaxed);
-        atomic_store_explicit(&record->entries, (uint16_t)entries,
-                              memory_order_relaxed);
+        table_init_held(table, entries | TABLE_PINNED);
+        table_unlock(table);
     }
     return status;
 }
@@ -169,7 +167,7 @@ enum mm_status pt_adopt(struct pt *pt, pfn_t root, bool is_kernel)
     struct scan scan;
     uint64_t tables = 0;
 
-    lock_init(&pt->lock, LOCK_RANK_TABLES);
+    lock_init(&pt->order, LOCK_RANK_TABLES);
     pt->root = root;
     pt->is_kernel = is_kernel;
     scan_init(&scan, root, top, 0, 0);
@@ -195,12 +193,12 @@ enum mm_status pt_init(struct pt *pt)
         return MM_ENOMEM;
     }
     /* Fixed at start-up, so a copy stays right: see pt_open(). */
-    memcpy(cursor_table(root) + PTE_TABLE_COUNT / 2,
-           cursor_table(pt_kernel.root) + PTE_TABLE_COUNT / 2,
+    memcpy(table_at(root) + PTE_TABLE_COUNT / 2,
+           table_at(pt_kernel.root) + PTE_TABLE_COUNT / 2,
            PTE_TABLE_COUNT / 2 * sizeof(pte_t));
-    record_of(root)->owner = TABLE_PINNED;
-    atomic_store_explicit(&record_of(root)->entries, 0, memory_order_relaxed);
-    lock_init(&pt->lock, LOCK_RANK_TABLES);
+    table_init_held(root, TABLE_PINNED);
+    table_unlock(root);
+    lock_init(&pt->order, LOCK_RANK_TABLES);
     pt->root = root;
     pt->is_kernel = false;
     tlb_space_init(&pt->tlb, pfn_to_phys(root), false);
@@ -227,7 +225,7 @@ void pt_fini(struct pt *pt)
         tlb_commit(&batch);
     }
     ASSERT(atomic_load_explicit(&pt->tables, memory_order_relaxed) == 1);
-    record_of(pt->root)->owner = 0;
+    table_set_marks(pt->root, 0);
     frame_unref(pt->root);
     pt->root = PFN_NONE;
 }

@@ -9,10 +9,11 @@
  *           enter it, and leave it at the end of tlb_commit(). Linux calls the
  *           idea mmu_gather.
  *           A batch takes no memory. A block that only the mapping holds is
- *           chained through the owner word of its record: nobody else has a
- *           reference, and who finds it by a descent without a lock may look
- *           at it but not take one. Blocks with more holders wait in a small
- *           array, because another holder may chain them at the same time.
+ *           chained through its record: nobody else has a reference, and who
+ *           finds it by a descent without a lock may look at it but not take
+ *           one. Blocks with more holders wait in a small array, because
+ *           another holder may chain them at the same time. Whole tables keep
+ *           what they hold until they are released.
  *
  *           The oracle (debug builds): a frame that leaves a batch carries
  *           the flush at which it became unreachable; when it is handed out
@@ -33,8 +34,9 @@
 #include "map/tlb_impl.h"
 
 #include <mm/frame.h>
+#include "base/bits.h"
 #include "base/check.h"
-#include "x86_64/pte.h"
+#include "map/table.h"
 
 /*
  * From how many pages on one whole flush is the cheaper one depends on what is
@@ -48,6 +50,11 @@ unsigned tlb_ceiling = 32;
 
 /* In a record's count of entries: the block waits in a batch. */
 #define CHAINED UINT16_MAX
+_Static_assert((CHAINED & TABLE_GONE) != 0, "as is said of a table before");
+
+/* A link: the frame of the next block, and the level of a tree, plus 1. */
+#define LINK_LEVEL_SHIFT 40
+#define LINK_FRAME       ((UINT64_C(1) << LINK_LEVEL_SHIFT) - 1)
 
 struct tlb_space *tlb_kernel;
 unsigned tlb_parts_in_use;
@@ -151,6 +158,14 @@ bool tlb_batch_has_room(const struct tlb_batch *batch)
     return batch->shared_count < TLB_BATCH_SHARED;
 }
 
+/* The block that @pfn is of: small leaves may hold parts of a large one. */
+static pfn_t block_of(pfn_t pfn)
+{
+    return record_of(pfn)->type != FRAME_NONE
+               ? pfn
+               : pfn_of(align_down(pfn.v, PTE_TABLE_COUNT));
+}
+
 static bool is_sole(const struct frame_record *record)
 {
     /* Acquire: pairs with the release in frame_unref(). */
@@ -161,7 +176,7 @@ static bool is_sole(const struct frame_record *record)
  * A block with one holder comes here once. Twice means that two mappings
  * claimed the one reference: the chain would run in a circle.
  */
-static void chain_block(struct tlb_batch *batch, pfn_t pfn)
+static void chain_block(struct tlb_batch *batch, pfn_t pfn, uint64_t note)
 {
     struct frame_record *record = record_of(pfn);
 
@@ -172,29 +187,48 @@ static void chain_block(struct tlb_batch *batch, pfn_t pfn)
         return;
     }
     atomic_store_explicit(&record->entries, CHAINED, memory_order_relaxed);
-    record->owner = batch->chain.v;
+    record_set_link(record, pfn_of((batch->chain.v & LINK_FRAME) | note));
     batch->chain = pfn;
     batch->chain_count++;
 }
 
-void tlb_batch_release(struct tlb_batch *batch, pfn_t pfn)
+static void release_shared(struct tlb_batch *batch, pfn_t pfn)
 {
-    struct frame_record *record = record_of(pfn);
-
-    /* One holder: it is this mapping, and it cannot be found any more. */
-    if (is_sole(record)) {
-        chain_block(batch, pfn);
-        return;
+    for (unsigned i = 0; i < batch->shared_count; i++) {
+        if (pfn_equal(batch->shared[i].pfn, pfn)) {
+            batch->shared[i].refs++;
+            return;
+        }
     }
     ASSERT(tlb_batch_has_room(batch));
-    batch->shared[batch->shared_count++] = pfn;
+    batch->shared[batch->shared_count++] = (struct tlb_shared){pfn, 1};
+}
+
+void tlb_batch_release(struct tlb_batch *batch, pfn_t pfn)
+{
+    pfn_t block = block_of(pfn);
+
+    /* One holder: it is this mapping, and it cannot be found any more. */
+    if (is_sole(record_of(block))) {
+        chain_block(batch, block, 0);
+    } else {
+        release_shared(batch, block);
+    }
 }
 
 void tlb_batch_release_table(struct tlb_batch *batch, pfn_t table)
 {
     ASSERT(record_of(table)->type == FRAME_TABLE);
     batch->tables = true;
-    tlb_batch_release(batch, table);
+    chain_block(batch, table, 0);
+}
+
+void tlb_batch_release_tree(struct tlb_batch *batch, pfn_t table,
+                            unsigned level)
+{
+    ASSERT(record_of(table)->type == FRAME_TABLE);
+    batch->tables = true;
+    chain_block(batch, table, (uint64_t)(level + 1) << LINK_LEVEL_SHIFT);
 }
 
 /* Let the oracle know from when on the block at @pfn was unreachable. */
@@ -207,26 +241,58 @@ static void stamp_block(pfn_t pfn, uint64_t stamp)
     }
 }
 
+static void let_go(pfn_t block, uint64_t stamp)
+{
+    if (MM_DEBUG && is_sole(record_of(block))) {
+        stamp_block(block, stamp);
+    }
+    frame_unref(block);
+}
+
+/*
+ * What stands in @table of @level goes: tables into the chain, references on
+ * frames at once.
+ */
+static void release_entries(struct tlb_batch *batch, pfn_t table,
+                            unsigned level, uint64_t stamp)
+{
+    const pte_t *entry = phys_to_virt(pfn_to_phys(table));
+
+    for (unsigned i = 0; i < PTE_TABLE_COUNT; i++) {
+        if (pte_is_table(entry[i], level)) {
+            tlb_batch_release_tree(batch, pte_table(entry[i]), level - 1);
+        } else if (pte_owns_frames(entry[i], level)) {
+            let_go(block_of(pte_pfn(entry[i], level)), stamp);
+        }
+    }
+}
+
 /* Only as many as were chained: see chain_block(). */
+static void release_chain(struct tlb_batch *batch, uint64_t stamp)
+{
+    while (batch->chain_count > 0) {
+        pfn_t block = batch->chain;
+        struct frame_record *record = record_of(block);
+        uint64_t link = record_link(record).v;
+        unsigned level = (unsigned)(link >> LINK_LEVEL_SHIFT);
+
+        batch->chain = pfn_of(link & LINK_FRAME);
+        batch->chain_count--;
+        if (level > 0) {
+            release_entries(batch, block, level - 1, stamp);
+        }
+        atomic_store_explicit(&record->entries, 0, memory_order_relaxed);
+        let_go(block, stamp);
+    }
+}
+
 static void release(struct tlb_batch *batch, uint64_t stamp)
 {
-    pfn_t pfn = batch->chain;
-
-    for (uint64_t i = 0; i < batch->chain_count; i++) {
-        struct frame_record *record = record_of(pfn);
-        pfn_t next = pfn_of(record->owner);
-
-        atomic_store_explicit(&record->entries, 0, memory_order_relaxed);
-        stamp_block(pfn, stamp);
-        frame_unref(pfn);
-        pfn = next;
-    }
+    release_chain(batch, stamp);
     for (unsigned i = 0; i < batch->shared_count; i++) {
-        pfn = batch->shared[i];
-        if (MM_DEBUG && is_sole(record_of(pfn))) {
-            stamp_block(pfn, stamp); /* the last holder by now */
+        for (uint32_t refs = batch->shared[i].refs; refs > 0; refs--) {
+            let_go(batch->shared[i].pfn, stamp);
         }
-        frame_unref(pfn);
     }
 }
 

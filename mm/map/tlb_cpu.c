@@ -392,7 +392,6 @@ bool tlb_begin_visit(struct tlb_space *space)
     if (space->is_kernel) {
         return false;
     }
-    ASSERT_SLOW(!atomic_load_explicit(&cpu->is_lazy, memory_order_relaxed));
     ASSERT_SLOW(!cpu->is_visiting);
     if (loaded_space(cpu) == space) {
         return false;

@@ -154,7 +154,7 @@ static enum fault_result keep_promise(vaddr_t page, pfn_t frame)
     struct pt_entry entry;
 
     /* Held by this CPU, the lock would never come free again. */
-    ASSERT(!lock_is_mine(&pt_kernel.lock));
+    ASSERT(!lock_is_mine(&pt_kernel.order));
     if (pt_open(&pt_kernel, page, page + PAGE_BYTES, &batch, &cursor) !=
         MM_OK) {
         return FAULT_NOT_MAPPED;

@@ -289,6 +289,15 @@ static inline pfn_t pte_pfn(pte_t pte, unsigned level)
     return (pfn_t){bits >> PAGE_SHIFT};
 }
 
+/* Has a present or parked entry of @level a reference on its frames? */
+static inline bool pte_owns_frames(pte_t pte, unsigned level)
+{
+    enum pte_state state = pte_state(pte, level);
+
+    return (state == PTE_PRESENT || state == PTE_PARKED) &&
+           (pte.v & PTE_OWN) != 0;
+}
+
 static inline struct pt_attr pte_attr(pte_t pte, unsigned level)
 {
     bool high_pat = false;

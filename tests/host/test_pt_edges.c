@@ -34,9 +34,12 @@ static void shut(void)
 
 /* --- owned blocks --------------------------------------------------------- */
 
-TEST(pt_edges, a_large_block_with_two_holders_is_not_cut)
+/* Each small leaf holds a reference then; the last one lets the block go. */
+TEST(pt_edges, a_large_block_with_two_holders_is_cut_and_stays_one)
 {
     vaddr_t reached;
+    pfn_t out;
+    struct pt_attr attr;
 
     CHECK_HELPER(start());
     pfn_t pfn = frame_alloc(9, FRAME_USER, FRAME_ANY);
@@ -45,11 +48,19 @@ TEST(pt_edges, a_large_block_with_two_holders_is_not_cut)
         pt_map(&cursor, WINDOW, pfn, 2 * MiB, pt_attr(PT_WRITE | PT_OWNED)),
         MM_OK);
     frame_ref(pfn);
-    uint64_t tables = atomic_load(&space.tables);
-    CHECK_EQUAL(pt_unmap(&cursor, WINDOW, PAGE_BYTES, &reached), MM_EBUSY);
-    CHECK_EQUAL(pt_protect(&cursor, WINDOW, PAGE_BYTES, pt_attr(0)), MM_EBUSY);
-    CHECK_EQUAL(atomic_load(&space.tables), tables);
+    CHECK_EQUAL(pt_unmap(&cursor, WINDOW, PAGE_BYTES, &reached), MM_OK);
     shut();
+    CHECK_EQUAL(atomic_load(&record_of(pfn)->refs), 512);
+    CHECK_EQUAL(record_of(pfn)->order, 9);
+    CHECK(pt_lookup(&space, WINDOW + PAGE_BYTES, &out, &attr));
+    CHECK_EQUAL(out.v, pfn.v + 1);
+    CHECK_HELPER(open_it());
+    CHECK_EQUAL(
+        pt_unmap(&cursor, WINDOW + PAGE_BYTES, 511 * PAGE_BYTES, &reached),
+        MM_OK);
+    CHECK_EQUAL(reached, WINDOW + 2 * MiB);
+    shut();
+    CHECK_EQUAL(atomic_load(&record_of(pfn)->refs), 1);
     frame_unref(pfn);
     CHECK_HELPER(finish());
 }

@@ -13,7 +13,9 @@ enum pt_flags {
     PT_GLOBAL = 1 << 3,     /* same in every space: survives a CR3 load */
     PT_OWNED = 1 << 4,      /* the mapping holds a reference on each frame */
     PT_COW = 1 << 5,        /* write means copy first; never with PT_WRITE */
-    PT_FLAGS = (1 << 6) - 1 /* all of them; others are refused */
+    PT_NONE = 1 << 6,       /* no access; a frame that is there is parked.
+                               Never with PT_WRITE or PT_EXEC */
+    PT_FLAGS = (1 << 7) - 1 /* all of them; others are refused */
 };
 
 /* Memory types; the value is the index into the PAT (see PTE_PAT_LAYOUT). */

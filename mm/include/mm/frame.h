@@ -138,6 +138,7 @@ extern void (*frame_check_reuse)(pfn_t pfn, uint64_t stamp); /* (C) */
 
 /* One more holder. Overflow of the 32-bit count is a bug report. */
 void frame_ref(pfn_t pfn);
+void frame_ref_many(pfn_t pfn, uint32_t count);
 
 /* One holder less; the block is freed with the last one. */
 void frame_unref(pfn_t pfn);

@@ -12,7 +12,7 @@
 
 /* One set of tables: the translation of one address space. */
 struct pt {
-    struct lock lock;        /* held by the open cursor */
+    struct lock order;       /* rank of its tables' locks; never waited for */
     pfn_t root;              /* (C) top table */
     bool is_kernel;          /* (C) no PT_USER here, else no kernel rights */
     struct tlb_space tlb;    /* who caches it */
@@ -36,36 +36,56 @@ struct pt_entry {
     bool dirty;
 };
 
-/* An open range; nobody else changes it until pt_close(). */
+/* Ranges a cursor can hold: pt_move() needs two. */
+#define PT_RANGES 2
+
+/* An open range, or two; nobody else changes it until pt_close(). */
 struct pt_cursor {
     struct pt *pt;
     struct tlb_batch *batch;
-    vaddr_t start;
-    vaddr_t end;
-    uint64_t irq; /* interrupt state to go back to */
+    struct pt_range {
+        vaddr_t start;
+        vaddr_t end;
+    } range[PT_RANGES]; /* ascending; the second is empty if there is one */
+    unsigned cover;     /* level of the highest table that is locked */
+    uint64_t irq;       /* interrupt state to go back to */
 
     /* Where it stands: at the entry for `at` in a table of `level`. */
     vaddr_t at;
     unsigned level;
     pte_t *slot;
-    pfn_t path[PTE_LEVELS]; /* tables from the root (highest) to `level` */
+    pfn_t path[PTE_LEVELS]; /* tables from `cover` down to `level` */
 };
 
 /*
- * Lock [start, end) of @pt for the caller. @batch is initialised and
- * collects what the operations leave to invalidate and release; after
- * pt_close() the caller hands it to tlb_commit().
+ * Lock [start, end) of @pt for the caller: the smallest table that covers it
+ * and those below that the range touches. Cursors of ranges that share no
+ * locked table run side by side; others take turns [CortenMM25]. @batch is
+ * initialised and collects what the operations leave to invalidate and
+ * release; after pt_close() the caller hands it to tlb_commit().
  * @start, @end  page-aligned, start < end; the kernel's tables translate the
  *               upper canonical half, all others the lower one, page 0 left out
  * Return: MM_OK; MM_EINVAL for a bad range; MM_ERANGE for kernel addresses
  *         under a top-level entry that start-up left empty. Nothing is locked
  *         then.
- * Context: interrupts are off until pt_close().
+ * Context: interrupts are off until pt_close(). One open cursor a CPU, but for
+ *          pt_copy()'s own; no lock of rank tables or above is held.
  */
 MM_MUST_CHECK enum mm_status pt_open(struct pt *pt, vaddr_t start, vaddr_t end,
                                      struct tlb_batch *batch,
                                      struct pt_cursor *out);
 void pt_close(struct pt_cursor *cursor);
+
+/*
+ * The same for two ranges at once, [start, end) and [start2, end2), in either
+ * order. What lies between them stays open to others, but for the table that
+ * covers both.
+ * Return: as pt_open(); MM_EINVAL also if they overlap.
+ */
+MM_MUST_CHECK enum mm_status pt_open_two(struct pt *pt, vaddr_t start,
+                                         vaddr_t end, vaddr_t start2,
+                                         vaddr_t end2, struct tlb_batch *batch,
+                                         struct pt_cursor *out);
 
 /* What stands at @address (inside the cursor's range). */
 void pt_query(struct pt_cursor *cursor, vaddr_t address, struct pt_entry *out);
@@ -77,11 +97,12 @@ void pt_query(struct pt_cursor *cursor, vaddr_t address, struct pt_entry *out);
  * blocks of order 0, and of order 9 at addresses aligned to 2 MiB.
  * Return: MM_OK; MM_EEXIST if a present, parked or swapped entry is in the
  *         way (promises and gaps are replaced);
- *         MM_EINVAL: unknown flags, PT_WRITE with PT_EXEC or PT_COW,
- *         unaligned or out of the range, frame beyond MAXPHYADDR, user flag
- *         in the wrong half, owned blocks of another order or not handed out;
- *         MM_ENOMEM for tables; MM_EBUSY: as pt_split(). On failure no
+ *         MM_EINVAL: unknown flags, PT_WRITE with PT_EXEC or PT_COW, PT_NONE
+ *         with either, unaligned or out of the range, frame beyond
+ *         MAXPHYADDR, user flag in the wrong half, owned blocks of another
+ *         order or not handed out; MM_ENOMEM for tables. On failure no
  *         meaning has changed; large promises may have been split.
+ *         With PT_NONE the frames are parked.
  */
 MM_MUST_CHECK enum mm_status pt_map(struct pt_cursor *cursor, vaddr_t address,
                                     pfn_t pfn, uint64_t bytes,
@@ -99,10 +120,10 @@ MM_MUST_CHECK enum mm_status pt_promise(struct pt_cursor *cursor, vaddr_t start,
 /*
  * Set the rights and memory type of everything that is not a gap; PT_OWNED,
  * PT_GLOBAL and the tag of each entry stay as they are. What is copied on
- * write stays read-only.
- * Return: MM_OK; MM_EINVAL: as pt_map(), or PT_WP or PT_WT for a range that is
- *         not all present; MM_ENOMEM, MM_EBUSY: as pt_split(). On failure no
- *         meaning has changed.
+ * write stays read-only. PT_NONE parks what is present, A and D included; any
+ * other rights make parked frames present again.
+ * Return: MM_OK; MM_EINVAL: as pt_map(); MM_ENOMEM: as pt_split(). On failure
+ *         no meaning has changed.
  */
 MM_MUST_CHECK enum mm_status pt_protect(struct pt_cursor *cursor, vaddr_t start,
                                         uint64_t bytes, struct pt_attr attr);
@@ -112,17 +133,63 @@ MM_MUST_CHECK enum mm_status pt_protect(struct pt_cursor *cursor, vaddr_t start,
  * the batch.
  * @out_end: the address reached. Below the end only if the batch was full:
  *           close, commit, open again and go on from there.
- * Return: MM_OK; MM_EINVAL: out of the range; MM_ENOMEM, MM_EBUSY: as
- *         pt_split(), and no meaning has changed.
+ * Return: MM_OK; MM_EINVAL: out of the range; MM_ENOMEM: as pt_split(), and no
+ *         meaning has changed.
  */
 MM_MUST_CHECK enum mm_status pt_unmap(struct pt_cursor *cursor, vaddr_t start,
                                       uint64_t bytes, vaddr_t *out_end);
 
 /*
+ * Move whatever stands in [from, from + bytes) to @to, a gap included: leaves
+ * keep their size where the alignment of both allows, A, D and tag. Promises
+ * in the way are replaced.
+ * @cursor  opened over both ranges; they do not overlap.
+ * Return: MM_OK; MM_EEXIST if a present, parked or swapped entry is in the way;
+ *         MM_EINVAL: out of the ranges, unaligned, overlapping; MM_ENOMEM for
+ *         tables. On failure no meaning has changed.
+ */
+MM_MUST_CHECK enum mm_status pt_move(struct pt_cursor *cursor, vaddr_t from,
+                                     vaddr_t to, uint64_t bytes);
+
+/*
+ * Give @to, at the same addresses, what [start, start + bytes) of the cursor's
+ * space says. Owned frames get a second holder, and where they could be
+ * written, both sides become PT_COW and read-only; what is not owned (devices,
+ * shared objects), promises and swapped entries are the same on both sides.
+ * Whoever counts the users of swap slots and objects does so before.
+ * @to  other than the cursor's space, loaded and used nowhere yet; nothing but
+ *      gaps in the range.
+ * Return: MM_OK; MM_EINVAL: out of the range; MM_EEXIST; MM_ENOMEM: @to has a
+ *         part of it, for pt_fini(); accesses here mean what they meant.
+ */
+MM_MUST_CHECK enum mm_status pt_copy(struct pt_cursor *cursor, struct pt *to,
+                                     vaddr_t start, uint64_t bytes);
+
+/* What pt_age() clears; the bits are those of a leaf. */
+enum pt_age_what { PT_AGE_ACCESSED = 1 << 0, PT_AGE_DIRTY = 1 << 1 };
+
+/* One leaf, with A and D as they were. */
+typedef void (*pt_leaf_fn)(void *context, const struct pt_entry *entry);
+
+/*
+ * Test and clear A or D, or both, of all leaves in [start, start + bytes); a
+ * large one that the range cuts counts as a whole. @seen (may be NULL) is
+ * told of each leaf, as it was before. Cleared D is handed to the batch: the
+ * next write sets it again once that is committed. Cleared A is not: a page
+ * that is used through a cached translation may look idle, and costs nothing
+ * [SDM-3A 4.10.4.2 "Recommended Invalidation"].
+ * Return: leaves that had one of the bits.
+ */
+uint64_t pt_age(struct pt_cursor *cursor, vaddr_t start, uint64_t bytes,
+                unsigned what, pt_leaf_fn seen, void *context);
+
+/*
  * Replace the large leaf or promise at @address by a table of 512 smaller
- * ones that mean the same.
+ * ones that mean the same. The block of an owned leaf becomes 512 frames; one
+ * with further holders stays a block, and each small leaf holds a reference
+ * on it.
  * Return: MM_OK; MM_ENOENT if a level-0 entry or a gap stands there;
- *         MM_ENOMEM; MM_EBUSY: an owned block has more than one holder.
+ *         MM_ENOMEM.
  */
 MM_MUST_CHECK enum mm_status pt_split(struct pt_cursor *cursor,
                                       vaddr_t address);
@@ -145,6 +212,32 @@ MM_MUST_CHECK enum mm_status pt_merge(struct pt_cursor *cursor, vaddr_t address,
  */
 bool pt_lookup(struct pt *pt, vaddr_t address, pfn_t *out_pfn,
                struct pt_attr *out_attr);
+
+/* What pt_collapse() has found in a 2 MiB block, for its policy. */
+struct pt_collapse {
+    vaddr_t address;
+    unsigned present;  /* pages that would be copied */
+    unsigned accessed; /* of these, used since A was cleared last */
+    unsigned promised; /* zero-fill pages that would be filled */
+};
+
+/* Is it worth a large page? */
+typedef bool (*pt_collapse_fn)(void *context, const struct pt_collapse *found);
+
+/*
+ * Make the 512 pages of the block at @address, which is 2 MiB-aligned, one
+ * large leaf: at once if their frames lie in a row (pt_merge()), else by a
+ * copy into a new block. Who writes to it meanwhile wins, and it stays small.
+ * Return: MM_OK; MM_ENOENT: nothing small there, or pages that cannot be one
+ *         (gaps, other promises than zero, rights that differ, frames with
+ *         other holders); MM_EBUSY: written to meanwhile; MM_ENOMEM: no block;
+ *         MM_EINVAL: not a user range, unaligned; MM_ERANGE: @wanted said no,
+ *         or this CPU may not change the size of live translations
+ *         (pt_features.has_large_user).
+ * Context: as tlb_commit(); flushes twice.
+ */
+MM_MUST_CHECK enum mm_status pt_collapse(struct pt *pt, vaddr_t address,
+                                         pt_collapse_fn wanted, void *context);
 
 /* New tables whose upper half is the kernel's. MM_ENOMEM. */
 MM_MUST_CHECK enum mm_status pt_init(struct pt *pt);

@@ -14,7 +14,7 @@
 enum frame_type {
     FRAME_NONE,
     FRAME_KERNEL, /* anything without a closer word */
-    FRAME_TABLE,  /* page table; entries and lock in use */
+    FRAME_TABLE,  /* page table; entries and lock in use: map/table.h */
     FRAME_SLAB,   /* owner: struct slab */
     FRAME_LARGE,  /* kmalloc block larger than the largest size class */
     FRAME_KMAP,   /* behind a kmap block */
@@ -34,8 +34,16 @@ struct frame_record {
     _Atomic uint32_t refs;    /* (A) holders of the frame; 0 = free */
     uint8_t type;             /* enum frame_type; set by who owns the frame */
     uint8_t order;            /* log2 frames of the block, or RECORD_TAIL */
-    _Atomic uint16_t entries; /* table pages: entries that are not absent */
-    uint64_t owner;           /* by type: pointer, or next frame in a batch */
+    _Atomic uint16_t entries; /* table pages: how many, and what they are */
+    union {
+        uint64_t owner; /* by type: pointer, or a number */
+        struct {
+            _Atomic uint8_t next;   /* (A) table pages: ticket to be drawn, */
+            _Atomic uint8_t served; /* (A) and the one that holds the lock */
+            uint16_t link_high;     /* next frame in a batch: what is chained */
+            uint32_t link_low;      /* may still be waited for as a table */
+        };
+    };
 };
 _Static_assert(sizeof(struct frame_record) == 16, "16 bytes a frame");
 
@@ -57,6 +65,18 @@ extern _Atomic uint64_t *record_backed; /* (A) a bit a block: backed */
 static inline struct frame_record *record_of(pfn_t pfn)
 {
     return &record_base[pfn.v];
+}
+
+/* The next of a chain of blocks; it leaves the lock of a table alone. */
+static inline pfn_t record_link(const struct frame_record *record)
+{
+    return pfn_of(((uint64_t)record->link_high << 32) | record->link_low);
+}
+
+static inline void record_set_link(struct frame_record *record, pfn_t next)
+{
+    record->link_high = (uint16_t)(next.v >> 32);
+    record->link_low = (uint32_t)next.v;
 }
 
 /* Keep @stamp (0: none) until the frame is handed out again. */

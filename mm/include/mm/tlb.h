@@ -27,8 +27,8 @@ struct tlb_space {
 
 /* Separate ranges a batch remembers before it flushes the whole space. */
 #define TLB_BATCH_RANGES 4
-/* Frames with more than one holder that a batch can wait to let go of. */
-#define TLB_BATCH_SHARED 8
+/* Blocks with more than one holder that a batch can wait to let go of. */
+#define TLB_BATCH_SHARED 32
 
 struct tlb_range {
     vaddr_t start;
@@ -49,9 +49,12 @@ struct tlb_batch {
     uint64_t pages;       /* INVLPGs that the ranges would take */
     bool whole;           /* flush the space, ranges or not */
     bool tables;          /* paging-structure caches must go too */
-    pfn_t chain;          /* sole-owned blocks and tables, by record.owner */
+    pfn_t chain;          /* sole-owned blocks and tables, by record_link() */
     uint64_t chain_count; /* blocks in the chain */
-    pfn_t shared[TLB_BATCH_SHARED];
+    struct tlb_shared {
+        pfn_t pfn;
+        uint32_t refs; /* how many of its references go */
+    } shared[TLB_BATCH_SHARED];
 };
 
 struct tlb_stats {
@@ -113,13 +116,21 @@ void tlb_force_whole(struct tlb_space *space);
 bool tlb_batch_has_room(const struct tlb_batch *batch);
 
 /*
- * Let go of the block at @pfn, one reference, once nothing can reach it.
- * The entry that mapped it has been removed and handed to tlb_batch_range().
+ * Let go of the block that holds @pfn, one reference, once nothing can reach
+ * it. The entry that mapped it was removed and handed to tlb_batch_range().
  */
 void tlb_batch_release(struct tlb_batch *batch, pfn_t pfn);
 
 /* The same for a page table that was unhooked from its parent. */
 void tlb_batch_release_table(struct tlb_batch *batch, pfn_t table);
+
+/*
+ * The same for a table of @level with all that is in it: tables below, and a
+ * reference on the block of each leaf and parked entry that owns one. It stays
+ * as it is until then, so any number of frames takes no memory to remember.
+ */
+void tlb_batch_release_tree(struct tlb_batch *batch, pfn_t table,
+                            unsigned level);
 
 /*
  * Invalidate on every CPU that may use the space, wait until they all have,
@@ -154,11 +165,11 @@ void tlb_end_lazy(void);
 
 /*
  * Between these two, tables of @space are not released, though this CPU does
- * not have it loaded: for who descends without the space's lock.
+ * not have it loaded: for who descends without a lock.
  * Return: what to hand to tlb_end_visit().
- * Context: interrupts off from the first to the second; not lazy, unless the
- *          space is the kernel's. Visits do not nest, and nothing is loaded
- *          within.
+ * Context: interrupts off from the first to the second. On a lazy CPU, whom
+ *          flushes without tables pass by, frames may go. Visits do not nest,
+ *          and nothing is loaded within.
  */
 bool tlb_begin_visit(struct tlb_space *space);
 void tlb_end_visit(struct tlb_space *space, bool is_visit);

@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: MIT */
+/* change: what ranges that say something already will say: protect, unmap. */
+#include <mm/pt.h>
+
+#include "base/check.h"
+#include "map/cursor.h"
+
+/* Is everything in the range present? */
+static bool is_all_present(struct pt_cursor *cursor, vaddr_t start,
+                           uint64_t bytes)
+{
+    for (vaddr_t at = start; at - start < bytes; at = cursor_next(cursor)) {
+        cursor_seek(cursor, at, 0);
+        if (!pte_is_present(cursor_entry(cursor))) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Give the entry where the cursor stands the rights and type of @attr. */
+static void protect_entry(struct pt_cursor *cursor, struct pt_attr attr)
+{
+    bool high_pat = (attr.memory & 4) != 0;
+    uint64_t bits = pte_encode_attr(attr);
+    pte_t entry = cursor_entry(cursor);
+    pte_t changed;
+
+    do {
+        changed = cursor_for_cpu(
+            pte_with_rights(entry, cursor->level, bits, high_pat));
+    } while (!cursor_replace(cursor, &entry, changed));
+    if (pte_is_present(entry) && entry.v != changed.v) {
+        tlb_batch_range(cursor->batch, cursor->at, cursor_next(cursor),
+                        cursor->level);
+    }
+}
+
+enum mm_status pt_protect(struct pt_cursor *cursor, vaddr_t start,
+                          uint64_t bytes, struct pt_attr attr)
+{
+    if (!cursor_has(cursor, start, bytes) || !cursor_allows(cursor, attr)) {
+        return MM_EINVAL;
+    }
+    /* Only leaves have room for the third bit of the memory type. */
+    if (attr.memory > PT_UC && !is_all_present(cursor, start, bytes)) {
+        return MM_EINVAL;
+    }
+    enum mm_status status = cursor_cut_ends(cursor, start, bytes);
+    if (status != MM_OK) {
+        return status;
+    }
+    for (vaddr_t at = start; at - start < bytes; at = cursor_next(cursor)) {
+        cursor_seek(cursor, at, 0);
+        if (!pte_is_absent(cursor_entry(cursor))) {
+            protect_entry(cursor, attr);
+        }
+    }
+    return MM_OK;
+}
+
+/* May the entry be removed now, or is the batch full of shared frames? */
+static bool has_room_for(const struct pt_cursor *cursor, pte_t entry,
+                         unsigned level)
+{
+    return !pte_owns_frames(entry, level) || tlb_batch_has_room(cursor->batch);
+}
+
+/* Make the entry absent and hand the batch what it held. */
+static void remove_entry(struct pt_cursor *cursor)
+{
+    unsigned level = cursor->level;
+    pte_t old = cursor_swap(cursor, (pte_t){0});
+
+    bool is_owner = pte_owns_frames(old, level);
+
+    /* A parked one may have been present until a batch that waits still. */
+    if (pte_is_present(old) || is_owner) {
+        tlb_batch_range(cursor->batch, cursor->at, cursor_next(cursor), level);
+    }
+    if (is_owner) {
+        tlb_batch_release(cursor->batch, pte_pfn(old, level));
+    }
+    cursor_prune(cursor);
+}
+
+/* The highest entry that may begin at @at and end by @end. */
+static unsigned highest_entry(const struct pt_cursor *cursor, vaddr_t at,
+                              vaddr_t end)
+{
+    unsigned level = 0;
+
+    while (level < cursor->cover && is_aligned(at, pte_span(level + 1)) &&
+           end - at >= pte_span(level + 1)) {
+        level++;
+    }
+    return level;
+}
+
+/*
+ * If there are tables for nothing but a part of [at, end), from @at on, that
+ * may go: hand them to the batch as they are, frames and all.
+ */
+static bool remove_tree(struct pt_cursor *cursor, vaddr_t at, vaddr_t end)
+{
+    for (unsigned level = highest_entry(cursor, at, end); level > 0; level--) {
+        if (cursor_seek(cursor, at, level) == level &&
+            cursor_is_at_tree(cursor)) {
+            cursor_replace_tree(cursor, (pte_t){0});
+            tlb_batch_range(cursor->batch, at, cursor_next(cursor), 0);
+            cursor_prune(cursor);
+            return true;
+        }
+    }
+    return false;
+}
+
+enum mm_status pt_unmap(struct pt_cursor *cursor, vaddr_t start, uint64_t bytes,
+                        vaddr_t *out_end)
+{
+    *out_end = start;
+    if (!cursor_has(cursor, start, bytes)) {
+        return MM_EINVAL;
+    }
+    enum mm_status status = cursor_cut_ends(cursor, start, bytes);
+    if (status != MM_OK) {
+        return status;
+    }
+    vaddr_t end = start + bytes;
+    for (vaddr_t at = start; at - start < bytes; at = cursor_next(cursor)) {
+        if (remove_tree(cursor, at, end)) {
+            continue;
+        }
+        unsigned level = cursor_seek(cursor, at, 0);
+        pte_t entry = cursor_entry(cursor);
+
+        if (!has_room_for(cursor, entry, level)) {
+            *out_end = at;
+            return MM_OK;
+        }
+        if (!pte_is_absent(entry)) {
+            remove_entry(cursor);
+        }
+    }
+    *out_end = end;
+    return MM_OK;
+}

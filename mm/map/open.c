@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: MIT */
+/* open: which tables a cursor locks, and how it finds them. */
+/*
+ * Picture   root ------------- not locked, unless the range needs it
+ *             |
+ *           table ------------ the cover: the smallest that has the range
+ *           /   |   \
+ *        table table table --- locked, if the range touches them
+ *
+ * Idea      [CortenMM25] A range is locked by the lowest table that covers it
+ *           and by all below that it touches, so ranges in different parts of
+ *           a space never meet. The cover is found without a lock, and locked;
+ *           if it was unhooked meanwhile, the search begins anew. What leads
+ *           to it may be cut by nobody else, since who unhooks a table holds
+ *           its lock. All locks are kept until the cursor is closed (two-phase
+ *           locking), so what cursors do is as if one came after the other.
+ *           The cover of a range that is all of a table is the one above: its
+ *           entry may change.
+ *
+ * Circles   Locks are waited for from the top down, and beside each other
+ *           from the left. Who waits for a table that another cursor holds
+ *           holds tables above it or to its left alone; that one waits, if at
+ *           all, for tables further below or to the right. So no circle closes.
+ *
+ * Locking   While it searches or waits, a CPU is inside (docs/locking.md,
+ *           Grace period), so what it waits for is not released.
+ *
+ * Cost      A range within one table: one lock, found in as many loads as
+ *           there are levels. Else O(tables that it touches).
+ */
+#include <mm/pt.h>
+
+#include "base/bits.h"
+#include "base/check.h"
+#include "map/cursor.h"
+#include "map/scan.h"
+
+/* Is there a table under each top-level entry of the kernel's range? */
+static bool has_top_entries(const struct pt *pt, vaddr_t start, vaddr_t end)
+{
+    unsigned top = pt_features.levels - 1;
+    const pte_t *root = table_at(pt->root);
+
+    for (unsigned i = pte_index(start, top); i <= pte_index(end - 1, top);
+         i++) {
+        if (!pte_is_table(root[i], top)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Status of opening [start, end); the rules of pt_open(). */
+static enum mm_status check_range(const struct pt *pt, vaddr_t start,
+                                  vaddr_t end)
+{
+    bool is_upper = (start >> 63) != 0;
+
+    if (start >= end || start == 0 || !is_aligned(start | end, PAGE_BYTES) ||
+        !pt_is_canonical(start) || !pt_is_canonical(end - 1) ||
+        ((end - 1) >> 63) != (start >> 63) || is_upper != pt->is_kernel) {
+        return MM_EINVAL;
+    }
+    if (pt->is_kernel && !has_top_entries(pt, start, end)) {
+        return MM_ERANGE;
+    }
+    return MM_OK;
+}
+
+/* The lowest level a table that covers [start, end) may have; see Idea. */
+static unsigned lowest_cover(vaddr_t start, vaddr_t end)
+{
+    unsigned top = pt_features.levels - 1;
+    unsigned level = 0;
+
+    while (level < top && (((start ^ (end - 1)) >> pte_shift(level + 1)) != 0 ||
+                           end - start == pte_span(level + 1))) {
+        level++;
+    }
+    return level;
+}
+
+/* The table on the way to @address, at most down to @level. */
+static pfn_t find_table(const struct pt *pt, vaddr_t address, unsigned level,
+                        unsigned *out_level)
+{
+    unsigned at = pt_features.levels - 1;
+    pfn_t table = pt->root;
+
+    for (; at > level; at--) {
+        const pte_t *slot = &table_at(table)[pte_index(address, at)];
+        /* Acquire: pairs with cursor_swap(); the table is complete. */
+        pte_t entry = {atomic_load_explicit((const _Atomic uint64_t *)&slot->v,
+                                            memory_order_acquire)};
+        if (!pte_is_table(entry, at)) {
+            break;
+        }
+        table = pte_table(entry);
+    }
+    *out_level = at;
+    return table;
+}
+
+/* The same, locked, and still hooked. */
+static pfn_t lock_on_way(const struct pt *pt, vaddr_t address, unsigned level,
+                         unsigned *out_level)
+{
+    for (;;) {
+        pfn_t table = find_table(pt, address, level, out_level);
+
+        table_lock(table);
+        if (MM_LIKELY((table_marks(table) & TABLE_GONE) == 0)) {
+            return table;
+        }
+        table_unlock(table); /* another cursor has come further: no livelock */
+    }
+}
+
+typedef void (*table_fn)(pfn_t table);
+
+/*
+ * Do @what to each table below the cover that the ranges touch, once: to lock,
+ * on the way down, before its entries are read.
+ */
+static void for_each_below(const struct pt_cursor *cursor, table_fn what)
+{
+    vaddr_t done = 0; /* tables that begin below were touched by a range */
+    struct scan scan;
+
+    for (unsigned i = 0; i < PT_RANGES && cursor->range[i].end != 0; i++) {
+        const struct pt_range *range = &cursor->range[i];
+
+        scan_init(&scan, cursor->path[cursor->cover], cursor->cover,
+                  range->start, range->end);
+        scan_no_leaves(&scan);
+        for (enum scan_event event = scan_next(&scan); event != SCAN_END;
+             event = scan_next(&scan)) {
+            if (event != SCAN_ENTRY || !pte_is_table(scan.entry, scan.at)) {
+                continue;
+            }
+            if (scan_holds_records(&scan)) {
+                scan_skip(&scan);
+                continue;
+            }
+            if (align_down(scan.address, pte_span(scan.at)) >= done) {
+                what(pte_table(scan.entry));
+            }
+            if (scan.at == 1) {
+                scan_skip(&scan); /* no tables below those of level 0 */
+            }
+        }
+        done = range->end;
+    }
+}
+
+/* Lock the tables of the cursor's ranges, of which @end is the last address. */
+static void lock_tables(struct pt_cursor *cursor, vaddr_t end)
+{
+    struct pt *pt = cursor->pt;
+    vaddr_t start = cursor->range[0].start;
+    bool is_visit = tlb_begin_visit(&pt->tlb);
+    pfn_t table =
+        lock_on_way(pt, start, lowest_cover(start, end), &cursor->cover);
+
+    cursor->path[cursor->cover] = table;
+    cursor->level = cursor->cover;
+    cursor->at = start;
+    cursor->slot = &table_at(table)[pte_index(start, cursor->cover)];
+    if (cursor->cover > 0) {
+        for_each_below(cursor, table_lock);
+    }
+    tlb_end_visit(&pt->tlb, is_visit);
+}
+
+/* The ranges are set and legal. */
+static void open_ranges(struct pt *pt, vaddr_t end, struct tlb_batch *batch,
+                        struct pt_cursor *out)
+{
+    tlb_batch_init(batch, &pt->tlb);
+    out->pt = pt;
+    out->batch = batch;
+    out->irq = port_irq_save();
+    lock_check_wait(&pt->order);
+    lock_tables(out, end);
+    lock_note_taken(&pt->order);
+}
+
+enum mm_status pt_open(struct pt *pt, vaddr_t start, vaddr_t end,
+                       struct tlb_batch *batch, struct pt_cursor *out)
+{
+    enum mm_status status = check_range(pt, start, end);
+
+    if (status != MM_OK) {
+        return status;
+    }
+    out->range[0] = (struct pt_range){start, end};
+    out->range[1] = (struct pt_range){0, 0};
+    open_ranges(pt, end, batch, out);
+    return MM_OK;
+}
+
+enum mm_status pt_open_two(struct pt *pt, vaddr_t start, vaddr_t end,
+                           vaddr_t start2, vaddr_t end2,
+                           struct tlb_batch *batch, struct pt_cursor *out)
+{
+    struct pt_range low = {start, end};
+    struct pt_range high = {start2, end2};
+    enum mm_status status = check_range(pt, start, end);
+
+    if (status == MM_OK) {
+        status = check_range(pt, start2, end2);
+    }
+    if (status != MM_OK) {
+        return status;
+    }
+    out->range[0] = start < start2 ? low : high;
+    out->range[1] = start < start2 ? high : low;
+    if (out->range[0].end > out->range[1].start) {
+        return MM_EINVAL;
+    }
+    open_ranges(pt, out->range[1].end, batch, out);
+    return MM_OK;
+}
+
+/* --- closing -------------------------------------------------------------- */
+
+/*
+ * Unhook the table under the entry for @address in @parent of @level, which is
+ * locked, if it is empty. Return: is there a gap now?
+ */
+static bool drop_child(struct pt_cursor *cursor, pfn_t parent, vaddr_t address,
+                       unsigned level)
+{
+    pte_t *slot = &table_at(parent)[pte_index(address, level)];
+
+    cursor->cover = level;
+    cursor->level = level;
+    cursor->path[level] = parent;
+    cursor->at = address;
+    cursor->slot = slot;
+    if (!pte_is_table(cursor_entry(cursor), level)) {
+        return false;
+    }
+    pfn_t child = pte_table(cursor_entry(cursor));
+    table_lock(child);
+    if (!table_is_spare(child)) {
+        table_unlock(child);
+        return false;
+    }
+    cursor->level = level - 1;
+    cursor->path[level - 1] = child;
+    cursor_prune(cursor);
+    return true;
+}
+
+/*
+ * The cover was left empty: the table above is needed to unhook it, and as
+ * locks are taken from the top down, the cover was let go of before.
+ */
+static MM_NOINLINE void prune_cover(struct pt_cursor *cursor)
+{
+    struct pt *pt = cursor->pt;
+    vaddr_t address = cursor->range[0].start;
+    unsigned level = cursor->cover + 1;
+    bool is_spare = true;
+
+    while (is_spare && level < pt_features.levels) {
+        bool is_visit = tlb_begin_visit(&pt->tlb);
+        unsigned reached;
+        pfn_t parent = lock_on_way(pt, address, level, &reached);
+
+        is_spare = reached == level &&
+                   drop_child(cursor, parent, address, level) &&
+                   table_is_spare(parent);
+        table_unlock(parent);
+        tlb_end_visit(&pt->tlb, is_visit);
+        level++;
+    }
+}
+
+void pt_close(struct pt_cursor *cursor)
+{
+    pfn_t cover = cursor->path[cursor->cover];
+    bool is_spare = table_is_spare(cover);
+
+    if (cursor->cover > 0) {
+        for_each_below(cursor, table_unlock);
+    }
+    table_unlock(cover);
+    lock_note_released(&cursor->pt->order);
+    if (MM_UNLIKELY(is_spare)) {
+        prune_cover(cursor);
+    }
+    port_irq_restore(cursor->irq);
+    cursor->pt = NULL;
+}

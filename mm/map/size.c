@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: MIT */
+/* size: one large entry for 512 small ones, and back. */
+#include <mm/pt.h>
+
+#include <mm/frame.h>
+#include "base/check.h"
+#include "map/cursor.h"
+
+enum mm_status pt_split(struct pt_cursor *cursor, vaddr_t address)
+{
+    ASSERT(cursor_has(cursor, align_down(address, PAGE_BYTES), PAGE_BYTES));
+    unsigned level = cursor_seek(cursor, address, 0);
+
+    if (level == 0 || pte_is_absent(cursor_entry(cursor))) {
+        return MM_ENOENT;
+    }
+    return cursor_split(cursor);
+}
+
+/* Does part @index of @table follow from its first, as a split would do? */
+static bool is_alike(const pte_t *table, unsigned level, unsigned index)
+{
+    uint64_t pages = (uint64_t)index << (pte_shift(level) - PAGE_SHIFT);
+    /* The CPU sets A and D where and when it likes. */
+    uint64_t ignored = pte_is_present(table[0]) ? PTE_A | PTE_D : 0;
+    uint64_t first = table[0].v & ~ignored;
+    uint64_t other = table[index].v & ~ignored;
+
+    switch (pte_state(table[0], level)) {
+    case PTE_PRESENT:
+        return other == first + (pages << PAGE_SHIFT);
+    case PTE_PARKED:
+        return other == first - (pages << PAGE_SHIFT); /* inverted */
+    case PTE_PROMISE:
+        if (pte_promise(table[0]) == PT_OBJECT) {
+            return other == first - (pages << PAGE_SHIFT);
+        }
+        return other == first;
+    default:
+        return false;
+    }
+}
+
+/* The entry of @level that says what the whole @table says, or absent. */
+static pte_t whole_of(const pte_t *table, unsigned level)
+{
+    unsigned part = level - 1;
+    enum pte_state state = pte_state(table[0], part);
+    pfn_t pfn = pte_pfn(table[0], part);
+    struct pt_attr attr = pte_attr(table[0], part);
+
+    for (unsigned i = 1; i < PTE_TABLE_COUNT; i++) {
+        if (!is_alike(table, part, i)) {
+            return (pte_t){0};
+        }
+    }
+    if (state == PTE_PROMISE) {
+        return table[0];
+    }
+    if ((state != PTE_PRESENT && state != PTE_PARKED) ||
+        level > pt_max_leaf() ||
+        !is_aligned(pfn_to_phys(pfn).v, pte_span(level))) {
+        return (pte_t){0};
+    }
+    return state == PTE_PARKED
+               ? pte_make_parked(pfn, attr)
+               : cursor_for_cpu(pte_make_leaf(level, pfn, attr));
+}
+
+/* May the entries of @table become @whole, records included? */
+static bool join_frames(pfn_t table, pte_t whole, unsigned level)
+{
+    if (pte_is_absent(whole) || (table_marks(table) & TABLE_PINNED) != 0) {
+        return false;
+    }
+    return !pte_owns_frames(whole, level) ||
+           frame_join(pte_pfn(whole, level), pte_shift(level) - PAGE_SHIFT) ==
+               MM_OK;
+}
+
+enum mm_status pt_merge(struct pt_cursor *cursor, vaddr_t address,
+                        unsigned level)
+{
+    vaddr_t start = align_down(address, pte_span(level));
+
+    ASSERT(level > 0 && level < pt_features.levels);
+    if (!cursor_has(cursor, start, pte_span(level))) {
+        return MM_EINVAL;
+    }
+    unsigned reached = cursor_seek(cursor, start, level);
+    pte_t entry = cursor_entry(cursor);
+    if (reached != level || !pte_is_table(entry, level)) {
+        return MM_ENOENT;
+    }
+    pfn_t table = pte_table(entry);
+    pte_t whole = whole_of(table_at(table), level);
+    if (!join_frames(table, whole, level)) {
+        return MM_EINVAL;
+    }
+    cursor_replace_table(cursor, whole);
+    if (pte_is_present(whole)) {
+        tlb_force_whole(&cursor->pt->tlb);
+        tlb_batch_range(cursor->batch, start, start + pte_span(level),
+                        level - 1);
+    }
+    return MM_OK;
+}
