@@ -67,6 +67,20 @@ void frame_ref_many(pfn_t pfn, uint32_t count)
         memory_order_relaxed));
 }
 
+pfn_t frame_head(pfn_t pfn)
+{
+    return record_of(pfn)->type != FRAME_NONE
+               ? pfn
+               : pfn_of(align_down(pfn.v, BLOCK_FRAMES));
+}
+
+bool frame_is_sole(pfn_t pfn)
+{
+    /* Pairs with the release in frame_unref(). */
+    return atomic_load_explicit(&record_of(frame_head(pfn))->refs,
+                                memory_order_acquire) == 1;
+}
+
 void frame_unref(pfn_t pfn)
 {
     struct frame_record *record = live_record(pfn);

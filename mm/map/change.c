@@ -2,37 +2,55 @@
 /* change: what ranges that say something already will say: protect, unmap. */
 #include <mm/pt.h>
 
+#include <mm/frame.h>
 #include "base/check.h"
 #include "map/cursor.h"
 
-/* Is everything in the range present? */
-static bool is_all_present(struct pt_cursor *cursor, vaddr_t start,
-                           uint64_t bytes)
+/*
+ * Rights for many entries, worked out once. What was shared by pt_copy() is
+ * not written before it is copied, whoever wants to.
+ */
+struct protection {
+    struct pte_rights rights;
+    bool is_write;
+};
+
+/* Has the block of an owned leaf or parked entry another holder? */
+static bool is_shared(pte_t entry, unsigned level)
 {
-    for (vaddr_t at = start; at - start < bytes; at = cursor_next(cursor)) {
-        cursor_seek(cursor, at, 0);
-        if (!pte_is_present(cursor_entry(cursor))) {
-            return false;
-        }
-    }
-    return true;
+    return !frame_is_sole(pte_pfn(entry, level));
 }
 
-/* Give the entry where the cursor stands the rights and type of @attr. */
-static void protect_entry(struct pt_cursor *cursor, struct pt_attr attr)
+/*
+ * @entry, marked PTE_COW if it must stay read-only. An owned one is so if
+ * writing is allowed and its block has other holders: these can only come to
+ * be by a copy of this space, which needs the lock this cursor has.
+ */
+static pte_t mark_shared(pte_t entry, unsigned level, bool is_write)
 {
-    bool high_pat = (attr.memory & 4) != 0;
-    uint64_t bits = pte_encode_attr(attr);
+    if (!pte_owns_frames(entry, level)) {
+        return entry;
+    }
+    entry.v &= ~PTE_COW;
+    entry.v |= is_write && is_shared(entry, level) ? PTE_COW : 0;
+    return entry;
+}
+
+/* Give the entry where the cursor stands other rights. */
+static void protect_entry(struct pt_cursor *cursor,
+                          const struct protection *wanted)
+{
+    unsigned level = cursor->level;
     pte_t entry = cursor_entry(cursor);
     pte_t changed;
 
     do {
-        changed = cursor_for_cpu(
-            pte_with_rights(entry, cursor->level, bits, high_pat));
+        pte_t marked = mark_shared(entry, level, wanted->is_write);
+        changed =
+            cursor_for_cpu(pte_with_rights(marked, level, &wanted->rights));
     } while (!cursor_replace(cursor, &entry, changed));
     if (pte_is_present(entry) && entry.v != changed.v) {
-        tlb_batch_range(cursor->batch, cursor->at, cursor_next(cursor),
-                        cursor->level);
+        tlb_batch_range(cursor->batch, cursor->at, cursor_next(cursor), level);
     }
 }
 
@@ -42,10 +60,7 @@ enum mm_status pt_protect(struct pt_cursor *cursor, vaddr_t start,
     if (!cursor_has(cursor, start, bytes) || !cursor_allows(cursor, attr)) {
         return MM_EINVAL;
     }
-    /* Only leaves have room for the third bit of the memory type. */
-    if (attr.memory > PT_UC && !is_all_present(cursor, start, bytes)) {
-        return MM_EINVAL;
-    }
+    struct protection wanted = {pte_rights(attr), (attr.flags & PT_WRITE) != 0};
     enum mm_status status = cursor_cut_ends(cursor, start, bytes);
     if (status != MM_OK) {
         return status;
@@ -53,7 +68,7 @@ enum mm_status pt_protect(struct pt_cursor *cursor, vaddr_t start,
     for (vaddr_t at = start; at - start < bytes; at = cursor_next(cursor)) {
         cursor_seek(cursor, at, 0);
         if (!pte_is_absent(cursor_entry(cursor))) {
-            protect_entry(cursor, attr);
+            protect_entry(cursor, &wanted);
         }
     }
     return MM_OK;

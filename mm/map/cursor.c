@@ -85,31 +85,6 @@ static pfn_t new_table(struct pt_cursor *cursor)
     return table;
 }
 
-/* Entry @index of the table that says what the large @entry said. */
-static pte_t part_of(pte_t entry, unsigned level, unsigned index)
-{
-    uint64_t frames = pte_span(level - 1) >> PAGE_SHIFT;
-    struct pt_attr attr = pte_attr(entry, level);
-
-    switch (pte_state(entry, level)) {
-    case PTE_PRESENT:
-        return cursor_for_cpu(pte_make_leaf(
-            level - 1, pfn_add(pte_pfn(entry, level), index * frames), attr));
-    case PTE_PARKED:
-        return pte_make_parked(pfn_add(pte_pfn(entry, level), index * frames),
-                               attr);
-    case PTE_PROMISE:
-        if (pte_promise(entry) == PT_OBJECT) {
-            return pte_make_promise(PT_OBJECT, attr,
-                                    pte_payload(entry) + index * frames);
-        }
-        return entry;
-    default:
-        ASSERT(false); /* swapped and table entries are never large */
-        return entry;
-    }
-}
-
 /*
  * The block of an owned leaf of @level becomes frames, each with a holder: or,
  * if it has more holders than this leaf, small leaves hold it in its place.
@@ -118,6 +93,15 @@ static void split_block(pfn_t pfn, unsigned level)
 {
     if (frame_split(pfn, pte_shift(level) - PAGE_SHIFT) != MM_OK) {
         frame_ref_many(pfn, PTE_TABLE_COUNT - 1);
+    }
+}
+
+/* What the CPU has set in a large leaf meanwhile, for all its parts. */
+static void set_accessed_dirty(pte_t *part, uint64_t bits)
+{
+    for (unsigned i = 0; i < PTE_TABLE_COUNT; i++) {
+        atomic_fetch_or_explicit((_Atomic uint64_t *)&part[i].v, bits & PTE_AD,
+                                 memory_order_relaxed);
     }
 }
 
@@ -134,7 +118,10 @@ enum mm_status cursor_split(struct pt_cursor *cursor)
     pte_t entry = cursor_entry(cursor);
     pfn_t table = new_table(cursor);
 
-    ASSERT(level > 0 && !pte_is_absent(entry));
+    ASSERT(level > 0);
+    ASSERT(pte_is_leaf(entry, level) || /* swapped ones are never large */
+           pte_state(entry, level) == PTE_PARKED ||
+           pte_state(entry, level) == PTE_PROMISE);
     if (pfn_is_none(table)) {
         return MM_ENOMEM;
     }
@@ -143,10 +130,14 @@ enum mm_status cursor_split(struct pt_cursor *cursor)
     }
     pte_t *part = table_at(table);
     for (unsigned i = 0; i < PTE_TABLE_COUNT; i++) {
-        part[i] = part_of(entry, level, i);
+        part[i] = pte_part(entry, level, i);
     }
     table_set_marks(table, PTE_TABLE_COUNT);
-    cursor_swap(cursor, pte_make_table(table, !cursor->pt->is_kernel));
+    pte_t old =
+        cursor_swap(cursor, pte_make_table(table, !cursor->pt->is_kernel));
+    if (old.v != entry.v) {
+        set_accessed_dirty(part, old.v & ~entry.v);
+    }
     if (pte_is_present(entry)) {
         vaddr_t start = align_down(cursor->at, pte_span(level));
         tlb_batch_range(cursor->batch, start, start + pte_span(level), level);

@@ -32,11 +32,10 @@ struct pt pt_kernel;
 
 /*
  * What a range is to be filled with: an entry without its frame, for level 0
- * and for those above, and the frame; or a promise. Both may count up.
+ * and for those above, and the frame; or a promise.
  */
 struct filling {
     pte_t entry[2];
-    uint64_t step; /* from page to page; payloads are stored inverted */
     bool is_promise;
     bool is_owned;
     pfn_t pfn; /* of the first page; 0 for a promise */
@@ -74,9 +73,8 @@ bool cursor_allows(const struct pt_cursor *cursor, struct pt_attr attr)
 static struct filling fill_with_frames(pfn_t pfn, struct pt_attr attr)
 {
     return (struct filling){
-        .entry = {cursor_for_cpu(pte_make_leaf(0, pfn_of(0), attr)),
-                  cursor_for_cpu(pte_make_leaf(1, pfn_of(0), attr))},
-        .step = PAGE_BYTES,
+        .entry = {cursor_for_cpu(pte_make_frame(0, pfn_of(0), attr)),
+                  cursor_for_cpu(pte_make_frame(1, pfn_of(0), attr))},
         .is_owned = (attr.flags & PT_OWNED) != 0,
         .pfn = pfn,
     };
@@ -89,7 +87,6 @@ static struct filling fill_with_promise(enum pt_promise promise,
 
     return (struct filling){
         .entry = {entry, entry},
-        .step = promise == PT_OBJECT ? -PAGE_BYTES : 0,
         .is_promise = true,
     };
 }
@@ -98,10 +95,9 @@ static struct filling fill_with_promise(enum pt_promise promise,
 static pte_t filling_entry(const struct filling *filling, uint64_t offset,
                            unsigned level)
 {
-    uint64_t pages = offset >> PAGE_SHIFT;
+    pfn_t pfn = pfn_add(filling->pfn, offset >> PAGE_SHIFT);
 
-    return (pte_t){filling->entry[level > 0].v + pfn_to_phys(filling->pfn).v +
-                   pages * filling->step};
+    return pte_advance(filling->entry[level > 0], pfn.v);
 }
 
 /* log2 of the frames in the owned block at @pfn. */
@@ -265,18 +261,16 @@ enum mm_status pt_map(struct pt_cursor *cursor, vaddr_t address, pfn_t pfn,
     return fill(cursor, &filling, address, bytes);
 }
 
-/* Payloads are stored inverted in 40 bits; the highest names RAM again. */
-#define PAYLOAD_END (UINT64_C(1) << 39)
-
 enum mm_status pt_promise(struct pt_cursor *cursor, vaddr_t start,
                           uint64_t bytes, enum pt_promise promise,
                           struct pt_attr attr, uint64_t payload)
 {
     if (!cursor_has(cursor, start, bytes) || !cursor_allows(cursor, attr) ||
-        attr.memory > PT_UC || payload >= PAYLOAD_END) {
+        payload >= PTE_PAYLOAD_END) {
         return MM_EINVAL;
     }
-    if (promise == PT_OBJECT && (bytes >> PAGE_SHIFT) > PAYLOAD_END - payload) {
+    if (promise == PT_OBJECT &&
+        (bytes >> PAGE_SHIFT) > PTE_PAYLOAD_END - payload) {
         return MM_EINVAL;
     }
     struct filling filling =
@@ -308,8 +302,6 @@ void pt_query(struct pt_cursor *cursor, vaddr_t address, struct pt_entry *out)
     if (state == PTE_PROMISE) {
         out->promise = pte_promise(entry);
     }
-    if (state == PTE_PRESENT) {
-        out->accessed = (entry.v & PTE_A) != 0;
-        out->dirty = (entry.v & PTE_D) != 0;
-    }
+    out->accessed = (pte_accessed_dirty(entry) & PTE_A) != 0;
+    out->dirty = (pte_accessed_dirty(entry) & PTE_D) != 0;
 }

@@ -22,23 +22,11 @@ static bool is_alike(const pte_t *table, unsigned level, unsigned index)
 {
     uint64_t pages = (uint64_t)index << (pte_shift(level) - PAGE_SHIFT);
     /* The CPU sets A and D where and when it likes. */
-    uint64_t ignored = pte_is_present(table[0]) ? PTE_A | PTE_D : 0;
-    uint64_t first = table[0].v & ~ignored;
-    uint64_t other = table[index].v & ~ignored;
+    uint64_t ignored =
+        pte_is_present(table[0]) ? PTE_AD : PTE_AD << PTE_AD_SHIFT;
+    uint64_t expected = pte_advance(table[0], pages).v;
 
-    switch (pte_state(table[0], level)) {
-    case PTE_PRESENT:
-        return other == first + (pages << PAGE_SHIFT);
-    case PTE_PARKED:
-        return other == first - (pages << PAGE_SHIFT); /* inverted */
-    case PTE_PROMISE:
-        if (pte_promise(table[0]) == PT_OBJECT) {
-            return other == first - (pages << PAGE_SHIFT);
-        }
-        return other == first;
-    default:
-        return false;
-    }
+    return ((table[index].v ^ expected) & ~ignored) == 0;
 }
 
 /* The entry of @level that says what the whole @table says, or absent. */
@@ -46,8 +34,7 @@ static pte_t whole_of(const pte_t *table, unsigned level)
 {
     unsigned part = level - 1;
     enum pte_state state = pte_state(table[0], part);
-    pfn_t pfn = pte_pfn(table[0], part);
-    struct pt_attr attr = pte_attr(table[0], part);
+    pte_t whole = pte_whole(table[0], level);
 
     for (unsigned i = 1; i < PTE_TABLE_COUNT; i++) {
         if (!is_alike(table, part, i)) {
@@ -55,16 +42,16 @@ static pte_t whole_of(const pte_t *table, unsigned level)
         }
     }
     if (state == PTE_PROMISE) {
-        return table[0];
+        return whole;
     }
     if ((state != PTE_PRESENT && state != PTE_PARKED) ||
         level > pt_max_leaf() ||
-        !is_aligned(pfn_to_phys(pfn).v, pte_span(level))) {
+        !is_aligned(pfn_to_phys(pte_pfn(table[0], part)).v, pte_span(level))) {
         return (pte_t){0};
     }
-    return state == PTE_PARKED
-               ? pte_make_parked(pfn, attr)
-               : cursor_for_cpu(pte_make_leaf(level, pfn, attr));
+    /* One of the parts may have been used, and any may be just now. */
+    whole.v |= state == PTE_PRESENT ? PTE_AD : PTE_AD << PTE_AD_SHIFT;
+    return whole;
 }
 
 /* May the entries of @table become @whole, records included? */

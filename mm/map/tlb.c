@@ -158,20 +158,6 @@ bool tlb_batch_has_room(const struct tlb_batch *batch)
     return batch->shared_count < TLB_BATCH_SHARED;
 }
 
-/* The block that @pfn is of: small leaves may hold parts of a large one. */
-static pfn_t block_of(pfn_t pfn)
-{
-    return record_of(pfn)->type != FRAME_NONE
-               ? pfn
-               : pfn_of(align_down(pfn.v, PTE_TABLE_COUNT));
-}
-
-static bool is_sole(const struct frame_record *record)
-{
-    /* Acquire: pairs with the release in frame_unref(). */
-    return atomic_load_explicit(&record->refs, memory_order_acquire) == 1;
-}
-
 /*
  * A block with one holder comes here once. Twice means that two mappings
  * claimed the one reference: the chain would run in a circle.
@@ -206,10 +192,10 @@ static void release_shared(struct tlb_batch *batch, pfn_t pfn)
 
 void tlb_batch_release(struct tlb_batch *batch, pfn_t pfn)
 {
-    pfn_t block = block_of(pfn);
+    pfn_t block = frame_head(pfn);
 
     /* One holder: it is this mapping, and it cannot be found any more. */
-    if (is_sole(record_of(block))) {
+    if (frame_is_sole(block)) {
         chain_block(batch, block, 0);
     } else {
         release_shared(batch, block);
@@ -243,7 +229,7 @@ static void stamp_block(pfn_t pfn, uint64_t stamp)
 
 static void let_go(pfn_t block, uint64_t stamp)
 {
-    if (MM_DEBUG && is_sole(record_of(block))) {
+    if (MM_DEBUG && frame_is_sole(block)) {
         stamp_block(block, stamp);
     }
     frame_unref(block);
@@ -262,7 +248,7 @@ static void release_entries(struct tlb_batch *batch, pfn_t table,
         if (pte_is_table(entry[i], level)) {
             tlb_batch_release_tree(batch, pte_table(entry[i]), level - 1);
         } else if (pte_owns_frames(entry[i], level)) {
-            let_go(block_of(pte_pfn(entry[i], level)), stamp);
+            let_go(frame_head(pte_pfn(entry[i], level)), stamp);
         }
     }
 }

@@ -9,21 +9,26 @@
 /*
  * An entry is absent, promise, parked, present, swapped or table.
  *
- *   63 62 59 58  52 51         12 11 10  9  8  7  6  5  4  3  2  1  0
- *  +--+-----+------+-------------+--+--+--+--+--+--+--+--+--+--+--+--+
- *  |XD| key | tag  |    frame    |t7|ow|cw| G|PS| D| A|CD|WT| U| W| 1|
- *  |XD|  0  | 6..0 |  ~ payload  |t7|ow|cw| G|  kind  |CD|WT| U| W| 0|
- *  +--+-----+------+-------------+--+--+--+--+--+--+--+--+--+--+--+--+
+ *   63 62 61 60 59 58  52 51         12 11 10  9  8  7  6  5  4  3  2  1  0
+ *  +--+--+--+--+--+------+-------------+--+--+--+--+--+--+--+--+--+--+--+--+
+ *  |XD|    key    | tag  |    frame    |t7|ow|cw| G|PS| D| A|CD|WT| U| W| 1|
+ *  |XD|PT| D| A|no| 6..0 |  ~ payload  |t7|ow|cw| G|  kind  |CD|WT| U| W| 0|
+ *  +--+--+--+--+--+------+-------------+--+--+--+--+--+--+--+--+--+--+--+--+
  *
  * First row: a leaf. Second row: promise, parked, swapped.
  *
- * The rights stand at the same bits in every state, so that protect and the
- * tag work on promises as on leaves. PS is PAT in a level-0 leaf; a large
- * leaf has its PAT bit at 12. Bits 9..11 and 52..58 are ignored by the CPU
- * [SDM-3A 4.5.4 "Linear-Address Translation with 4-Level Paging and 5-Level
- * Paging"]. Payloads of non-present entries are stored inverted, so that the
- * frame bits name memory that does not exist: a CPU that speculates past P=0
- * (L1TF) finds nothing. All zero is absent: it names frame 0, which holds no
+ * Rights and tag stand at the same bits in every state, so that protect works
+ * on promises as on leaves. PS is PAT in a level-0 leaf; a large leaf has its
+ * PAT bit at 12, what is not present at 62. Bits 9..11 and 52..58 are ignored
+ * by the CPU [SDM-3A 4.5.4 "Linear-Address Translation with 4-Level Paging and
+ * 5-Level Paging"]; the protection key is 0.
+ *
+ * No (PT_NONE) takes all access away. What is parked has it, and A and D as
+ * they were when it was present; a promise has no A and D. Payloads are stored
+ * inverted: below PTE_PAYLOAD_END bit 51 is set, and the frame bits name memory
+ * that does not exist, so that a CPU that speculates past P=0 finds nothing
+ * [Foreshadow18]. (If its cache looks at fewer bits, only payloads below half
+ * of those are safe.) All zero is absent: it names frame 0, which holds no
  * secret and is never handed out.
  */
 typedef struct {
@@ -45,7 +50,13 @@ _Static_assert(sizeof(pte_t) == 8, "an entry is 8 bytes");
 #define PTE_OWN       (UINT64_C(1) << 10) /* ours */
 #define PTE_TAG7      (UINT64_C(1) << 11) /* ours: bit 7 of the tag */
 #define PTE_PAT_LARGE (UINT64_C(1) << 12) /* levels 1, 2 */
+#define PTE_NONE      (UINT64_C(1) << 59) /* not present: no access */
+#define PTE_PAT_OTHER (UINT64_C(1) << 62) /* not present */
 #define PTE_XD        (UINT64_C(1) << 63)
+
+/* A and D, and where they are kept in what is not present: 60 and 61. */
+#define PTE_AD       (PTE_A | PTE_D)
+#define PTE_AD_SHIFT 55
 
 #define PTE_TAG_SHIFT 52 /* bits 0..6 of the tag */
 #define PTE_TAG_MASK  (UINT64_C(0x7f) << PTE_TAG_SHIFT)
@@ -54,6 +65,9 @@ _Static_assert(sizeof(pte_t) == 8, "an entry is 8 bytes");
 /* What kind a non-present entry is; zero with nothing else set = absent. */
 #define PTE_KIND_SHIFT 5
 #define PTE_KIND_MASK  (UINT64_C(7) << PTE_KIND_SHIFT)
+
+/* Payloads have 40 bits; from here on their inverse would name RAM. */
+#define PTE_PAYLOAD_END (UINT64_C(1) << 39)
 
 /*
  * IA32_PAT: WB WC UC- UC WB WP UC- WT from entry 0 up. Entries 0..3 need no
@@ -129,6 +143,17 @@ static inline unsigned pte_kind(pte_t pte)
     return (unsigned)((pte.v & PTE_KIND_MASK) >> PTE_KIND_SHIFT);
 }
 
+/* @state, unless there are @strange bits that no entry of that state has. */
+static inline enum pte_state pte_unless(uint64_t strange, enum pte_state state)
+{
+    return strange != 0 ? PTE_DAMAGED : state;
+}
+
+/*
+ * Damaged are: kind 7, kind 0 with other bits, a parked entry without PTE_NONE
+ * and a promise with A or D. What is present is not looked at here: see
+ * walk_reserved_bits().
+ */
 static inline enum pte_state pte_state(pte_t pte, unsigned level)
 {
     if (pte_is_present(pte)) {
@@ -136,19 +161,19 @@ static inline enum pte_state pte_state(pte_t pte, unsigned level)
     }
     switch (pte_kind(pte)) {
     case PTE_KIND_NONE:
-        return pte_is_absent(pte) ? PTE_ABSENT : PTE_DAMAGED;
+        return pte_unless(pte.v, PTE_ABSENT);
     case PTE_KIND_PARKED:
-        return PTE_PARKED;
+        return pte_unless(~pte.v & PTE_NONE, PTE_PARKED);
     case PTE_KIND_SWAPPED:
         return PTE_SWAPPED;
     case PTE_KIND_DAMAGED:
         return PTE_DAMAGED;
     default:
-        return PTE_PROMISE;
+        return pte_unless(pte.v & (PTE_AD << PTE_AD_SHIFT), PTE_PROMISE);
     }
 }
 
-/* Rights, type and tag at the bits that all states share; no PAT bit. */
+/* Rights, type and tag at the bits that all states share. */
 static inline uint64_t pte_encode_attr(struct pt_attr attr)
 {
     uint64_t bits = 0;
@@ -166,11 +191,32 @@ static inline uint64_t pte_encode_attr(struct pt_attr attr)
     return bits;
 }
 
-/* @high_pat: the third bit of the PAT index, which moves about. */
-static inline struct pt_attr pte_decode_attr(pte_t pte, bool high_pat)
+/* The third bit of the memory type in a leaf of @level. */
+static inline uint64_t pte_high_pat(unsigned level)
+{
+    return level > 0 ? PTE_PAT_LARGE : PTE_PAT;
+}
+
+/* All of @attr in a leaf of @level, which cannot have PT_NONE. */
+static inline uint64_t pte_encode_leaf(unsigned level, struct pt_attr attr)
+{
+    return pte_encode_attr(attr) |
+           ((attr.memory & 4) ? pte_high_pat(level) : 0);
+}
+
+/* All of @attr in what is not present. */
+static inline uint64_t pte_encode_other(struct pt_attr attr)
+{
+    return pte_encode_attr(attr) | ((attr.flags & PT_NONE) ? PTE_NONE : 0) |
+           ((attr.memory & 4) ? PTE_PAT_OTHER : 0);
+}
+
+/* The inverse of all three; @pat and @none stand where the state has them. */
+static inline struct pt_attr pte_decode_attr(pte_t pte, uint64_t pat,
+                                             uint64_t none)
 {
     unsigned flags = 0;
-    unsigned memory = high_pat ? 4 : 0;
+    unsigned memory = 0;
 
     flags |= (pte.v & PTE_RW) ? PT_WRITE : 0;
     flags |= (pte.v & PTE_XD) ? 0 : PT_EXEC;
@@ -178,55 +224,42 @@ static inline struct pt_attr pte_decode_attr(pte_t pte, bool high_pat)
     flags |= (pte.v & PTE_G) ? PT_GLOBAL : 0;
     flags |= (pte.v & PTE_OWN) ? PT_OWNED : 0;
     flags |= (pte.v & PTE_COW) ? PT_COW : 0;
+    flags |= (pte.v & none) ? PT_NONE : 0;
     memory |= (pte.v & PTE_PWT) ? 1 : 0;
     memory |= (pte.v & PTE_PCD) ? 2 : 0;
+    memory |= (pte.v & pat) ? 4 : 0;
     return (struct pt_attr){
         (uint8_t)flags, (uint8_t)memory,
         (uint8_t)(((pte.v & PTE_TAG_MASK) >> PTE_TAG_SHIFT) |
                   ((pte.v & PTE_TAG7) ? 0x80 : 0))};
 }
 
-/* The third bit of the memory type in a leaf of @level. */
-static inline uint64_t pte_high_pat(unsigned level)
+/* The attributes of an entry in any state. */
+static inline struct pt_attr pte_attr(pte_t pte, unsigned level)
 {
-    return level > 0 ? PTE_PAT_LARGE : PTE_PAT;
+    if (!pte_is_present(pte)) {
+        return pte_decode_attr(pte, PTE_PAT_OTHER, PTE_NONE);
+    }
+    return pte_decode_attr(
+        pte, pte_is_leaf(pte, level) ? pte_high_pat(level) : 0, 0);
 }
 
-/* The bits a change of rights and memory type replaces, in every state. */
-#define PTE_RIGHTS (PTE_RW | PTE_US | PTE_XD | PTE_PWT | PTE_PCD)
-
-/*
- * @pte, not absent and no table, with the rights and memory type of @bits,
- * which are pte_encode_attr()'s. What is copied on write stays read-only.
- */
-static inline pte_t pte_with_rights(pte_t pte, unsigned level, uint64_t bits,
-                                    bool high_pat)
+/* PTE_A and PTE_D of an entry in any state, or as they were. */
+static inline uint64_t pte_accessed_dirty(pte_t pte)
 {
-    uint64_t rights = PTE_RIGHTS;
-
-    if (pte_is_present(pte)) {
-        rights |= pte_high_pat(level);
-        bits |= high_pat ? pte_high_pat(level) : 0;
-    }
-    if (pte.v & PTE_COW) {
-        bits &= ~PTE_RW;
-    }
-    return (pte_t){(pte.v & ~rights) | (bits & rights)};
+    return (pte_is_present(pte) ? pte.v : pte.v >> PTE_AD_SHIFT) & PTE_AD;
 }
 
 /*
  * A present leaf of 4 KiB (level 0), 2 MiB (1) or 1 GiB (2), with A and D
  * set: the CPU then never has to write the entry, and kernel tables can be
- * compared as text. @pfn is aligned to the leaf.
+ * compared as text. @pfn is aligned to the leaf; @attr is without PT_NONE.
  */
 static inline pte_t pte_make_leaf(unsigned level, pfn_t pfn,
                                   struct pt_attr attr)
 {
-    uint64_t bits = pte_encode_attr(attr) | PTE_P | PTE_A | PTE_D;
-
-    bits |= level > 0 ? PTE_PS : 0;
-    bits |= (attr.memory & 4) ? pte_high_pat(level) : 0;
-    return (pte_t){bits | (pfn.v << PAGE_SHIFT)};
+    return (pte_t){pte_encode_leaf(level, attr) | PTE_P | PTE_AD |
+                   (level > 0 ? PTE_PS : 0) | (pfn.v << PAGE_SHIFT)};
 }
 
 /* A pointer to a table; rights are all on, the leaf decides. */
@@ -236,12 +269,17 @@ static inline pte_t pte_make_table(pfn_t table, bool is_user)
                    (is_user ? PTE_US : 0)};
 }
 
-/* Common to all non-present states: @payload has 40 bits. */
+/* What is not present, but for its attributes; @payload has 40 bits. */
+static inline uint64_t pte_encode_kind(unsigned kind, uint64_t payload)
+{
+    return ((uint64_t)kind << PTE_KIND_SHIFT) |
+           (~(payload << PAGE_SHIFT) & PTE_FRAME);
+}
+
 static inline pte_t pte_make_other(unsigned kind, struct pt_attr attr,
                                    uint64_t payload)
 {
-    return (pte_t){pte_encode_attr(attr) | ((uint64_t)kind << PTE_KIND_SHIFT) |
-                   (~(payload << PAGE_SHIFT) & PTE_FRAME)};
+    return (pte_t){pte_encode_other(attr) | pte_encode_kind(kind, payload)};
 }
 
 static inline pte_t pte_make_promise(enum pt_promise promise,
@@ -250,14 +288,25 @@ static inline pte_t pte_make_promise(enum pt_promise promise,
     return pte_make_other(PTE_KIND_PROMISE + (unsigned)promise, attr, payload);
 }
 
+/* What pte_make_leaf() made, after PT_NONE; @attr has it or not. */
 static inline pte_t pte_make_parked(pfn_t pfn, struct pt_attr attr)
 {
-    return pte_make_other(PTE_KIND_PARKED, attr, pfn.v);
+    pte_t pte = pte_make_other(PTE_KIND_PARKED, attr, pfn.v);
+
+    return (pte_t){pte.v | PTE_NONE | (PTE_AD << PTE_AD_SHIFT)};
 }
 
 static inline pte_t pte_make_swapped(uint64_t slot, struct pt_attr attr)
 {
     return pte_make_other(PTE_KIND_SWAPPED, attr, slot);
+}
+
+/* A leaf, or a parked one if @attr has PT_NONE. */
+static inline pte_t pte_make_frame(unsigned level, pfn_t pfn,
+                                   struct pt_attr attr)
+{
+    return (attr.flags & PT_NONE) ? pte_make_parked(pfn, attr)
+                                  : pte_make_leaf(level, pfn, attr);
 }
 
 static inline uint64_t pte_payload(pte_t pte)
@@ -298,14 +347,116 @@ static inline bool pte_owns_frames(pte_t pte, unsigned level)
            (pte.v & PTE_OWN) != 0;
 }
 
-static inline struct pt_attr pte_attr(pte_t pte, unsigned level)
-{
-    bool high_pat = false;
+/* What a change of rights and memory type replaces, in every state. */
+#define PTE_RIGHTS       (PTE_RW | PTE_US | PTE_XD | PTE_PWT | PTE_PCD)
+#define PTE_RIGHTS_OTHER (PTE_RIGHTS | PTE_NONE | PTE_PAT_OTHER)
 
-    if (pte_is_leaf(pte, level)) {
-        high_pat = (pte.v & pte_high_pat(level)) != 0;
+/* What stays where it is when an entry is parked or becomes present again. */
+#define PTE_KEPT (PTE_G | PTE_COW | PTE_OWN | PTE_TAG7 | PTE_TAG_MASK)
+
+/* PTE_COW is so many bits above PTE_RW, which it takes away. */
+#define PTE_COW_SHIFT 8
+_Static_assert(PTE_RW << PTE_COW_SHIFT == PTE_COW, "COW takes RW away");
+_Static_assert(PTE_AD << PTE_AD_SHIFT == (UINT64_C(3) << 60), "A, D at 60, 61");
+
+/* Rights and memory type as bits, worked out once for many entries. */
+struct pte_rights {
+    uint64_t leaf[2]; /* of a leaf of level 0, above; XD also without NX */
+    uint64_t other;   /* of what is not present; PTE_NONE if there are none */
+};
+
+static inline struct pte_rights pte_rights(struct pt_attr attr)
+{
+    return (struct pte_rights){
+        {pte_encode_leaf(0, attr) & (PTE_RIGHTS | pte_high_pat(0)),
+         pte_encode_leaf(1, attr) & (PTE_RIGHTS | pte_high_pat(1))},
+        pte_encode_other(attr) & PTE_RIGHTS_OTHER};
+}
+
+/* The present @leaf with the rights @other, which are none. */
+static inline pte_t pte_park(pte_t leaf, unsigned level, uint64_t other)
+{
+    uint64_t pfn = pte_pfn(leaf, level).v;
+
+    return (pte_t){pte_encode_kind(PTE_KIND_PARKED, pfn) | other |
+                   (leaf.v & PTE_KEPT) | (leaf.v & PTE_AD) << PTE_AD_SHIFT};
+}
+
+/* The present leaf of @level with the rights @bits that was parked. */
+static inline pte_t pte_unpark(pte_t parked, unsigned level, uint64_t bits)
+{
+    return (pte_t){bits | PTE_P | (level > 0 ? PTE_PS : 0) |
+                   (parked.v & PTE_KEPT) | pte_accessed_dirty(parked) |
+                   (pte_payload(parked) << PAGE_SHIFT)};
+}
+
+/*
+ * @pte, not absent and no table, with other rights and memory type; frame or
+ * payload, owner, tag, A and D stay. A leaf that loses all access is parked; a
+ * parked entry that gets any is a leaf of @level again. What is copied on
+ * write stays that and never becomes writable: the copy does.
+ *
+ * The CPU may set A and D of a leaf until it is stored: compare and swap. Once
+ * an entry is parked it cannot: to set D it reads the entry again, and faults.
+ */
+static inline pte_t pte_with_rights(pte_t pte, unsigned level,
+                                    const struct pte_rights *rights)
+{
+    uint64_t read_only = (pte.v & PTE_COW) >> PTE_COW_SHIFT;
+    uint64_t leaf = rights->leaf[level > 0] & ~read_only;
+    uint64_t other = rights->other & ~read_only;
+    bool is_none = (other & PTE_NONE) != 0;
+
+    if (pte_is_present(pte)) {
+        uint64_t replaced = PTE_RIGHTS | pte_high_pat(level);
+        return is_none ? pte_park(pte, level, other)
+                       : (pte_t){(pte.v & ~replaced) | leaf};
     }
-    return pte_decode_attr(pte, high_pat);
+    if (!is_none && pte_state(pte, level) == PTE_PARKED) {
+        return pte_unpark(pte, level, leaf);
+    }
+    return (pte_t){(pte.v & ~PTE_RIGHTS_OTHER) | other};
+}
+
+/*
+ * The entry that stands @pages pages after @pte and continues it: frames and
+ * pages of an object count up, all else repeats. Not for swapped entries.
+ */
+static inline pte_t pte_advance(pte_t pte, uint64_t pages)
+{
+    uint64_t bytes = pages << PAGE_SHIFT;
+
+    if (pte_is_present(pte)) {
+        return (pte_t){pte.v + bytes};
+    }
+    bool is_counted = pte_kind(pte) == PTE_KIND_PARKED ||
+                      pte_kind(pte) == PTE_KIND_PROMISE + PT_OBJECT;
+    return (pte_t){pte.v - (is_counted ? bytes : 0)}; /* stored inverted */
+}
+
+/* A level-1 leaf has its PAT bit so many bits above a level-0 one. */
+#define PTE_PAT_SHIFT 5
+_Static_assert(PTE_PAT << PTE_PAT_SHIFT == PTE_PAT_LARGE, "PAT moves");
+
+/* What stands at @index of the table of @level - 1 that says what @pte says. */
+static inline pte_t pte_part(pte_t pte, unsigned level, unsigned index)
+{
+    if (pte_is_present(pte) && level == 1) {
+        uint64_t pat = (pte.v & PTE_PAT_LARGE) >> PTE_PAT_SHIFT;
+        pte.v = (pte.v & ~(PTE_PS | PTE_PAT_LARGE)) | pat;
+    }
+    return pte_advance(pte,
+                       (uint64_t)index << (pte_shift(level - 1) - PAGE_SHIFT));
+}
+
+/* What pte_part() makes @first, of @level - 1, of, at index 0. */
+static inline pte_t pte_whole(pte_t first, unsigned level)
+{
+    if (pte_is_present(first) && level == 1) {
+        uint64_t pat = (first.v & PTE_PAT) << PTE_PAT_SHIFT;
+        first.v = (first.v & ~PTE_PAT) | PTE_PS | pat;
+    }
+    return first;
 }
 
 #endif

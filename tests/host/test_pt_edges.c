@@ -353,18 +353,16 @@ TEST(pt_edges, the_last_frame_and_the_last_payload)
     CHECK_HELPER(finish());
 }
 
-TEST(pt_edges, memory_types_that_only_leaves_have)
+TEST(pt_edges, memory_types_are_kept_in_every_state)
 {
     struct pt_attr wp = {PT_WRITE, PT_WP, 0};
     struct pt_entry entry;
 
     CHECK_HELPER(start());
     CHECK_HELPER(open_it());
-    CHECK_EQUAL(pt_promise(&cursor, WINDOW, PAGE_BYTES, PT_ZERO, wp, 0),
-                MM_EINVAL);
-    CHECK_EQUAL(pt_promise(&cursor, WINDOW, PAGE_BYTES, PT_ZERO, pt_attr(0), 0),
-                MM_OK);
-    CHECK_EQUAL(pt_protect(&cursor, WINDOW, PAGE_BYTES, wp), MM_EINVAL);
+    CHECK_EQUAL(pt_promise(&cursor, WINDOW, PAGE_BYTES, PT_ZERO, wp, 0), MM_OK);
+    pt_query(&cursor, WINDOW, &entry);
+    CHECK(pt_attr_equal(entry.attr, wp));
     for (unsigned level = 0; level < 2; level++) {
         vaddr_t at = WINDOW + (level + 1) * 4 * MiB;
         uint64_t bytes = pte_span(level);
@@ -382,6 +380,72 @@ TEST(pt_edges, memory_types_that_only_leaves_have)
         CHECK_EQUAL(entry.attr.memory, PT_WP);
         CHECK_EQUAL(entry.pfn.v, DEVICE_PFN);
     }
+    shut();
+    CHECK_HELPER(finish());
+}
+
+/* The raw slot of the last step on the way to @address. */
+static pte_t *slot_of(const struct pt *pt, vaddr_t address)
+{
+    struct walk walk;
+
+    walk_address(pt->root, address, &walk);
+    const struct walk_step *last = &walk.step[walk.count - 1];
+    return (pte_t *)phys_to_virt(last->table) + last->index;
+}
+
+/* Park the leaf at @at and take it back: it is what it was. */
+static void park_and_back(vaddr_t at, uint64_t bytes, uint64_t accessed_dirty)
+{
+    struct pt_attr none = {PT_NONE, PT_WT, 0};
+    pte_t *slot = slot_of(&space, at);
+    struct pt_entry entry;
+
+    slot->v = (slot->v & ~PTE_AD) | accessed_dirty;
+    pte_t leaf = *slot;
+    CHECK_EQUAL(pt_protect(&cursor, at, bytes, none), MM_OK);
+    pt_query(&cursor, at, &entry);
+    CHECK_EQUAL(entry.state, PTE_PARKED);
+    CHECK_EQUAL(entry.bytes, bytes);
+    CHECK_EQUAL(entry.pfn.v, DEVICE_PFN);
+    CHECK_EQUAL(entry.attr.flags, PT_NONE);
+    CHECK_EQUAL(entry.attr.memory, PT_WT);
+    CHECK_EQUAL(entry.accessed, (accessed_dirty & PTE_A) != 0);
+    CHECK_EQUAL(entry.dirty, (accessed_dirty & PTE_D) != 0);
+    CHECK_EQUAL(pt_protect(&cursor, at, bytes, pt_attr(PT_WRITE)), MM_OK);
+    CHECK_EQUAL(slot->v, leaf.v);
+}
+
+TEST(pt_edges, no_access_parks_a_leaf)
+{
+    static const uint64_t bits[] = {0, PTE_A, PTE_D, PTE_AD};
+    struct pt_entry entry;
+
+    CHECK_HELPER(start());
+    CHECK_HELPER(open_it());
+    for (unsigned level = 0; level < 2; level++) {
+        vaddr_t at = WINDOW + (level + 1) * 4 * MiB;
+        struct pt_attr attr = {PT_WRITE, PT_WB, 0xa5};
+
+        CHECK_EQUAL(
+            pt_map(&cursor, at, pfn_of(DEVICE_PFN), pte_span(level), attr),
+            MM_OK);
+        for (size_t i = 0; i < sizeof(bits) / sizeof(bits[0]); i++) {
+            CHECK_HELPER(park_and_back(at, pte_span(level), bits[i]));
+        }
+    }
+    CHECK_EQUAL(pt_map(&cursor, WINDOW, pfn_of(DEVICE_PFN), 2 * PAGE_BYTES,
+                       pt_attr(PT_NONE)),
+                MM_OK);
+    pt_query(&cursor, WINDOW + PAGE_BYTES, &entry);
+    CHECK_EQUAL(entry.state, PTE_PARKED);
+    CHECK_EQUAL(entry.pfn.v, DEVICE_PFN + 1);
+    CHECK_EQUAL(
+        pt_protect(&cursor, WINDOW, PAGE_BYTES, pt_attr(PT_NONE | PT_WRITE)),
+        MM_EINVAL);
+    CHECK_EQUAL(
+        pt_protect(&cursor, WINDOW, PAGE_BYTES, pt_attr(PT_NONE | PT_EXEC)),
+        MM_EINVAL);
     shut();
     CHECK_HELPER(finish());
 }
@@ -404,16 +468,6 @@ TEST(pt_edges, copied_on_write_stays_read_only)
     CHECK_EQUAL(entry.attr.flags, PT_COW);
     shut();
     CHECK_HELPER(finish());
-}
-
-/* The raw slot of the last step on the way to @address. */
-static pte_t *slot_of(const struct pt *pt, vaddr_t address)
-{
-    struct walk walk;
-
-    walk_address(pt->root, address, &walk);
-    const struct walk_step *last = &walk.step[walk.count - 1];
-    return (pte_t *)phys_to_virt(last->table) + last->index;
 }
 
 TEST(pt_edges, swapped_and_parked_entries_are_in_the_way)

@@ -140,6 +140,16 @@ extern void (*frame_check_reuse)(pfn_t pfn, uint64_t stamp); /* (C) */
 void frame_ref(pfn_t pfn);
 void frame_ref_many(pfn_t pfn, uint32_t count);
 
+/*
+ * Has the block that @pfn is a frame of one holder alone? Frames that are not
+ * the first of a block stand in one of 2 MiB. Acquire: who was alone before
+ * has written all it wrote.
+ */
+bool frame_is_sole(pfn_t pfn);
+
+/* The first frame of that block. */
+pfn_t frame_head(pfn_t pfn);
+
 /* One holder less; the block is freed with the last one. */
 void frame_unref(pfn_t pfn);
 
