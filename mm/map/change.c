@@ -160,3 +160,46 @@ enum mm_status pt_unmap(struct pt_cursor *cursor, vaddr_t start, uint64_t bytes,
     *out_end = end;
     return MM_OK;
 }
+
+/* Test and clear @bits of the leaf where the cursor stands; what it was. */
+static pte_t age_leaf(struct pt_cursor *cursor, uint64_t bits)
+{
+    pte_t entry = cursor_entry(cursor);
+
+    if (!pte_is_leaf(entry, cursor->level) || (entry.v & bits) == 0) {
+        return entry;
+    }
+    entry.v = atomic_fetch_and_explicit((_Atomic uint64_t *)&cursor->slot->v,
+                                        ~bits, memory_order_relaxed);
+    if (entry.v & bits & PTE_D) {
+        tlb_batch_range(cursor->batch,
+                        align_down(cursor->at, pte_span(cursor->level)),
+                        cursor_next(cursor), cursor->level);
+    }
+    return entry;
+}
+
+uint64_t pt_age(struct pt_cursor *cursor, vaddr_t start, uint64_t bytes,
+                unsigned what, pt_leaf_fn seen, void *context)
+{
+    uint64_t bits = ((what & PT_AGE_ACCESSED) ? PTE_A : 0) |
+                    ((what & PT_AGE_DIRTY) ? PTE_D : 0);
+    uint64_t count = 0;
+
+    ASSERT(cursor_has(cursor, start, bytes));
+    for (vaddr_t at = start; at - start < bytes; at = cursor_next(cursor)) {
+        cursor_seek(cursor, at, 0);
+        pte_t entry = age_leaf(cursor, bits);
+        if (!pte_is_leaf(entry, cursor->level)) {
+            continue;
+        }
+        count += (entry.v & bits) != 0 ? 1 : 0;
+        if (seen != NULL) {
+            struct pt_entry said;
+
+            cursor_describe(cursor, entry, &said);
+            seen(context, &said);
+        }
+    }
+    return count;
+}

@@ -253,3 +253,24 @@ void cursor_place(struct pt_cursor *cursor, pte_t entry)
         cursor_swap(cursor, entry);
     }
 }
+
+bool cursor_is_vacant(struct pt_cursor *cursor, vaddr_t start, uint64_t bytes)
+{
+    for (vaddr_t at = start; at - start < bytes; at = cursor_next(cursor)) {
+        unsigned level = cursor_seek(cursor, at, 0);
+        enum pte_state state = pte_state(cursor_entry(cursor), level);
+
+        if (state != PTE_ABSENT && state != PTE_PROMISE) {
+            return false;
+        }
+    }
+    return true;
+}
+
+void cursor_prune_range(struct pt_cursor *cursor, vaddr_t start, uint64_t bytes)
+{
+    for (vaddr_t at = start; at - start < bytes; at = cursor_next(cursor)) {
+        cursor_seek(cursor, at, 0);
+        cursor_prune(cursor);
+    }
+}

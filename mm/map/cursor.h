@@ -101,6 +101,27 @@ static inline bool cursor_is_at_tree(const struct pt_cursor *cursor)
            (table_marks(pte_table(entry)) & TABLE_PINNED) == 0;
 }
 
+/*
+ * pt_open() for a CPU that has a cursor of another space open, and pt_close().
+ * @pt  nobody else opens it, so nobody is waited for.
+ */
+MM_MUST_CHECK enum mm_status cursor_open_beside(struct pt *pt, vaddr_t start,
+                                                vaddr_t end,
+                                                struct tlb_batch *batch,
+                                                struct pt_cursor *out);
+void cursor_close_beside(struct pt_cursor *cursor);
+
+/* Is nothing in the range but gaps and promises? */
+bool cursor_is_vacant(struct pt_cursor *cursor, vaddr_t start, uint64_t bytes);
+
+/* Unhook the tables in the range that are empty. */
+void cursor_prune_range(struct pt_cursor *cursor, vaddr_t start,
+                        uint64_t bytes);
+
+/* @entry, which stands where the cursor does, in words. */
+void cursor_describe(const struct pt_cursor *cursor, pte_t entry,
+                     struct pt_entry *out);
+
 /* May @attr be said in these tables: known rights that make sense together? */
 bool cursor_allows(const struct pt_cursor *cursor, struct pt_attr attr);
 

@@ -185,18 +185,38 @@ static void open_ranges(struct pt *pt, vaddr_t end, struct tlb_batch *batch,
     lock_note_taken(&pt->order);
 }
 
+static void set_range(struct pt_cursor *out, vaddr_t start, vaddr_t end)
+{
+    out->range[0] = (struct pt_range){start, end};
+    out->range[1] = (struct pt_range){0, 0};
+}
+
 enum mm_status pt_open(struct pt *pt, vaddr_t start, vaddr_t end,
                        struct tlb_batch *batch, struct pt_cursor *out)
 {
     enum mm_status status = check_range(pt, start, end);
 
-    if (status != MM_OK) {
-        return status;
+    if (status == MM_OK) {
+        set_range(out, start, end);
+        open_ranges(pt, end, batch, out);
     }
-    out->range[0] = (struct pt_range){start, end};
-    out->range[1] = (struct pt_range){0, 0};
-    open_ranges(pt, end, batch, out);
-    return MM_OK;
+    return status;
+}
+
+enum mm_status cursor_open_beside(struct pt *pt, vaddr_t start, vaddr_t end,
+                                  struct tlb_batch *batch,
+                                  struct pt_cursor *out)
+{
+    enum mm_status status = check_range(pt, start, end);
+
+    if (status == MM_OK) {
+        set_range(out, start, end);
+        tlb_batch_init(batch, &pt->tlb);
+        out->pt = pt;
+        out->batch = batch;
+        lock_tables(out, end);
+    }
+    return status;
 }
 
 enum mm_status pt_open_two(struct pt *pt, vaddr_t start, vaddr_t end,
@@ -278,7 +298,7 @@ static MM_NOINLINE void prune_cover(struct pt_cursor *cursor)
     }
 }
 
-void pt_close(struct pt_cursor *cursor)
+void cursor_close_beside(struct pt_cursor *cursor)
 {
     pfn_t cover = cursor->path[cursor->cover];
     bool is_spare = table_is_spare(cover);
@@ -287,10 +307,17 @@ void pt_close(struct pt_cursor *cursor)
         for_each_below(cursor, table_unlock);
     }
     table_unlock(cover);
-    lock_note_released(&cursor->pt->order);
     if (MM_UNLIKELY(is_spare)) {
         prune_cover(cursor);
     }
-    port_irq_restore(cursor->irq);
     cursor->pt = NULL;
+}
+
+void pt_close(struct pt_cursor *cursor)
+{
+    uint64_t irq = cursor->irq;
+
+    lock_note_released(&cursor->pt->order);
+    cursor_close_beside(cursor);
+    port_irq_restore(irq);
 }

@@ -175,29 +175,6 @@ static bool can_own(vaddr_t start, pfn_t pfn, uint64_t bytes)
     return true;
 }
 
-/* Is nothing in the range but gaps and promises? */
-static bool is_vacant(struct pt_cursor *cursor, vaddr_t start, uint64_t bytes)
-{
-    for (vaddr_t at = start; at - start < bytes; at = cursor_next(cursor)) {
-        unsigned level = cursor_seek(cursor, at, 0);
-        enum pte_state state = pte_state(cursor_entry(cursor), level);
-
-        if (state != PTE_ABSENT && state != PTE_PROMISE) {
-            return false;
-        }
-    }
-    return true;
-}
-
-/* Unhook what a failed grow has left empty in the range. */
-static void prune_range(struct pt_cursor *cursor, vaddr_t start, uint64_t bytes)
-{
-    for (vaddr_t at = start; at - start < bytes; at = cursor_next(cursor)) {
-        cursor_seek(cursor, at, 0);
-        cursor_prune(cursor);
-    }
-}
-
 /* First half of filling: tables for every entry. */
 static enum mm_status prepare(struct pt_cursor *cursor,
                               const struct filling *filling, vaddr_t start,
@@ -213,7 +190,7 @@ static enum mm_status prepare(struct pt_cursor *cursor,
             status = MM_EEXIST; /* a pinned table: the block must stay whole */
         }
         if (status != MM_OK) {
-            prune_range(cursor, start, offset + PAGE_BYTES);
+            cursor_prune_range(cursor, start, offset + PAGE_BYTES);
             return status;
         }
         offset += pte_span(level);
@@ -227,7 +204,7 @@ static enum mm_status fill(struct pt_cursor *cursor,
 {
     uint64_t offset = 0;
 
-    if (!is_vacant(cursor, start, bytes)) {
+    if (!cursor_is_vacant(cursor, start, bytes)) {
         return MM_EEXIST;
     }
     enum mm_status status = prepare(cursor, filling, start, bytes);
@@ -278,16 +255,15 @@ enum mm_status pt_promise(struct pt_cursor *cursor, vaddr_t start,
     return fill(cursor, &filling, start, bytes);
 }
 
-void pt_query(struct pt_cursor *cursor, vaddr_t address, struct pt_entry *out)
+void cursor_describe(const struct pt_cursor *cursor, pte_t entry,
+                     struct pt_entry *out)
 {
-    ASSERT(cursor_has(cursor, align_down(address, PAGE_BYTES), PAGE_BYTES));
-    unsigned level = cursor_seek(cursor, address, 0);
-    pte_t entry = cursor_entry(cursor);
+    unsigned level = cursor->level;
     enum pte_state state = pte_state(entry, level);
 
     *out = (struct pt_entry){.state = state,
                              .level = level,
-                             .start = align_down(address, pte_span(level)),
+                             .start = align_down(cursor->at, pte_span(level)),
                              .bytes = pte_span(level),
                              .pfn = PFN_NONE};
     if (state == PTE_ABSENT) {
@@ -304,4 +280,11 @@ void pt_query(struct pt_cursor *cursor, vaddr_t address, struct pt_entry *out)
     }
     out->accessed = (pte_accessed_dirty(entry) & PTE_A) != 0;
     out->dirty = (pte_accessed_dirty(entry) & PTE_D) != 0;
+}
+
+void pt_query(struct pt_cursor *cursor, vaddr_t address, struct pt_entry *out)
+{
+    ASSERT(cursor_has(cursor, align_down(address, PAGE_BYTES), PAGE_BYTES));
+    cursor_seek(cursor, address, 0);
+    cursor_describe(cursor, cursor_entry(cursor), out);
 }

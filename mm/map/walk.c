@@ -17,6 +17,16 @@
 
 struct pt_features pt_features;
 
+unsigned pt_quirks;
+
+bool pt_may_resize(unsigned flags)
+{
+    unsigned in_the_way = PT_QUIRK_MULTIMATCH;
+
+    in_the_way |= (flags & PT_EXEC) ? PT_QUIRK_MULTIHIT : 0;
+    return (pt_quirks & in_the_way) == 0;
+}
+
 void pt_setup(const struct pt_features *features)
 {
     ASSERT(features->levels == 4 || features->levels == 5);

@@ -145,8 +145,8 @@ MM_MUST_CHECK enum mm_status pt_unmap(struct pt_cursor *cursor, vaddr_t start,
  * in the way are replaced.
  * @cursor  opened over both ranges; they do not overlap.
  * Return: MM_OK; MM_EEXIST if a present, parked or swapped entry is in the way;
- *         MM_EINVAL: out of the ranges, unaligned, overlapping; MM_ENOMEM for
- *         tables. On failure no meaning has changed.
+ *         MM_EINVAL: out of the ranges, unaligned, overlapping, the kernel's
+ *         tables; MM_ENOMEM for tables. On failure no meaning has changed.
  */
 MM_MUST_CHECK enum mm_status pt_move(struct pt_cursor *cursor, vaddr_t from,
                                      vaddr_t to, uint64_t bytes);
@@ -232,8 +232,7 @@ typedef bool (*pt_collapse_fn)(void *context, const struct pt_collapse *found);
  *         (gaps, other promises than zero, rights that differ, frames with
  *         other holders); MM_EBUSY: written to meanwhile; MM_ENOMEM: no block;
  *         MM_EINVAL: not a user range, unaligned; MM_ERANGE: @wanted said no,
- *         or this CPU may not change the size of live translations
- *         (pt_features.has_large_user).
+ *         or the CPU is one of those that must not do so (pt_features).
  * Context: as tlb_commit(); flushes twice.
  */
 MM_MUST_CHECK enum mm_status pt_collapse(struct pt *pt, vaddr_t address,

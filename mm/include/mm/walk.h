@@ -21,6 +21,20 @@ extern struct pt_features pt_features;
 /* Tell the library what the CPU can do, before any walk. */
 void pt_setup(const struct pt_features *features);
 
+/*
+ * Errata that are met when a page changes its size while both sizes may be
+ * cached: map/size.c says what is done about them.
+ */
+enum pt_quirk {
+    PT_QUIRK_MULTIMATCH = 1 << 0, /* a machine check (AMD family 10h: 383) */
+    PT_QUIRK_MULTIHIT = 1 << 1    /* the same, of code (CVE-2018-12207) */
+};
+
+extern unsigned pt_quirks; /* (C) enum pt_quirk; the host sets it, or none */
+
+/* May pages with these flags (PT_USER, PT_EXEC) be made large in use? */
+bool pt_may_resize(unsigned flags);
+
 /* Does @address have the bits above the top level equal to its sign? */
 bool pt_is_canonical(vaddr_t address);
 

@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: MIT */
+/* copy: what one range says, said elsewhere: by two spaces, or moved. */
+/*
+ * Idea      Tables are copied, not frames. One pass gives each owned frame a
+ *           second holder and takes the right to write from both; the batch of
+ *           the space that is copied makes the only flush.
+ *           Moving is a copy that leaves gaps. All tables it needs are made,
+ *           and all entries cut that cannot keep their size, before the first
+ *           entry moves.
+ *
+ * Locking   A copy has the tables of two spaces locked. Nobody waits for those
+ *           of the second, which nobody else has yet.
+ */
+#include <mm/pt.h>
+
+#include <mm/frame.h>
+#include "base/check.h"
+#include "map/cursor.h"
+
+/* --- copying -------------------------------------------------------------- */
+
+/*
+ * The entry where the cursor stands, as both spaces will have it: one more
+ * holder for what it owns, and nobody writes to that.
+ */
+static pte_t share_entry(struct pt_cursor *cursor)
+{
+    unsigned level = cursor->level;
+    pte_t entry = cursor_entry(cursor);
+    pte_t shared;
+
+    if (!pte_owns_frames(entry, level)) {
+        return entry;
+    }
+    frame_ref(frame_head(pte_pfn(entry, level)));
+    if ((entry.v & PTE_RW) == 0) {
+        return entry; /* whoever allows writing later looks at the holders */
+    }
+    do {
+        shared = (pte_t){(entry.v & ~PTE_RW) | PTE_COW};
+    } while (!cursor_replace(cursor, &entry, shared));
+    if (pte_is_present(entry)) {
+        tlb_batch_range(cursor->batch, cursor->at, cursor_next(cursor), level);
+    }
+    return shared;
+}
+
+/* Copy the entry of @from, if it is not a gap, to where @to has none. */
+static enum mm_status copy_entry(struct pt_cursor *from, struct pt_cursor *to)
+{
+    if (pte_is_absent(cursor_entry(from))) {
+        return MM_OK;
+    }
+    vaddr_t at = align_down(from->at, pte_span(from->level));
+    enum mm_status status = cursor_grow(to, at, from->level);
+    if (status != MM_OK) {
+        return status;
+    }
+    if (!pte_is_absent(cursor_entry(to))) {
+        return MM_EEXIST;
+    }
+    cursor_swap(to, share_entry(from));
+    return MM_OK;
+}
+
+/* Entries do not reach over the ends of the range: the first half. */
+static enum mm_status copy_range(struct pt_cursor *from, struct pt_cursor *to,
+                                 vaddr_t start, uint64_t bytes)
+{
+    enum mm_status status = MM_OK;
+
+    for (vaddr_t at = start; status == MM_OK && at - start < bytes;
+         at = cursor_next(from)) {
+        cursor_seek(from, at, 0);
+        status = copy_entry(from, to);
+    }
+    return status;
+}
+
+enum mm_status pt_copy(struct pt_cursor *cursor, struct pt *to, vaddr_t start,
+                       uint64_t bytes)
+{
+    struct tlb_batch batch; /* stays empty: nobody has cached anything of @to */
+    struct pt_cursor copy;
+
+    if (!cursor_has(cursor, start, bytes) || to == cursor->pt) {
+        return MM_EINVAL;
+    }
+    enum mm_status status = cursor_cut_ends(cursor, start, bytes);
+    if (status != MM_OK) {
+        return status;
+    }
+    status = cursor_open_beside(to, start, start + bytes, &batch, &copy);
+    if (status != MM_OK) {
+        return status;
+    }
+    status = copy_range(cursor, &copy, start, bytes);
+    cursor_close_beside(&copy);
+    return status;
+}
+
+/* --- moving --------------------------------------------------------------- */
+
+struct move {
+    vaddr_t from;
+    vaddr_t to;
+    uint64_t bytes;
+};
+
+/* Split the entry of @from at @offset until it can stand at @to; its level. */
+static enum mm_status fit_entry(struct pt_cursor *cursor,
+                                const struct move *move, uint64_t offset,
+                                unsigned *out_level)
+{
+    enum mm_status status = MM_OK;
+    unsigned level = cursor_seek(cursor, move->from + offset, 0);
+
+    while (status == MM_OK && !pte_is_absent(cursor_entry(cursor)) &&
+           !is_aligned(move->to + offset, pte_span(level))) {
+        status = cursor_split(cursor);
+        level = cursor_seek(cursor, move->from + offset, 0);
+    }
+    *out_level = level;
+    return status;
+}
+
+/* The first half: room for each entry, in tables of its level. */
+static enum mm_status prepare_move(struct pt_cursor *cursor,
+                                   const struct move *move)
+{
+    enum mm_status status = cursor_cut_ends(cursor, move->from, move->bytes);
+    uint64_t offset = 0;
+
+    if (status == MM_OK) {
+        status = cursor_cut_ends(cursor, move->to, move->bytes);
+    }
+    while (status == MM_OK && offset < move->bytes) {
+        unsigned level;
+
+        status = fit_entry(cursor, move, offset, &level);
+        bool is_gap = pte_is_absent(cursor_entry(cursor));
+        uint64_t next = cursor_next(cursor) - move->from;
+
+        if (status == MM_OK && !is_gap) {
+            status = cursor_grow(cursor, move->to + offset, level);
+        }
+        offset = next;
+    }
+    return status;
+}
+
+/* Nothing is said in the range any more; tables stay. No frames are there. */
+static void clear_promises(struct pt_cursor *cursor, vaddr_t start,
+                           uint64_t bytes)
+{
+    for (vaddr_t at = start; at - start < bytes; at = cursor_next(cursor)) {
+        cursor_seek(cursor, at, 0);
+        cursor_swap(cursor, (pte_t){0});
+    }
+}
+
+/* Take the entry where the cursor stands away, and have it forgotten. */
+static pte_t take_entry(struct pt_cursor *cursor)
+{
+    pte_t entry = cursor_swap(cursor, (pte_t){0});
+
+    /* A parked one may have been present until a batch that waits still. */
+    if (pte_is_present(entry) || pte_owns_frames(entry, cursor->level)) {
+        tlb_batch_range(cursor->batch, cursor->at, cursor_next(cursor),
+                        cursor->level);
+    }
+    return entry;
+}
+
+/* The second half. Return: has something moved that may be cached? */
+static bool move_entries(struct pt_cursor *cursor, const struct move *move)
+{
+    bool is_cached = false;
+    uint64_t offset = 0;
+
+    while (offset < move->bytes) {
+        unsigned level = cursor_seek(cursor, move->from + offset, 0);
+        uint64_t next = cursor_next(cursor) - move->from;
+
+        if (!pte_is_absent(cursor_entry(cursor))) {
+            pte_t entry = take_entry(cursor);
+            unsigned reached = cursor_seek(cursor, move->to + offset, level);
+
+            ASSERT(reached == level);
+            cursor_place(cursor, entry);
+            is_cached = is_cached || pte_is_present(entry) ||
+                        pte_owns_frames(entry, level);
+        }
+        offset = next;
+    }
+    return is_cached;
+}
+
+enum mm_status pt_move(struct pt_cursor *cursor, vaddr_t from, vaddr_t to,
+                       uint64_t bytes)
+{
+    struct move move = {from, to, bytes};
+
+    if (cursor->pt->is_kernel || !cursor_has(cursor, from, bytes) ||
+        !cursor_has(cursor, to, bytes) ||
+        (from < to ? to - from : from - to) < bytes) {
+        return MM_EINVAL;
+    }
+    if (!cursor_is_vacant(cursor, to, bytes)) {
+        return MM_EEXIST;
+    }
+    enum mm_status status = prepare_move(cursor, &move);
+    if (status == MM_OK) {
+        clear_promises(cursor, to, bytes);
+        /*
+         * Another CPU may unmap what arrives at @to and let go of its frames
+         * before this batch is committed: its flush must forget @from, too
+         * (CVE-2018-18281).
+         */
+        if (move_entries(cursor, &move)) {
+            tlb_force_whole(&cursor->pt->tlb);
+        }
+        cursor_prune_range(cursor, from, bytes);
+    }
+    cursor_prune_range(cursor, to, bytes);
+    return status;
+}

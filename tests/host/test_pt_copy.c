@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: MIT */
+/* pt_copy, pt_move, pt_age, pt_collapse, two ranges: one case each by hand. */
+/*
+ * At risk: a page that both spaces can write to; a frame that lost its second
+ * holder; what lies beside a range that moved; a page written to while it is
+ * copied into a large one. The model (test_pt_model.c) tries all of it at
+ * random; here stands what each operation is for.
+ */
+#include "tests/host/space_scene.h"
+
+#include <string.h>
+
+#include "base/bits.h"
+
+#define HERE  GiB
+#define THERE (3 * GiB)
+
+static struct tlb_batch batch;
+static struct pt_cursor cursor;
+
+static void open_range(vaddr_t from, uint64_t bytes)
+{
+    CHECK_EQUAL(pt_open(&space, from, from + bytes, &batch, &cursor), MM_OK);
+}
+
+static void shut(void)
+{
+    pt_close(&cursor);
+    tlb_commit(&batch);
+}
+
+static void map_page(vaddr_t page, pfn_t pfn, unsigned flags)
+{
+    open_range(page, PAGE_BYTES);
+    CHECK_EQUAL(pt_map(&cursor, page, pfn, PAGE_BYTES,
+                       pt_attr(flags | PT_OWNED | PT_USER)),
+                MM_OK);
+    shut();
+}
+
+/* A new owned page of @space at @page, filled with @content. */
+static pfn_t give_page(vaddr_t page, unsigned flags, int content)
+{
+    pfn_t pfn = frame_alloc(0, FRAME_USER, FRAME_ANY);
+
+    memset(phys_to_virt(pfn_to_phys(pfn)), content, PAGE_BYTES);
+    map_page(page, pfn, flags);
+    return pfn;
+}
+
+static void take_away(vaddr_t from, uint64_t bytes)
+{
+    vaddr_t reached = from;
+
+    while (reached < from + bytes && !test_has_failed()) {
+        open_range(reached, from + bytes - reached);
+        CHECK_EQUAL(
+            pt_unmap(&cursor, reached, from + bytes - reached, &reached),
+            MM_OK);
+        shut();
+    }
+}
+
+static unsigned flags_at(struct pt *pt, vaddr_t address, pfn_t *out_pfn)
+{
+    struct pt_attr attr;
+
+    *out_pfn = PFN_NONE;
+    return pt_lookup(pt, address, out_pfn, &attr) ? attr.flags : ~0u;
+}
+
+TEST(pt_copy, both_sides_share_until_somebody_writes)
+{
+    struct pt child;
+    pfn_t found;
+
+    CHECK_HELPER(start());
+    CHECK_EQUAL(pt_init(&child), MM_OK);
+    pfn_t rw = give_page(HERE, PT_WRITE, 1);
+    pfn_t ro = give_page(HERE + PAGE_BYTES, PT_READ, 2);
+    open_range(HERE, 2 * MiB);
+    CHECK_EQUAL(pt_promise(&cursor, HERE + MiB, MiB, PT_ZERO,
+                           pt_attr(PT_USER | PT_WRITE), 0),
+                MM_OK);
+    CHECK_EQUAL(pt_copy(&cursor, &child, HERE, 2 * MiB), MM_OK);
+    shut();
+    CHECK_EQUAL(record_of(rw)->refs, 2);
+    CHECK_EQUAL(record_of(ro)->refs, 2);
+    CHECK_EQUAL(flags_at(&space, HERE, &found), PT_USER | PT_OWNED | PT_COW);
+    CHECK_EQUAL(flags_at(&child, HERE, &found), PT_USER | PT_OWNED | PT_COW);
+    CHECK_EQUAL(found.v, rw.v);
+    CHECK_EQUAL(flags_at(&child, HERE + PAGE_BYTES, &found),
+                PT_USER | PT_OWNED);
+    CHECK_EQUAL(found.v, ro.v);
+    pt_fini(&child);
+    CHECK_EQUAL(record_of(rw)->refs, 1);
+    CHECK_EQUAL(record_of(ro)->refs, 1);
+    take_away(HERE, 2 * MiB);
+    CHECK_HELPER(finish());
+}
+
+/* Read-only when it was copied; a right that comes later is one to copy. */
+TEST(pt_copy, writing_allowed_later_means_a_copy)
+{
+    struct pt child;
+    pfn_t found;
+
+    CHECK_HELPER(start());
+    CHECK_EQUAL(pt_init(&child), MM_OK);
+    give_page(HERE, PT_READ, 1);
+    open_range(HERE, PAGE_BYTES);
+    CHECK_EQUAL(pt_copy(&cursor, &child, HERE, PAGE_BYTES), MM_OK);
+    CHECK_EQUAL(
+        pt_protect(&cursor, HERE, PAGE_BYTES, pt_attr(PT_USER | PT_WRITE)),
+        MM_OK);
+    shut();
+    CHECK_EQUAL(flags_at(&space, HERE, &found), PT_USER | PT_OWNED | PT_COW);
+    pt_fini(&child);
+    open_range(HERE, PAGE_BYTES);
+    CHECK_EQUAL(
+        pt_protect(&cursor, HERE, PAGE_BYTES, pt_attr(PT_USER | PT_WRITE)),
+        MM_OK);
+    shut();
+    CHECK_EQUAL(flags_at(&space, HERE, &found), PT_USER | PT_OWNED | PT_WRITE);
+    take_away(HERE, PAGE_BYTES);
+    CHECK_HELPER(finish());
+}
+
+TEST(pt_copy, a_large_leaf_is_shared_whole_and_cut_on_one_side)
+{
+    struct pt child;
+    pfn_t found;
+    vaddr_t reached;
+
+    CHECK_HELPER(start());
+    CHECK_EQUAL(pt_init(&child), MM_OK);
+    pfn_t block = frame_alloc(9, FRAME_USER, FRAME_ANY);
+    open_range(HERE, 4 * MiB);
+    CHECK_EQUAL(pt_map(&cursor, HERE, block, 2 * MiB,
+                       pt_attr(PT_USER | PT_OWNED | PT_WRITE)),
+                MM_OK);
+    CHECK_EQUAL(pt_copy(&cursor, &child, HERE, 4 * MiB), MM_OK);
+    CHECK_EQUAL(pt_unmap(&cursor, HERE, MiB, &reached), MM_OK);
+    shut();
+    CHECK_EQUAL(record_of(block)->refs, 1 + 256);
+    CHECK_EQUAL(flags_at(&child, HERE, &found), PT_USER | PT_OWNED | PT_COW);
+    pt_fini(&child);
+    CHECK_EQUAL(record_of(block)->refs, 256);
+    take_away(HERE, 4 * MiB);
+    CHECK_HELPER(finish());
+}
+
+TEST(pt_copy, a_move_takes_gaps_along_and_leaves_the_neighbours)
+{
+    pfn_t found;
+    struct pt_entry entry;
+
+    CHECK_HELPER(start());
+    pfn_t first = give_page(HERE, PT_WRITE, 1);
+    pfn_t third = give_page(HERE + 2 * PAGE_BYTES, PT_READ, 3);
+    pfn_t beside = give_page(HERE + 3 * PAGE_BYTES, PT_READ, 4);
+    open_range(THERE, 2 * MiB);
+    CHECK_EQUAL(
+        pt_promise(&cursor, THERE, 2 * MiB, PT_ZERO, pt_attr(PT_USER), 0),
+        MM_OK);
+    shut();
+    CHECK_EQUAL(pt_open_two(&space, THERE, THERE + 2 * MiB, HERE, HERE + MiB,
+                            &batch, &cursor),
+                MM_OK);
+    vaddr_t to = THERE + 5 * PAGE_BYTES;
+    CHECK_EQUAL(pt_move(&cursor, HERE, to, 3 * PAGE_BYTES), MM_OK);
+    pt_query(&cursor, to + PAGE_BYTES, &entry);
+    CHECK_EQUAL(entry.state, PTE_ABSENT);
+    pt_query(&cursor, to + 3 * PAGE_BYTES, &entry);
+    CHECK_EQUAL(entry.state, PTE_PROMISE);
+    shut();
+    CHECK_EQUAL(flags_at(&space, to, &found), PT_USER | PT_OWNED | PT_WRITE);
+    CHECK_EQUAL(found.v, first.v);
+    CHECK_EQUAL(flags_at(&space, to + 2 * PAGE_BYTES, &found),
+                PT_USER | PT_OWNED);
+    CHECK_EQUAL(found.v, third.v);
+    CHECK_EQUAL(flags_at(&space, HERE, &found), ~0u);
+    flags_at(&space, HERE + 3 * PAGE_BYTES, &found);
+    CHECK_EQUAL(found.v, beside.v);
+    take_away(HERE, GiB);
+    take_away(THERE, GiB);
+    CHECK_HELPER(finish());
+}
+
+static void count_dirty(void *context, const struct pt_entry *entry)
+{
+    *(unsigned *)context += entry->dirty ? 1 : 0;
+}
+
+TEST(pt_copy, age_clears_what_it_reports)
+{
+    unsigned dirty = 0;
+
+    CHECK_HELPER(start());
+    for (unsigned i = 0; i < 4; i++) {
+        give_page(HERE + i * PAGE_BYTES, PT_WRITE, 0);
+    }
+    open_range(HERE, 2 * MiB);
+    CHECK_EQUAL(pt_age(&cursor, HERE, 2 * MiB, PT_AGE_ACCESSED | PT_AGE_DIRTY,
+                       count_dirty, &dirty),
+                4); /* leaves are made accessed and dirty */
+    CHECK_EQUAL(dirty, 4);
+    shut();
+    open_range(HERE, 2 * MiB);
+    CHECK_EQUAL(pt_age(&cursor, HERE, 2 * MiB, PT_AGE_ACCESSED | PT_AGE_DIRTY,
+                       NULL, NULL),
+                0);
+    shut();
+    take_away(HERE, 2 * MiB);
+    CHECK_HELPER(finish());
+}
+
+static bool is_wanted(void *context, const struct pt_collapse *found)
+{
+    *(struct pt_collapse *)context = *found;
+    return found->promised < 500;
+}
+
+TEST(pt_copy, small_pages_become_a_large_one_with_their_contents)
+{
+    struct pt_collapse found;
+    struct pt_entry entry;
+
+    CHECK_HELPER(start());
+    open_range(HERE, 2 * MiB);
+    CHECK_EQUAL(pt_promise(&cursor, HERE, 2 * MiB, PT_ZERO,
+                           pt_attr(PT_USER | PT_WRITE), 0),
+                MM_OK);
+    shut();
+    CHECK_EQUAL(pt_collapse(&space, HERE, is_wanted, &found), MM_ENOENT);
+    for (unsigned i = 0; i < 20; i++) {
+        if (i == 10) {
+            CHECK_EQUAL(pt_collapse(&space, HERE, is_wanted, &found),
+                        MM_ERANGE);
+        }
+        give_page(HERE + 2 * i * PAGE_BYTES, PT_WRITE, (int)i + 1);
+    }
+    CHECK_EQUAL(pt_collapse(&space, HERE, is_wanted, &found), MM_OK);
+    CHECK_EQUAL(found.present, 20);
+    CHECK_EQUAL(found.promised, 492);
+    open_range(HERE, 2 * MiB);
+    pt_query(&cursor, HERE, &entry);
+    shut();
+    CHECK_EQUAL(entry.level, 1);
+    CHECK_EQUAL(entry.attr.flags, PT_USER | PT_WRITE | PT_OWNED);
+    const char *content = phys_to_virt(pfn_to_phys(entry.pfn));
+    for (unsigned i = 0; i < 512; i++) {
+        char expected = i < 40 && i % 2 == 0 ? (char)(i / 2 + 1) : 0;
+
+        CHECK_EQUAL(content[i * PAGE_BYTES], expected);
+        CHECK_EQUAL(content[i * PAGE_BYTES + PAGE_BYTES - 1], expected);
+    }
+    take_away(HERE, 2 * MiB);
+    CHECK_HELPER(finish());
+}
+
+TEST(pt_copy, two_ranges_must_not_overlap)
+{
+    CHECK_HELPER(start());
+    CHECK_EQUAL(pt_open_two(&space, HERE, HERE + 2 * MiB, HERE + MiB,
+                            HERE + 3 * MiB, &batch, &cursor),
+                MM_EINVAL);
+    CHECK_EQUAL(pt_open_two(&space, HERE, HERE + MiB, HERE + MiB,
+                            HERE + 2 * MiB, &batch, &cursor),
+                MM_OK);
+    CHECK_EQUAL(pt_move(&cursor, HERE, HERE + PAGE_BYTES, 2 * PAGE_BYTES),
+                MM_EINVAL);
+    shut();
+    CHECK_HELPER(finish());
+}
