@@ -8,7 +8,6 @@
  * sleeps, that spins for a lock, that waits for a flush, that does not answer.
  */
 #include <mm/frame.h>
-#include <mm/kmalloc.h>
 #include <mm/port.h>
 #include <mm/pt.h>
 #include <mm/slab.h>
@@ -20,7 +19,7 @@
 #include "kernel/smp.h"
 #include "tests/kernel/crew.h"
 #include "tests/kernel/hoard.h"
-#include "tests/shared/test.h"
+#include "tests/shared/figures.h"
 
 #define ROUNDS 10
 
@@ -35,22 +34,7 @@ static void drain_here(void *argument)
 static void begin(void)
 {
     slab_drain();
-    frame_stats(&before);
-    CHECK(frame_check());
-}
-
-/* Frames under records stay what they are: they count as free. */
-static void end(void)
-{
-    struct frame_stats now;
-
-    frame_stats(&now);
-    CHECK(frame_check());
-    CHECK_EQUAL(now.managed, before.managed);
-    CHECK_EQUAL(now.free + now.metadata, before.free + before.metadata);
-    for (unsigned type = 0; type < FRAME_TYPES; type++) {
-        CHECK_EQUAL(now.by_type[type], before.by_type[type]);
-    }
+    note_frames(&before);
 }
 
 static void nothing_is_left(void)
@@ -105,7 +89,7 @@ TEST(exhaust, all_frames_are_taken_and_come_back)
         struct frame_stats now;
         frame_stats(&now);
         CHECK_EQUAL(frames, now.free); /* each of them once */
-        CHECK_HELPER(end());
+        CHECK_HELPER(compare_frames(&before));
     }
     crew_run(drain_here, NULL);
     frame_stats(&before);
@@ -169,7 +153,7 @@ TEST(exhaust, the_last_frame_is_found_with_any_other_cpu)
             get_them();
         }
         hoard_free(&hoard);
-        CHECK_HELPER(end());
+        CHECK_HELPER(compare_frames(&before));
     }
 }
 
@@ -226,7 +210,7 @@ TEST(exhaust, who_spins_for_a_lock_gives_back)
         smp_wait(other);
     }
     hoard_free(&hoard);
-    CHECK_HELPER(end());
+    CHECK_HELPER(compare_frames(&before));
 }
 
 /* Deaf until it may go. */
@@ -292,5 +276,5 @@ TEST(exhaust, who_waits_for_a_flush_gives_back)
         smp_wait(deaf);
     }
     hoard_free(&hoard);
-    CHECK_HELPER(end());
+    CHECK_HELPER(compare_frames(&before));
 }

@@ -14,7 +14,7 @@
 #include "kernel/smp.h"
 #include "tests/kernel/crew.h"
 #include "tests/kernel/hoard.h"
-#include "tests/shared/test.h"
+#include "tests/shared/figures.h"
 
 /* Turns of waiting for an idle CPU. */
 #define PATIENCE 100000
@@ -30,19 +30,13 @@ static struct frame_stats before;
 static void look(void)
 {
     slab_drain();
-    frame_stats(&before);
-    CHECK(frame_check());
+    note_frames(&before);
 }
 
 static void nothing_is_lost(void)
 {
-    struct frame_stats now;
-
     slab_drain();
-    frame_stats(&now);
-    CHECK(frame_check());
-    CHECK_EQUAL(now.managed, before.managed);
-    CHECK_EQUAL(now.free + now.metadata, before.free + before.metadata);
+    compare_frames(&before);
 }
 
 static bool is_rich(void)

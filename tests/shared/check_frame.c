@@ -5,13 +5,13 @@
  * was asked for, a wrong free that is believed, frames that do not come back.
  * Provoked through the public interface on a machine of any size: every frame
  * is signed at both ends, and the figures are compared before and after.
- * Frames under records may grow in number, so they count as free.
  */
 #include <mm/frame.h>
 
 #include <mm/port.h>
 #include "base/bits.h"
 #include "tests/shared/access.h"
+#include "tests/shared/figures.h"
 #include "tests/shared/test.h"
 
 #define PAGE_WORDS (PAGE_BYTES / sizeof(uint64_t))
@@ -21,22 +21,7 @@ static struct frame_stats before;
 static void begin(void)
 {
     access_boot();
-    frame_stats(&before);
-    CHECK(frame_check());
-}
-
-/* Everything is as begin() found it. */
-static void end(void)
-{
-    struct frame_stats now;
-
-    frame_stats(&now);
-    CHECK(frame_check());
-    CHECK_EQUAL(now.managed, before.managed);
-    CHECK_EQUAL(now.free + now.metadata, before.free + before.metadata);
-    for (unsigned type = 0; type < FRAME_TYPES; type++) {
-        CHECK_EQUAL(now.by_type[type], before.by_type[type]);
-    }
+    note_frames(&before);
 }
 
 static uint64_t *words_of(pfn_t pfn)
@@ -101,7 +86,7 @@ TEST(frame, every_order_is_aligned_and_described)
         frame_free(pfn, order);
         CHECK(frame_state(pfn) != FRAME_STATE_ALLOCATED);
     }
-    CHECK_HELPER(end());
+    CHECK_HELPER(compare_frames(&before));
 }
 
 TEST(frame, zeroed_means_zero)
@@ -118,7 +103,7 @@ TEST(frame, zeroed_means_zero)
         sign(pfn, order, UINT64_MAX);
         frame_free(pfn, order);
     }
-    CHECK_HELPER(end());
+    CHECK_HELPER(compare_frames(&before));
 }
 
 TEST(frame, low_wishes_are_low)
@@ -136,7 +121,7 @@ TEST(frame, low_wishes_are_low)
             frame_free(lowest, order);
         }
     }
-    CHECK_HELPER(end());
+    CHECK_HELPER(compare_frames(&before));
 }
 
 #define BLOCKS    150
@@ -170,7 +155,7 @@ TEST(frame, blocks_do_not_meet)
             sign(pfn[i], order[i], (uint64_t)i << 32);
         }
     }
-    CHECK_HELPER(end());
+    CHECK_HELPER(compare_frames(&before));
 }
 
 TEST(frame, wrong_frees_are_found_out)
@@ -196,7 +181,7 @@ TEST(frame, wrong_frees_are_found_out)
     CHECK_BUG("is free already");
     frame_free(PFN_NONE, 0);
     CHECK_BUG("is not RAM");
-    CHECK_HELPER(end());
+    CHECK_HELPER(compare_frames(&before));
 }
 
 #define BULK 200
@@ -215,10 +200,10 @@ TEST(frame, bulks_are_single_frames)
         CHECK(is_signed(pfn[i], 0, (uint64_t)i << 32));
     }
     frame_free_bulk(pfn, BULK);
-    CHECK_HELPER(end());
+    CHECK_HELPER(compare_frames(&before));
     frame_free_bulk(pfn, 1);
     CHECK_BUG("is free already");
-    CHECK_HELPER(end());
+    CHECK_HELPER(compare_frames(&before));
 }
 
 TEST(frame, runs_are_in_a_row)
@@ -240,7 +225,7 @@ TEST(frame, runs_are_in_a_row)
             CHECK(is_signed(pfn_add(first, k), 0, k << 32));
         }
         frame_free_run(first, lengths[i]);
-        CHECK_HELPER(end());
+        CHECK_HELPER(compare_frames(&before));
     }
 }
 
@@ -260,7 +245,7 @@ TEST(frame, frames_cleared_ahead_are_zero)
         }
         frame_free(pfn, 0);
     }
-    CHECK_HELPER(end());
+    CHECK_HELPER(compare_frames(&before));
     struct frame_stats now;
     frame_stats(&now);
     CHECK_EQUAL(now.zeroed_hits + now.zeroed_misses,
@@ -277,7 +262,7 @@ TEST(frame, a_range_goes_out_of_use_and_comes_back)
     CHECK_EQUAL(frame_remove(pfn, pfn_add(pfn, 8), &busy), MM_EBUSY);
     CHECK_EQUAL(busy.v, pfn.v);
     frame_free(pfn, 3);
-    CHECK_HELPER(end());
+    CHECK_HELPER(compare_frames(&before));
     CHECK_EQUAL(frame_remove(pfn, pfn_add(pfn, 8), &busy), MM_OK);
     CHECK(frame_check());
     struct frame_stats now;
@@ -287,7 +272,7 @@ TEST(frame, a_range_goes_out_of_use_and_comes_back)
     frame_free(pfn, 3);
     CHECK_BUG("was taken out of use");
     CHECK_EQUAL(frame_add(pfn, pfn_add(pfn, 8)), MM_OK);
-    CHECK_HELPER(end());
+    CHECK_HELPER(compare_frames(&before));
 }
 
 TEST(frame, holders_split_and_join)
@@ -307,7 +292,7 @@ TEST(frame, holders_split_and_join)
     for (unsigned i = 0; i < 8; i++) {
         frame_unref(pfn_add(pfn, i));
     }
-    CHECK_HELPER(end());
+    CHECK_HELPER(compare_frames(&before));
 }
 
 #if MM_INJECT
@@ -328,7 +313,7 @@ TEST(frame, a_failure_leaves_nothing_behind)
                 frame_free(pfn[i], orders[i]);
             }
         }
-        CHECK_HELPER(end());
+        CHECK_HELPER(compare_frames(&before));
     }
 }
 #endif

@@ -21,6 +21,29 @@ static inline uint64_t frames_of(enum frame_type type)
     return figures().by_type[type];
 }
 
+/* The frames before a test, as compare_frames() compares with them. */
+static inline void note_frames(struct frame_stats *out)
+{
+    *out = figures();
+    CHECK(frame_check());
+}
+
+/*
+ * None is lost since note_frames(). Frames under records may grow in number
+ * and stay what they are: they count as free.
+ */
+static inline void compare_frames(const struct frame_stats *before)
+{
+    struct frame_stats now = figures();
+
+    CHECK(frame_check());
+    CHECK_EQUAL(now.managed, before->managed);
+    CHECK_EQUAL(now.free + now.metadata, before->free + before->metadata);
+    for (unsigned type = 0; type < FRAME_TYPES; type++) {
+        CHECK_EQUAL(now.by_type[type], before->by_type[type]);
+    }
+}
+
 /* Frames the heap cannot do without. */
 static inline uint64_t heap_frames(void)
 {
