@@ -18,6 +18,9 @@
 
 #define ONE_CPU "; one CPU is used"
 
+/* Of build_pc(): the entry of a type that nobody knows. */
+#define PC_OTHER (PC_OVERRIDE + 12)
+
 /* A block of exactly @bytes at an odd address; freed by read_cpus(). */
 static uint8_t *grant(struct machine *machine, const uint8_t *from,
                       uint64_t bytes)
@@ -230,6 +233,7 @@ TEST(acpi, a_damaged_field_is_named)
         {MADT, FIRST_ENTRY + 1, 1, 7, MM_EINVAL, "type 0 with 7 of"},
         {MADT, PC_X2APIC + 1, 1, 15, MM_EINVAL, "type 9 with 15 of"},
         {MADT, PC_OVERRIDE + 1, 1, 11, MM_EINVAL, "type 5 with 11 of"},
+        {MADT, PC_OTHER + 1, 1, 1, MM_EINVAL, "type 127 with 1 of"},
         {MADT, PC_OVERRIDE + 4, 8, 0, MM_EINVAL, "APICs at 0x0, which is no"},
         {MADT, PC_OVERRIDE + 4, 8, 0xfee00800, MM_EINVAL, "at 0xfee00800"},
     };
