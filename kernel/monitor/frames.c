@@ -43,7 +43,8 @@ static bool take_offline(const struct arguments *arguments, pfn_t start,
         return complain(arguments, "0x%lx is in use (page 0x%lx)",
                         pfn_to_phys(busy).v, pfn_to_phys(busy).v);
     case MM_ENOMEM:
-        return complain(arguments, "the memory map has no room for a range");
+        return complain(arguments, "the memory map has no room for 0x%lx-0x%lx",
+                        pfn_to_phys(start).v, pfn_to_phys(end).v);
     default:
         return complain(arguments,
                         "not all of 0x%lx-0x%lx is usable RAM (iomem)",
@@ -60,7 +61,8 @@ static bool take_online(const struct arguments *arguments, pfn_t start,
                pfn_to_phys(start).v);
         return true;
     case MM_ENOMEM:
-        return complain(arguments, "the memory map has no room for a range");
+        return complain(arguments, "the memory map has no room for 0x%lx-0x%lx",
+                        pfn_to_phys(start).v, pfn_to_phys(end).v);
     default:
         return complain(arguments,
                         "not all of 0x%lx-0x%lx is RAM out of use (iomem)",
@@ -142,7 +144,7 @@ static bool run_watermarks(const struct arguments *arguments)
 
 #define SITE_BYTES 64
 
-static char site[SITE_BYTES]; /* the allocator keeps a pointer to it */
+static char site[SITE_BYTES]; /* stays: <mm/frame.h> */
 
 static bool read_site(const struct arguments *arguments,
                       struct frame_injection *out)
@@ -153,9 +155,21 @@ static bool read_site(const struct arguments *arguments,
         return complain(arguments, "no function has a name of %lu characters",
                         length);
     }
-    frame_inject_set(NULL); /* nobody compares while it changes */
     memcpy(site, arguments->word[2], length + 1);
     out->site = site;
+    return true;
+}
+
+static bool turn_off(const struct arguments *arguments)
+{
+    const char *const *word = arguments->word;
+
+    if (arguments->count > 1) {
+        return complain(arguments, "off stands alone, without %s%s%s", word[1],
+                        arguments->count > 2 ? " " : "",
+                        arguments->count > 2 ? word[2] : "");
+    }
+    frame_inject_set(NULL);
     return true;
 }
 
@@ -171,8 +185,7 @@ static bool run_inject(const struct arguments *arguments)
     }
     const char *what = arguments->word[0];
     if (strcmp(what, "off") == 0) {
-        frame_inject_set(NULL);
-        return true;
+        return turn_off(arguments);
     }
     if (arguments->count < 2) {
         return complain(arguments, "%s which? A number is missing", what);
