@@ -9,6 +9,7 @@
  * Print "bench: NAME VALUE UNIT" for each figure whose name begins with
  * @pattern. Under QEMU's -icount shift=0 a tick is an instruction.
  * Return: false if a measurement could not be made; it has said why.
+ * Context: as idle_suspend(), which it calls.
  */
 bool bench_run(const char *pattern);
 
