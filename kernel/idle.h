@@ -14,8 +14,12 @@
  */
 bool idle_work(void);
 
-/* Have every processor give back what the heap keeps, when it is idle. */
-void idle_ask_for_memory(void);
+/*
+ * Have every processor give back what the heap keeps, when it is idle.
+ * Return: how many had to be woken for it.
+ * Context: any, also interrupts.
+ */
+unsigned idle_ask_for_memory(void);
 
 /*
  * From here on to idle_resume() no processor does such work: then figures can

@@ -231,27 +231,35 @@ static void give_back(void)
 
 /* --- shortage ------------------------------------------------------------- */
 
-static uint64_t slab_frames(void)
+static uint64_t blocks_freed(void)
 {
     struct frame_stats stats;
 
     frame_stats(&stats);
-    return stats.by_type[FRAME_SLAB];
+    return stats.frees;
 }
 
 /*
  * The heap's empty slabs, and what this CPU and the stores keep of it. What
  * other CPUs keep they give back when they are idle: for the next time.
+ *
+ * Counted is what went back, and not what is left: another CPU may take slabs
+ * meanwhile. What others free counts as well; the caller may have that, too.
  */
 static uint64_t reclaim_heap(uint64_t frames)
 {
-    uint64_t before = slab_frames();
+    uint64_t before = blocks_freed();
 
     (void)frames; /* there is no more to be had than all */
     slab_drain();
-    idle_ask_for_memory();
-    uint64_t after = slab_frames();
-    return before > after ? before - after : 0;
+    uint64_t freed = blocks_freed() - before;
+    (void)idle_ask_for_memory();
+    return freed;
+}
+
+static void wake_idle(void)
+{
+    (void)idle_ask_for_memory();
 }
 
 /*
@@ -260,7 +268,7 @@ static uint64_t reclaim_heap(uint64_t frames)
  */
 static const struct frame_reclaim reclaim_hooks = {
     .reclaim = reclaim_heap,
-    .wake = idle_ask_for_memory,
+    .wake = wake_idle,
 };
 
 /* --- start-up, in order --------------------------------------------------- */

@@ -39,6 +39,13 @@ static void nothing_is_lost(void)
     compare_frames(&before);
 }
 
+static _Atomic bool is_over; /* others may end what they do */
+
+static void nothing(void *argument)
+{
+    (void)argument;
+}
+
 static bool is_rich(void)
 {
     return before.managed >= RICH_FRAMES * smp_possible();
@@ -162,6 +169,96 @@ TEST(shortage, idle_cpus_give_back_when_it_is_low)
     CHECK_HELPER(nothing_is_lost());
 }
 
+#define ASKS 1000
+
+/* Who keeps asking finds those awake that it has woken, or with nothing. */
+TEST(shortage, who_has_nothing_to_give_is_left_asleep)
+{
+    unsigned others = crew_others();
+    uint64_t woken = 0;
+
+    CHECK_HELPER(look());
+    crew_run(nothing, NULL); /* from now on they may have something */
+    idle_resume();
+    for (unsigned i = 0; i < ASKS; i++) {
+        woken += idle_ask_for_memory();
+        for (unsigned turn = 0; turn < ASKS / 10; turn++) {
+            cpu_irq_window();
+        }
+    }
+    idle_suspend();
+    CHECK(woken <= others * (ASKS / 10));
+    CHECK_HELPER(nothing_is_lost());
+}
+
+#define MARGIN 512 /* frames that others can have, fewer than a block */
+#define ROUNDS 100
+
+/* Slabs come and go. */
+static void use_heap(void *argument)
+{
+    (void)argument;
+    while (!atomic_load_explicit(&is_over, memory_order_relaxed)) {
+        (void)fill_heap();
+        cpu_pause(); /* under -icount the others get no turn without */
+    }
+    slab_drain();
+}
+
+/* Have the heap keep a slab that only a drain of this CPU sets free. */
+static bool keep_slab(struct slab_cache *cache)
+{
+    void *object = slab_alloc(cache);
+
+    slab_free(cache, object);
+    return object != NULL;
+}
+
+/* Fail to get a block that a mark bars. How often was reclaim asked? */
+static uint64_t count_reclaims(void)
+{
+    uint64_t reclaims = figures().reclaims;
+    pfn_t pfn = frame_alloc(MM_MAX_ORDER, FRAME_KERNEL, FRAME_MAY_RECLAIM);
+
+    if (!pfn_is_none(pfn)) {
+        frame_free(pfn, MM_MAX_ORDER);
+    }
+    return figures().reclaims - reclaims;
+}
+
+/*
+ * When something came back it is tried again, whatever another CPU has taken
+ * meanwhile; the mark does not bar the few frames that it takes.
+ */
+TEST(shortage, what_others_take_is_not_held_against_reclaim)
+{
+    unsigned other = smp_first_other();
+    const struct frame_watermarks none = {0};
+    uint64_t given_up = 0;
+
+    CHECK_HELPER(look());
+    if (other == smp_possible() || !is_rich()) {
+        return;
+    }
+    struct slab_cache *cache = slab_create("kept", BLOCK_BYTES, 0, NULL);
+    CHECK(cache != NULL);
+    uint64_t mark = figures().free - MARGIN;
+    const struct frame_watermarks marks = {mark, mark, mark};
+    CHECK_EQUAL(frame_set_watermarks(&marks), MM_OK);
+    is_over = false;
+    enum mm_status status = smp_run(other, use_heap, NULL);
+    for (unsigned i = 0; i < ROUNDS && status == MM_OK; i++) {
+        given_up += keep_slab(cache) && count_reclaims() < 2 ? 1 : 0;
+    }
+    atomic_store_explicit(&is_over, true, memory_order_relaxed);
+    smp_wait(other);
+    CHECK_EQUAL(frame_set_watermarks(&none), MM_OK);
+    CHECK_EQUAL(slab_destroy(cache), MM_OK);
+    CHECK_EQUAL(status, MM_OK);
+    CHECK_EQUAL(given_up, 0);
+    CHECK_HELPER(nothing_is_lost());
+}
+
 /* --- cleared ahead -------------------------------------------------------- */
 
 static bool is_zero(pfn_t pfn)
@@ -218,11 +315,6 @@ TEST(shortage, frames_cleared_ahead_are_zero)
     CHECK_HELPER(nothing_is_lost());
 }
 
-static void nothing(void *argument)
-{
-    (void)argument;
-}
-
 TEST(shortage, idle_cpus_clear_frames)
 {
     struct frame_stats now;
@@ -252,8 +344,6 @@ TEST(shortage, idle_cpus_clear_frames)
 
 #define GONE_ORDER 10
 #define TRIES      1000
-
-static _Atomic bool is_over;
 
 /* Keeps allocating and freeing, a few at a time. */
 static void churn(void *argument)
