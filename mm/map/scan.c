@@ -211,6 +211,7 @@ bool scan_holds_records(const struct scan *scan)
     vaddr_t records = (vaddr_t)record_base;
     vaddr_t last_record = (vaddr_t)(record_base + record_frames) - 1;
 
-    return scan->at == RECORD_LEVEL && first <= last_record &&
-           records <= first + (span - 1);
+    /* A simulated array lies in the lower half, where no table leads to it. */
+    return scan->at == RECORD_LEVEL && (first >> 63) != 0 &&
+           first <= last_record && records <= first + (span - 1);
 }
