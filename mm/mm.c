@@ -124,19 +124,22 @@ static enum mm_status build_segments(const struct mm_config *config)
 }
 
 /*
- * Top-level entries are made once and for all, so that every space can copy
- * them: the arena and the record array get one each.
+ * What spans 512 GiB of the kernel's half is made once and for all: with 4
+ * levels these are top-level entries, and every space can copy them; with 5
+ * all of them lie in one table that the spaces share. The arena and the record
+ * array get one each.
  */
+#define BELOW_512_GIB 2
+
 static enum mm_status build_top_entries(const struct mm_config *config)
 {
-    unsigned below_top = config->features.levels - 2;
     enum mm_status status =
-        pt_install_table(kernel_root, config->kmap_start, below_top,
+        pt_install_table(kernel_root, config->kmap_start, BELOW_512_GIB,
                          early_table, (void *)config);
 
     if (status == MM_OK && config->back == NULL) {
-        status = pt_install_table(kernel_root, config->record_start, below_top,
-                                  early_table, (void *)config);
+        status = pt_install_table(kernel_root, config->record_start,
+                                  BELOW_512_GIB, early_table, (void *)config);
     }
     return status;
 }

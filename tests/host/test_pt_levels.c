@@ -10,6 +10,7 @@
 #include "tests/host/space_scene.h"
 
 #include <mm/kmap.h>
+#include <mm/mm.h>
 #include <mm/port.h>
 #include "base/bits.h"
 
@@ -245,6 +246,30 @@ TEST(pt_levels, ranges_that_open_with_5_levels)
 }
 
 /* --- the kernel's half ---------------------------------------------------- */
+
+/* The level of the table in which the walk to @address ends. */
+static unsigned last_level(vaddr_t address)
+{
+    struct walk walk;
+
+    walk_address(pt_kernel.root, address, &walk);
+    return walk.step[walk.count - 1].level;
+}
+
+/* Made at start, so that no CPU ever sees an entry of 512 GiB change. */
+TEST(pt_levels, the_arena_keeps_its_512_gib)
+{
+    for (unsigned i = 0; i < PROCESSORS; i++) {
+        sim_boot_with(RAM, &processors[i]);
+        CHECK_EQUAL(last_level(SIM_KMAP), 2);
+        void *block = kmap_alloc(MiB, KMAP_EAGER, "levels");
+        CHECK(block != NULL);
+        CHECK_EQUAL(last_level((vaddr_t)block), 0);
+        kmap_free(block);
+        CHECK_EQUAL(last_level(SIM_KMAP), 2);
+        CHECK(mm_check());
+    }
+}
 
 /* A space is older than the block, and sees it. */
 TEST(pt_levels, spaces_share_what_the_kernel_maps_later)
