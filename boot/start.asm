@@ -6,6 +6,7 @@
 ; A20 on; the stack pointer, GDTR and IDTR are not to be relied upon.
 ;
 ;   start          check loader and processor; refuse in words
+;   choose_levels  4, or 5 by la57= and the processor
 ;   build_tables   4 GiB seen at 0 and at PML4[256], the image at -2 GiB
 ;   enter_long     the switch [SDM-3A 10.8.5 "Initializing IA-32e Mode"]
 ;   high_start     own stack, kernel_main(magic, boot information)
@@ -13,6 +14,7 @@
 
 extern kernel_main
 extern kernel_stack_end
+extern wants_five_levels
 global start
 
 section .boot.text progbits alloc exec nowrite align=16
@@ -34,6 +36,8 @@ start:
     jz refuse
     call check_features
 
+    mov ebx, [esp + 4]
+    call choose_levels
     call build_tables
     jmp enter_long
 
@@ -54,17 +58,19 @@ has_cpuid:
     test eax, EFLAGS_ID
     ret
 
-; EDX of CPUID leaf EAX; 0 if the processor does not have that leaf.
-cpuid_edx:
+; ECX and EDX of CPUID leaf EAX, its first part; 0 if the processor does not
+; have that leaf.
+cpuid_leaf:
     push ebx
     push eax
     and eax, CPUID_MAX_EXTENDED     ; first leaf of the range: its highest
     cpuid
-    pop ecx
+    pop ebx
+    xor ecx, ecx
     xor edx, edx
-    cmp eax, ecx
+    cmp eax, ebx
     jb .done
-    mov eax, ecx
+    mov eax, ebx
     cpuid
 .done:
     pop ebx
@@ -76,7 +82,7 @@ check_features:
     xor ebp, ebp                    ; how many are missing
 .next:
     mov eax, [edi]
-    call cpuid_edx
+    call cpuid_leaf
     test edx, [edi + 4]
     jnz .present
     mov esi, text_missing
@@ -176,11 +182,31 @@ vga_byte:
 
 ; --- paging ------------------------------------------------------------------
 
+; CR4 and CR3 for the switch; EBX = boot information. CR4 will hold PAE, LA57
+; if it is wanted and there, and nothing else: what firmware left is cleared.
+choose_levels:
+    mov dword [boot_cr4], CR4_PAE
+    mov dword [boot_cr3], boot_pml4
+    call wants_five_levels
+    jz .four
+    mov eax, CPUID_STRUCTURED
+    call cpuid_leaf
+    test ecx, CPUID_ECX_LA57
+    jz .four                        ; la57_option_check() says so
+    or dword [boot_cr4], CR4_LA57
+    mov dword [boot_cr3], boot_pml5
+.four:
+    ret
+
 ; Three views of physical memory share the same page directories:
 ;   PML4[0], so that the instruction after CR0.PG is found;
 ;   PML4[256], where phys_to_virt() will always point;
 ;   PML4[511] -> PDPT[510], the first GiB at the image's link address.
+; With 5 levels these addresses are in the first and the last entry of PML5.
 build_tables:
+    mov eax, boot_pml4 + PTE_P + PTE_RW
+    mov [boot_pml5 + PML5_LOWER * ENTRY_BYTES], eax
+    mov [boot_pml5 + PML5_UPPER * ENTRY_BYTES], eax
     mov eax, boot_pdpt + PTE_P + PTE_RW
     mov [boot_pml4 + PML4_IDENTITY * ENTRY_BYTES], eax
     mov [boot_pml4 + PML4_DIRECT * ENTRY_BYTES], eax
@@ -213,17 +239,15 @@ build_tables:
 ; [SDM-3A 10.8.5 "Initializing IA-32e Mode"]
 ; [APM-2 14.6 "Enabling and Activating Long Mode"]
 enter_long:
-    ; CR4 holds PAE and nothing else: what firmware left there (LA57 above
-    ; all, which would make the walk start one level higher) is cleared.
-    mov eax, CR4_PAE
+    mov eax, [boot_cr4]
     mov cr4, eax
 
-    mov eax, boot_pml4
+    mov eax, [boot_cr3]
     mov cr3, eax
 
     ; NXE only where CPUID shows NX: elsewhere setting it is #GP.
     mov eax, CPUID_EXTENDED
-    call cpuid_edx
+    call cpuid_leaf
     mov ebp, EFER_LME
     test edx, CPUID_EDX_NX
     jz .no_nx
@@ -306,12 +330,15 @@ text_lm:        db "long mode, the 64-bit mode of x86-64.", 10, 0
 ; Used once, given back to the frame allocator when the final tables stand.
 section .boot.bss nobits alloc noexec write align=4096
 
+boot_pml5:          resb PAGE_BYTES
 boot_pml4:          resb PAGE_BYTES
 boot_pdpt:          resb PAGE_BYTES
 boot_pdpt_image:    resb PAGE_BYTES
 boot_pd:            resb PAGE_BYTES * BOOT_MAP_GIB
 vga_cursor:         resd 1          ; byte offset of the next character
-                    resb BOOT_STACK_BYTES - 4
+boot_cr3:           resd 1
+boot_cr4:           resd 1
+                    resb BOOT_STACK_BYTES - 3 * 4
 boot_stack_end:
 
 section .text

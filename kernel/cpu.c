@@ -178,6 +178,7 @@ bool cpu_find_difference(struct cpu_difference *out)
         {"SMAP", mine.has_smap, first->has_smap},
         {"UMIP", mine.has_umip, first->has_umip},
         {"MCE", mine.has_mce, first->has_mce},
+        {"LA57", mine.has_la57, first->has_la57},
         {"x2APIC", mine.has_x2apic, first->has_x2apic},
         {"MAXPHYADDR", mine.physical_bits, first->physical_bits},
     };
@@ -220,16 +221,19 @@ void cpu_protect(void)
     cpu_write_cr4(cr4 | (cpu_features.has_pge ? CR4_PGE : 0));
 }
 
+unsigned cpu_levels(void)
+{
+    return (cpu_read_cr4() & CR4_LA57) != 0 ? 5 : 4;
+}
+
 void cpu_pt_features(struct pt_features *out)
 {
-    uint64_t cr4 = cpu_read_cr4();
-
     *out = (struct pt_features){
-        .levels = (cr4 & CR4_LA57) != 0 ? 5 : 4,
+        .levels = cpu_levels(),
         .physical_bits = cpu_features.physical_bits,
         .has_nx = cpu_features.has_nx,
         .has_1g = cpu_features.has_1g,
-        .has_global = (cr4 & CR4_PGE) != 0,
+        .has_global = (cpu_read_cr4() & CR4_PGE) != 0,
     };
 }
 

@@ -102,6 +102,9 @@ bool cpu_find_difference(struct cpu_difference *out);
  */
 const char *cpu_clock_unit(void);
 
+/* Levels of page tables in use, 4 or 5: boot/start.asm has decided. */
+unsigned cpu_levels(void);
+
 struct pt_features;
 
 /* What the paging code needs to know. After cpu_protect(). */

@@ -7,6 +7,7 @@
 #include "kernel/cpu.h"
 #include "kernel/gdt.h"
 #include "kernel/irq.h"
+#include "kernel/la57_option.h"
 #include "kernel/memory.h"
 #include "kernel/panic.h"
 #include "kernel/percpu.h"
@@ -60,7 +61,9 @@ MM_NORETURN void kernel_main(uint32_t magic, uint64_t boot_information)
 
     read_boot_info(magic, boot_information);
     printk("loaded by %s: %s\n", boot_info.loader, boot_info.command_line);
-    printk("CPU: %s %s\n", cpu_features.vendor, cpu_features.brand);
+    printk("CPU: %s %s, %u levels of page tables\n", cpu_features.vendor,
+           cpu_features.brand, cpu_levels());
+    la57_option_check();
 
     smp_find();
     memory_init();

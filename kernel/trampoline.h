@@ -14,8 +14,8 @@ struct trampoline {
 
 /*
  * Let a processor that starts in real mode at out->page go on at @entry, in
- * 64-bit mode, with this processor's CR0 and EFER, on tables whose upper half
- * is the kernel's; RSP and GS are not set.
+ * 64-bit mode, with this processor's CR0, EFER and levels of tables; their
+ * upper half is the kernel's. RSP and GS are not set.
  * Return: MM_OK; MM_ENOENT: the firmware leaves no page free below 640 KiB;
  *         MM_ENOMEM. On failure nothing is left behind.
  */

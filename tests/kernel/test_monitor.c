@@ -117,7 +117,7 @@ TEST(monitor, commands_about_addresses_answer)
     EXPECT("explain memcpy x u", "page belongs to the kernel");
     EXPECT("explain 0xffffbffffffff000 r k", "entry is not present");
     EXPECT("explain 0xffffffffffffffff r k", "end of memory");
-    EXPECT("explain 0x80000000000000 r k", "not canonical");
+    EXPECT("explain 0x1000000000000000 r k", "not canonical");
 }
 
 TEST(monitor, commands_about_the_rest_answer)
@@ -159,7 +159,7 @@ TEST(monitor, nonsense_is_refused_in_words)
     REFUSES("xp 0x3fffffffff00", "0x3fffffffff00 is no RAM: nothing");
     REFUSES("bench NOSUCH", "no figure has a name that begins with NOSUCH");
     REFUSES("v2p 0", "nothing is mapped at 0x0");
-    REFUSES("v2p 0x80000000000000", "not canonical");
+    REFUSES("v2p 0x1000000000000000", "not canonical");
     REFUSES("p2v 0xfffffffff000", "no RAM");
     REFUSES("explain memcpy q", "not q");
     REFUSES("tlb sideways", "not sideways");

@@ -3,6 +3,7 @@
 #include "tests/shared/test.h"
 
 #include <mm/fault.h>
+#include <mm/pt.h>
 #include "kernel/cpu.h"
 #include "kernel/fixup.h"
 #include "kernel/image.h"
@@ -80,7 +81,8 @@ TEST(probe, data_does_not_execute)
 
 TEST(probe, addresses_between_the_halves_are_refused)
 {
-    const void *between = (const void *)UINT64_C(0x0080000000000000);
+    vaddr_t half = (vaddr_t)1 << (pte_shift(pt_features.levels) - 1);
+    const void *between = (const void *)half;
     struct probe probe;
 
     CHECK(!probe_read64(between, &probe));
