@@ -5,6 +5,7 @@
 #include <mm/kmap.h>
 #include <mm/mm.h>
 #include "base/bits.h"
+#include "kernel/cpu.h"
 #include "kernel/image.h"
 #include "kernel/lib/format.h"
 
@@ -18,7 +19,7 @@ struct area {
 /* The parts of the layout, sorted; what lies between them is nobody's. */
 static const struct area areas[] = {
     {"page 0, never mapped", "", 0, PAGE_BYTES - 1},
-    {"user half", "", PAGE_BYTES, LAYOUT_DIRECT - 1},
+    {"user half", "", PAGE_BYTES, LAYOUT_DIRECT - 1}, /* and what follows */
     {"direct map", "", LAYOUT_DIRECT, LAYOUT_DIRECT + LAYOUT_DIRECT_BYTES - 1},
     {"kmap area", "", LAYOUT_KMAP, LAYOUT_KMAP_END - 1},
     {"frame records", "", LAYOUT_RECORDS,
@@ -38,6 +39,26 @@ static void set_place(struct place *out, const struct area *area)
 {
     *out =
         (struct place){area->kind, area->name, area->start, area->end, false};
+}
+
+/*
+ * How far the halves reach depends on the levels of tables: with 5 the upper
+ * one begins below the layout.
+ */
+static void place_below_layout(vaddr_t address, struct place *out)
+{
+    vaddr_t half = (vaddr_t)1 << (pte_shift(cpu_levels()) - 1);
+    const struct area areas_below[] = {
+        {"user half", "", PAGE_BYTES, half - 1},
+        {"between the halves: not canonical", "", half, -half - 1},
+        {"no part of the layout", "", -half, LAYOUT_DIRECT - 1},
+    };
+
+    for (size_t i = 0; i < sizeof(areas_below) / sizeof(areas_below[0]); i++) {
+        if (is_inside(address, &areas_below[i])) {
+            set_place(out, &areas_below[i]);
+        }
+    }
 }
 
 static void place_in_stacks(vaddr_t address, struct place *out)
@@ -109,6 +130,8 @@ void place_find(vaddr_t address, struct place *out)
         place_in_image(address, out);
     } else if (out->start == LAYOUT_KMAP) {
         place_in_kmap(address, out);
+    } else if (out->start == PAGE_BYTES) {
+        place_below_layout(address, out);
     }
 }
 
@@ -118,11 +141,6 @@ struct place_text place_text(vaddr_t address)
     struct place place;
 
     place_find(address, &place);
-    if (pt_features.levels != 0 && !pt_is_canonical(address)) {
-        ksnprintf(text.text, sizeof(text.text),
-                  "between the halves: not canonical");
-        return text;
-    }
     bool has_name = place.name[0] != '\0';
     ksnprintf(text.text, sizeof(text.text),
               "%s%s%s%s (0x%lx-0x%lx), 0x%lx bytes in", place.kind,

@@ -28,9 +28,17 @@ static bool lies_in(vaddr_t address, const char *kind, const char *name)
 
 TEST(explain, each_area_has_its_edges)
 {
+    vaddr_t half = (vaddr_t)1 << (pte_shift(pt_features.levels) - 1);
+
     CHECK(lies_in(0, "page 0, never mapped", ""));
     CHECK(lies_in(PAGE_BYTES - 1, "page 0, never mapped", ""));
     CHECK(lies_in(PAGE_BYTES, "user half", ""));
+    CHECK(lies_in(half - 1, "user half", ""));
+    CHECK(lies_in(half, "between the halves: not canonical", ""));
+    CHECK(lies_in(-half - 1, "between the halves: not canonical", ""));
+    CHECK(lies_in(
+        -half, pt_features.levels == 5 ? "no part of the layout" : "direct map",
+        ""));
     CHECK(lies_in(LAYOUT_DIRECT, "direct map", ""));
     CHECK(lies_in(LAYOUT_KMAP - 1, "direct map", ""));
     CHECK(lies_in(LAYOUT_KMAP_END - 1, "kmap area, no block", ""));
