@@ -35,15 +35,40 @@
 #include "map/cursor.h"
 #include "map/scan.h"
 
-/* Is there a table under each top-level entry of the kernel's range? */
+/* The table on the way to @address, at most down to @level. */
+static pfn_t find_table(const struct pt *pt, vaddr_t address, unsigned level,
+                        unsigned *out_level)
+{
+    unsigned at = pt_features.levels - 1;
+    pfn_t table = pt->root;
+
+    for (; at > level; at--) {
+        const pte_t *slot = &table_at(table)[pte_index(address, at)];
+        /* Acquire: pairs with cursor_swap(); the table is complete. */
+        pte_t entry = {atomic_load_explicit((const _Atomic uint64_t *)&slot->v,
+                                            memory_order_acquire)};
+        if (!pte_is_table(entry, at)) {
+            break;
+        }
+        table = pte_table(entry);
+    }
+    *out_level = at;
+    return table;
+}
+
+/* Entries of this level, 512 GiB each, start-up makes for the kernel's half. */
+#define KERNEL_LEVEL 3
+
+/* Has start-up made all entries of the kernel's range? */
 static bool has_top_entries(const struct pt *pt, vaddr_t start, vaddr_t end)
 {
-    unsigned top = pt_features.levels - 1;
-    const pte_t *root = table_at(pt->root);
+    uint64_t span = pte_span(KERNEL_LEVEL);
+    unsigned level;
 
-    for (unsigned i = pte_index(start, top); i <= pte_index(end - 1, top);
-         i++) {
-        if (!pte_is_table(root[i], top)) {
+    for (vaddr_t at = start; at - start < end - start;
+         at = align_down(at, span) + span) {
+        find_table(pt, at, KERNEL_LEVEL - 1, &level);
+        if (level >= KERNEL_LEVEL) {
             return false;
         }
     }
@@ -78,27 +103,6 @@ static unsigned lowest_cover(vaddr_t start, vaddr_t end)
         level++;
     }
     return level;
-}
-
-/* The table on the way to @address, at most down to @level. */
-static pfn_t find_table(const struct pt *pt, vaddr_t address, unsigned level,
-                        unsigned *out_level)
-{
-    unsigned at = pt_features.levels - 1;
-    pfn_t table = pt->root;
-
-    for (; at > level; at--) {
-        const pte_t *slot = &table_at(table)[pte_index(address, at)];
-        /* Acquire: pairs with cursor_swap(); the table is complete. */
-        pte_t entry = {atomic_load_explicit((const _Atomic uint64_t *)&slot->v,
-                                            memory_order_acquire)};
-        if (!pte_is_table(entry, at)) {
-            break;
-        }
-        table = pte_table(entry);
-    }
-    *out_level = at;
-    return table;
 }
 
 /* The same, locked, and still hooked. */
