@@ -67,6 +67,7 @@ static void print_near(vaddr_t address)
 
 static const char *const page_fault_code[FAULT_RESULTS] = {
     [FAULT_RESOLVED] = "", /* never reported */
+    [FAULT_UNSHARED] = "",
     [FAULT_SPURIOUS] = "E-PF-STALE",
     [FAULT_NULL] = "E-PF-NULL",
     [FAULT_GUARD] = "E-PF-GUARD",
@@ -77,6 +78,7 @@ static const char *const page_fault_code[FAULT_RESULTS] = {
     [FAULT_SUPERVISOR] = "E-PF-SUPERVISOR",
     [FAULT_USER_EXEC] = "E-PF-SMEP",
     [FAULT_USER_ACCESS] = "E-PF-SMAP",
+    [FAULT_NO_ACCESS] = "E-PF-NONE",
     [FAULT_NO_MEMORY] = "E-PF-NOMEM",
 };
 

@@ -181,8 +181,8 @@ static bool resolve_page_fault(const struct trap_frame *frame)
         .rules = trap_rules(frame->rflags),
     };
     enum fault_result result = fault_handle(&fault, &walk);
-    return result == FAULT_RESOLVED ||
-           (result == FAULT_SPURIOUS && can_retry(frame));
+    return fault_is_settled(result) &&
+           (result != FAULT_SPURIOUS || can_retry(frame));
 }
 
 /* Gates turn interrupts off, and no handler turns them on. */

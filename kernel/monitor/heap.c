@@ -104,6 +104,7 @@ static void print_faults(void)
 {
     static const char *const name[FAULT_RESULTS] = {
         [FAULT_RESOLVED] = "pgfault_zeroed",
+        [FAULT_UNSHARED] = "pgfault_unshared",
         [FAULT_SPURIOUS] = "pgfault_spurious",
         [FAULT_NULL] = "pgfault_null",
         [FAULT_GUARD] = "pgfault_guard",
@@ -114,6 +115,7 @@ static void print_faults(void)
         [FAULT_SUPERVISOR] = "pgfault_supervisor",
         [FAULT_USER_EXEC] = "pgfault_user_exec",
         [FAULT_USER_ACCESS] = "pgfault_user_access",
+        [FAULT_NO_ACCESS] = "pgfault_no_access",
         [FAULT_NO_MEMORY] = "pgfault_no_memory",
     };
     struct fault_stats stats;

@@ -161,6 +161,32 @@ enum mm_status pt_unmap(struct pt_cursor *cursor, vaddr_t start, uint64_t bytes,
     return MM_OK;
 }
 
+enum mm_status pt_replace(struct pt_cursor *cursor, vaddr_t page, pfn_t pfn,
+                          struct pt_attr attr)
+{
+    attr.flags |= PT_OWNED;
+    if (!cursor_has(cursor, page, PAGE_BYTES) || !cursor_allows(cursor, attr) ||
+        (attr.flags & PT_NONE)) {
+        return MM_EINVAL;
+    }
+    cursor_seek(cursor, page, 0);
+    if (!pte_is_present(cursor_entry(cursor))) {
+        return MM_ENOENT;
+    }
+    enum mm_status status = cursor_cut_ends(cursor, page, PAGE_BYTES);
+    if (status != MM_OK) {
+        return status;
+    }
+    cursor_seek(cursor, page, 0);
+    pte_t entry = cursor_for_cpu(pte_make_leaf(0, pfn, attr));
+    pte_t old = cursor_swap(cursor, entry);
+    tlb_batch_range(cursor->batch, page, page + PAGE_BYTES, 0);
+    if (pte_owns_frames(old, 0)) {
+        tlb_batch_release(cursor->batch, pte_pfn(old, 0));
+    }
+    return MM_OK;
+}
+
 /* Test and clear @bits of the leaf where the cursor stands; what it was. */
 static pte_t age_leaf(struct pt_cursor *cursor, uint64_t bits)
 {

@@ -39,3 +39,13 @@ bool pt_lookup(struct pt *pt, vaddr_t address, pfn_t *out_pfn,
     tlb_end_visit(&pt->tlb, is_visit);
     return is_present;
 }
+
+struct pt *pt_of(vaddr_t address)
+{
+    struct tlb_space *loaded = tlb_loaded();
+
+    if (address >> 63 || loaded->is_kernel) {
+        return &pt_kernel;
+    }
+    return (struct pt *)((char *)loaded - offsetof(struct pt, tlb));
+}

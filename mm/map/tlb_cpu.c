@@ -323,6 +323,11 @@ void tlb_switch(struct tlb_space *space)
     port_irq_restore(irq);
 }
 
+struct tlb_space *tlb_loaded(void)
+{
+    return loaded_space(tlb_this_cpu());
+}
+
 bool tlb_is_loaded(const struct tlb_space *space)
 {
     uint64_t irq = port_irq_save();

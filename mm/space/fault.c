@@ -13,29 +13,29 @@
  *    reserved bit    any           any      error, whatever else is true
  *    below page 1    any           any      null pointer
  *    present         allowed now   any      spurious: try again
+ *    copied on write write         who may  a copy, or the page itself
  *    present         refused       any      the right that is missing
- *    promise         any           user     the page is the kernel's, if it is
- *    promise, guard  any           any      guard
- *    promise, zero   promised      any      a zeroed frame; try again
- *    promise, zero   not promised  any      the right that is missing
+ *    parked          any           any      no access
+ *    promise         any           other    the page is the kernel's, the
+ * user's promise, none   any           any      no access promise, guard  any
+ * any      guard promise, zero   promised      any      a zeroed frame; try
+ * again promise, zero   not promised  any      the right that is missing
  *    anything else   any           any      not mapped
  *
- * Locking: the cursor on one page of pt_kernel, to keep a promise. That lock
- * cannot be in the way: code that holds it touches tables and records only,
- * which lie in the direct map and in the record array and never fault. Nor do
- * locks of a higher rank protect promised memory: docs/locking.md.
+ * Locking: supply.c opens cursors. Their locks cannot be in the way: code that
+ * holds them touches tables and records only, which lie in the direct map and
+ * in the record array and never fault. Nor do locks of a higher rank protect
+ * promised memory: docs/locking.md.
  *
  * Cost: one walk; for a promise one frame and one cursor.
- *
- * Limits: kernel addresses only. One page at a time.
  */
 #include <mm/fault.h>
 
 #include <stdatomic.h>
 
-#include <mm/frame.h>
 #include <mm/pt.h>
-#include "base/bits.h"
+#include "base/check.h"
+#include "space/supply.h"
 
 /* An error code can be handed to walk_judge() as it is. */
 _Static_assert((unsigned)FAULT_W == (unsigned)WALK_WRITE &&
@@ -71,6 +71,8 @@ static const struct {
 } wording[FAULT_RESULTS] = {
     [FAULT_RESOLVED] = {"first touch of a promised page",
                         "nothing to do: the page is there now"},
+    [FAULT_UNSHARED] = {"write to a page that was shared",
+                        "nothing to do: the space has its own now"},
     [FAULT_SPURIOUS] = {"access that the page tables allow",
                         "if it repeats, invalidate the TLB entry of the page"},
     [FAULT_NULL] = {"access through a null pointer",
@@ -99,6 +101,9 @@ static const struct {
     [FAULT_USER_ACCESS] = {"kernel access to a user page without leave (SMAP)",
                            "go through the functions that copy from and to "
                            "user memory"},
+    [FAULT_NO_ACCESS] = {"access to a page that nobody may access",
+                         "give it rights with pt_protect(), or look for who "
+                         "took them away"},
     [FAULT_NO_MEMORY] = {"first touch of a promised page with no frame left",
                          "free memory, or make the block eager so that it "
                          "fails when it is made"},
@@ -106,18 +111,34 @@ static const struct {
 
 static _Atomic uint64_t counters[FAULT_RESULTS]; /* (A) */
 
+/* Does the promised page belong to the side that tries the access? */
+static enum fault_result judge_side(const struct fault *fault, bool is_user)
+{
+    if (fault->code & FAULT_U) {
+        return is_user ? FAULT_RESOLVED : FAULT_SUPERVISOR;
+    }
+    if (!is_user) {
+        return FAULT_RESOLVED;
+    }
+    if (fault->code & FAULT_I) {
+        return fault->rules.smep ? FAULT_USER_EXEC : FAULT_RESOLVED;
+    }
+    return fault->rules.smap ? FAULT_USER_ACCESS : FAULT_RESOLVED;
+}
+
 /* What the promise @entry makes of the access. */
 static enum fault_result judge_promise(const struct fault *fault, pte_t entry,
                                        unsigned level)
 {
     struct pt_attr attr = pte_attr(entry, level);
+    enum fault_result side = judge_side(fault, (attr.flags & PT_USER) != 0);
     enum fault_result result = by_promise[pte_promise(entry)];
 
-    if ((fault->code & FAULT_U) && !(attr.flags & PT_USER)) {
-        return FAULT_SUPERVISOR;
+    if (side != FAULT_RESOLVED || result != FAULT_RESOLVED) {
+        return side != FAULT_RESOLVED ? side : result;
     }
-    if (result != FAULT_RESOLVED) {
-        return result;
+    if (attr.flags & PT_NONE) {
+        return FAULT_NO_ACCESS;
     }
     if ((fault->code & FAULT_I) && fault->rules.nx && !(attr.flags & PT_EXEC)) {
         return FAULT_NO_EXECUTE;
@@ -138,62 +159,44 @@ enum fault_result fault_judge(const struct fault *fault,
     if (fault->address < PAGE_BYTES) {
         return FAULT_NULL;
     }
+    if (walk->count == 0) {
+        return FAULT_NOT_MAPPED; /* not canonical */
+    }
+    const struct walk_step *last = &walk->step[walk->count - 1];
     if (walk->state == PTE_PROMISE) {
-        const struct walk_step *last = &walk->step[walk->count - 1];
         return judge_promise(fault, last->entry, last->level);
     }
-    return by_verdict[walk_judge(walk, fault->code, &fault->rules, NULL)];
-}
-
-/* Map @frame at @page if a zero promise still stands there. */
-static enum fault_result keep_promise(vaddr_t page, pfn_t frame)
-{
-    enum fault_result result = FAULT_RESOLVED;
-    struct tlb_batch batch;
-    struct pt_cursor cursor;
-    struct pt_entry entry;
-
-    /* Held by this CPU, the lock would never come free again. */
-    ASSERT(!lock_is_mine(&pt_kernel.order));
-    if (pt_open(&pt_kernel, page, page + PAGE_BYTES, &batch, &cursor) !=
-        MM_OK) {
-        return FAULT_NOT_MAPPED;
-    }
-    pt_query(&cursor, page, &entry);
-    entry.attr.flags |= PT_OWNED; /* the frame is the mapping's alone */
-    if (entry.state != PTE_PROMISE || entry.promise != PT_ZERO) {
-        result = FAULT_SPURIOUS; /* another CPU was faster */
-    } else if (pt_map(&cursor, page, frame, PAGE_BYTES, entry.attr) != MM_OK) {
-        result = FAULT_NO_MEMORY; /* no table to split a large promise */
-    }
-    pt_close(&cursor);
-    tlb_commit(&batch);
-    return result;
-}
-
-/* A zeroed frame for the page of @address, back again if it is not needed. */
-static enum fault_result supply_page(vaddr_t address)
-{
-    pfn_t frame = frame_alloc(0, FRAME_KMAP, FRAME_ZEROED);
-
-    if (pfn_is_none(frame)) {
-        return FAULT_NO_MEMORY;
+    if (walk->state == PTE_PARKED) {
+        return FAULT_NO_ACCESS;
     }
     enum fault_result result =
-        keep_promise(align_down(address, PAGE_BYTES), frame);
-    if (result != FAULT_RESOLVED) {
-        frame_free(frame, 0); /* nothing has ever led to it */
+        by_verdict[walk_judge(walk, fault->code, &fault->rules, NULL)];
+    bool is_copied = result == FAULT_READ_ONLY && (last->entry.v & PTE_COW);
+    return is_copied ? FAULT_UNSHARED : result;
+}
+
+/* Do what was decided. */
+static enum fault_result settle(const struct fault *fault,
+                                enum fault_result result,
+                                const struct walk *walk)
+{
+    struct pt *pt = pt_of(fault->address);
+
+    /* Held by this CPU, the lock would never come free again. */
+    ASSERT(!lock_is_mine(&pt->order));
+    if (result == FAULT_RESOLVED) {
+        return supply_page(pt, fault->address, &walk->step[walk->count - 1]);
     }
-    return result;
+    return supply_copy(pt, fault->address);
 }
 
 enum fault_result fault_handle(const struct fault *fault, struct walk *out_walk)
 {
-    walk_address(pt_kernel.root, fault->address, out_walk);
+    walk_address(pt_of(fault->address)->root, fault->address, out_walk);
     enum fault_result result = fault_judge(fault, out_walk);
 
-    if (result == FAULT_RESOLVED) {
-        result = supply_page(fault->address);
+    if (result == FAULT_RESOLVED || result == FAULT_UNSHARED) {
+        result = settle(fault, result, out_walk);
     }
     atomic_fetch_add_explicit(&counters[result], 1, memory_order_relaxed);
     return result;

@@ -87,7 +87,7 @@ static bool touch(vaddr_t address, unsigned access, paddr_t *out)
         }
         enum fault_result result =
             handle_fault(address, error_code(verdict, access));
-        if (result != FAULT_RESOLVED && result != FAULT_SPURIOUS) {
+        if (!fault_is_settled(result)) {
             return false;
         }
     }

@@ -279,8 +279,8 @@ TEST(lock, a_promise_touched_under_the_tables_lock_is_a_panic)
 {
     sim_boot(64 * MiB);
     CHECK(panics(fault_under_tables,
-                 MM_DEBUG ? "pt_kernel.order" : "port_cpu_count() > 1"));
+                 MM_DEBUG ? "pt->order" : "port_cpu_count() > 1"));
     sim_set_cpu_count(2);
-    CHECK(!MM_DEBUG || panics(fault_under_tables, "pt_kernel.order"));
+    CHECK(!MM_DEBUG || panics(fault_under_tables, "pt->order"));
     sim_set_cpu_count(1);
 }

@@ -25,6 +25,7 @@ struct fault {
 
 enum fault_result {
     FAULT_RESOLVED, /* the promise was kept: try again */
+    FAULT_UNSHARED, /* the page is the space's alone now: try again */
     FAULT_SPURIOUS, /* the tables allow it: try again */
     /* errors: nothing was done */
     FAULT_NULL,  /* page 0 */
@@ -36,7 +37,8 @@ enum fault_result {
     FAULT_SUPERVISOR,
     FAULT_USER_EXEC,
     FAULT_USER_ACCESS,
-    FAULT_NO_MEMORY, /* the promise cannot be kept now */
+    FAULT_NO_ACCESS, /* the page is there, or promised, for nobody */
+    FAULT_NO_MEMORY, /* the promise cannot be kept now, or no copy made */
     FAULT_RESULTS
 };
 
@@ -46,17 +48,27 @@ struct fault_stats {
 };
 
 /*
- * Decide on a fault at a kernel address by the state of its entry, and keep
- * a zero-fill promise. @out_walk: the tables as they were found.
- * Context: interrupts off, on the faulting CPU. Allocates at most a frame;
- * tables only to split a large promise.
+ * Decide on a fault by the state of the entry, in the kernel's tables or those
+ * that are loaded: keep a zero-fill promise, by 2 MiB where it allows; give a
+ * page that is copied on write its copy, or back if nobody else has it.
+ * @out_walk: the tables as they were found.
+ * Context: interrupts off, on the faulting CPU; as tlb_commit(), if a page that
+ * is copied on write is to be written to. Allocates at most a block; tables
+ * only to split a large entry.
  */
 enum fault_result fault_handle(const struct fault *fault,
                                struct walk *out_walk);
 
+/* Is the access to be tried again? */
+static inline bool fault_is_settled(enum fault_result result)
+{
+    return result <= FAULT_SPURIOUS;
+}
+
 /*
  * What fault_handle() would decide on @walk, without doing or counting it:
- * FAULT_RESOLVED means that a promise would be kept.
+ * FAULT_RESOLVED means that a promise would be kept, FAULT_UNSHARED that a
+ * page would be copied.
  */
 enum fault_result fault_judge(const struct fault *fault,
                               const struct walk *walk);

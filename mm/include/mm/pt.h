@@ -165,6 +165,16 @@ MM_MUST_CHECK enum mm_status pt_move(struct pt_cursor *cursor, vaddr_t from,
 MM_MUST_CHECK enum mm_status pt_copy(struct pt_cursor *cursor, struct pt *to,
                                      vaddr_t start, uint64_t bytes);
 
+/*
+ * Put @pfn, whose reference the mapping takes, in place of the leaf at @page:
+ * 4 KiB, with @attr. The frame that was there goes with the batch if it was
+ * owned. A large leaf is split.
+ * Return: MM_OK; MM_ENOENT: nothing is present there; MM_EINVAL: as pt_map();
+ *         MM_ENOMEM: as pt_split(), and no meaning has changed.
+ */
+MM_MUST_CHECK enum mm_status pt_replace(struct pt_cursor *cursor, vaddr_t page,
+                                        pfn_t pfn, struct pt_attr attr);
+
 /* What pt_age() clears; the bits are those of a leaf. */
 enum pt_age_what { PT_AGE_ACCESSED = 1 << 0, PT_AGE_DIRTY = 1 << 1 };
 
@@ -237,6 +247,12 @@ typedef bool (*pt_collapse_fn)(void *context, const struct pt_collapse *found);
  */
 MM_MUST_CHECK enum mm_status pt_collapse(struct pt *pt, vaddr_t address,
                                          pt_collapse_fn wanted, void *context);
+
+/*
+ * The tables that translate @address on this CPU: the kernel's, or those of
+ * the space that is loaded. Context: interrupts off.
+ */
+struct pt *pt_of(vaddr_t address);
 
 /* New tables whose upper half is the kernel's. MM_ENOMEM. */
 MM_MUST_CHECK enum mm_status pt_init(struct pt *pt);

@@ -154,6 +154,9 @@ void tlb_switch(struct tlb_space *space);
 /* Is @space loaded on this CPU? */
 bool tlb_is_loaded(const struct tlb_space *space);
 
+/* The space that is. Context: interrupts off, else it may be another soon. */
+struct tlb_space *tlb_loaded(void);
+
 /*
  * Between these two this CPU keeps its space loaded but uses no translation
  * of it, only the kernel's: an idle loop. Flushes of the space do not disturb
