@@ -6,30 +6,31 @@
 #include "kernel/lib/string.h"
 
 /* CPUID leaves and their bits. [SDM-2A CPUID], [APM-3 Appendix E] */
-#define CPUID_FEATURES          UINT32_C(1)
-#define CPUID_1_ECX_PCID        (UINT32_C(1) << 17)
-#define CPUID_1_ECX_X2APIC      (UINT32_C(1) << 21)
-#define CPUID_1_ECX_RDRAND      (UINT32_C(1) << 30)
-#define CPUID_1_ECX_HYPERVISOR  (UINT32_C(1) << 31)
-#define CPUID_1_EDX_MCE         (UINT32_C(1) << 7)
-#define CPUID_1_EDX_APIC        (UINT32_C(1) << 9)
-#define CPUID_1_EDX_MTRR        (UINT32_C(1) << 12)
-#define CPUID_1_EDX_PGE         (UINT32_C(1) << 13)
-#define CPUID_1_EDX_PAT         (UINT32_C(1) << 16)
-#define CPUID_STRUCTURED        UINT32_C(7)
-#define CPUID_7_EBX_SMEP        (UINT32_C(1) << 7)
-#define CPUID_7_EBX_INVPCID     (UINT32_C(1) << 10)
-#define CPUID_7_EBX_SMAP        (UINT32_C(1) << 20)
-#define CPUID_7_ECX_UMIP        (UINT32_C(1) << 2)
-#define CPUID_7_ECX_LA57        (UINT32_C(1) << 16)
-#define CPUID_TOPOLOGY          UINT32_C(0xb)
-#define CPUID_EXTENDED          UINT32_C(0x80000000)
-#define CPUID_EXTENDED_FEATURES UINT32_C(0x80000001)
-#define CPUID_EXTENDED_1_EDX_NX (UINT32_C(1) << 20)
-#define CPUID_EXTENDED_1_EDX_1G (UINT32_C(1) << 26)
-#define CPUID_BRAND             UINT32_C(0x80000002)
-#define CPUID_BRAND_LEAVES      3
-#define CPUID_ADDRESS_BITS      UINT32_C(0x80000008)
+#define CPUID_FEATURES           UINT32_C(1)
+#define CPUID_1_ECX_PCID         (UINT32_C(1) << 17)
+#define CPUID_1_ECX_X2APIC       (UINT32_C(1) << 21)
+#define CPUID_1_ECX_RDRAND       (UINT32_C(1) << 30)
+#define CPUID_1_ECX_HYPERVISOR   (UINT32_C(1) << 31)
+#define CPUID_1_EDX_MCE          (UINT32_C(1) << 7)
+#define CPUID_1_EDX_APIC         (UINT32_C(1) << 9)
+#define CPUID_1_EDX_MTRR         (UINT32_C(1) << 12)
+#define CPUID_1_EDX_PGE          (UINT32_C(1) << 13)
+#define CPUID_1_EDX_PAT          (UINT32_C(1) << 16)
+#define CPUID_STRUCTURED         UINT32_C(7)
+#define CPUID_7_EBX_SMEP         (UINT32_C(1) << 7)
+#define CPUID_7_EBX_INVPCID      (UINT32_C(1) << 10)
+#define CPUID_7_EBX_SMAP         (UINT32_C(1) << 20)
+#define CPUID_7_ECX_UMIP         (UINT32_C(1) << 2)
+#define CPUID_7_ECX_LA57         (UINT32_C(1) << 16)
+#define CPUID_7_EDX_CAPABILITIES (UINT32_C(1) << 29)
+#define CPUID_TOPOLOGY           UINT32_C(0xb)
+#define CPUID_EXTENDED           UINT32_C(0x80000000)
+#define CPUID_EXTENDED_FEATURES  UINT32_C(0x80000001)
+#define CPUID_EXTENDED_1_EDX_NX  (UINT32_C(1) << 20)
+#define CPUID_EXTENDED_1_EDX_1G  (UINT32_C(1) << 26)
+#define CPUID_BRAND              UINT32_C(0x80000002)
+#define CPUID_BRAND_LEAVES       3
+#define CPUID_ADDRESS_BITS       UINT32_C(0x80000008)
 
 /* Where leaf 0x80000008 is missing. [SDM-3A 4.1.4 "Enumeration of Paging
  * Features by CPUID"] */
@@ -235,6 +236,36 @@ void cpu_pt_features(struct pt_features *out)
         .has_1g = cpu_features.has_1g,
         .has_global = (cpu_read_cr4() & CR4_PGE) != 0,
     };
+}
+
+/* AMD's families with erratum 383. */
+#define FAMILY_10H 0x10
+#define FAMILY_12H 0x12
+
+/* In MSR_CAPABILITIES: a change of page size is safe for fetches of code. */
+#define CAPABILITY_PSCHANGE_MC_NO (UINT64_C(1) << 6)
+
+/* Intel's say when they have no multihit; those that say nothing may. */
+static bool has_multihit(void)
+{
+    if (strcmp(cpu_features.vendor, "GenuineIntel") != 0) {
+        return false;
+    }
+    struct cpuid more = read_leaf(&cpu_features, CPUID_STRUCTURED);
+    return (more.edx & CPUID_7_EDX_CAPABILITIES) == 0 ||
+           (cpu_rdmsr(MSR_CAPABILITIES) & CAPABILITY_PSCHANGE_MC_NO) == 0;
+}
+
+unsigned cpu_pt_quirks(void)
+{
+    unsigned family = cpu_features.family;
+    unsigned quirks = has_multihit() ? PT_QUIRK_MULTIHIT : 0;
+
+    if (strcmp(cpu_features.vendor, "AuthenticAMD") == 0 &&
+        (family == FAMILY_10H || family == FAMILY_12H)) {
+        quirks |= PT_QUIRK_MULTIMATCH;
+    }
+    return quirks;
 }
 
 /* The cost of @turns turns and of whatever lies around them. */

@@ -25,6 +25,7 @@
 /* Model-specific registers. [SDM-4 2.1 "Architectural MSRs"] */
 #define MSR_APIC_BASE     UINT32_C(0x1b)
 #define MSR_MTRRCAP       UINT32_C(0xfe)
+#define MSR_CAPABILITIES  UINT32_C(0x10a)
 #define MSR_PAT           UINT32_C(0x277)
 #define MSR_MTRR_DEF_TYPE UINT32_C(0x2ff)
 #define MSR_EFER          UINT32_C(0xc0000080)
@@ -109,6 +110,9 @@ struct pt_features;
 
 /* What the paging code needs to know. After cpu_protect(). */
 void cpu_pt_features(struct pt_features *out);
+
+/* Its errata that the paging code minds: enum pt_quirk. */
+unsigned cpu_pt_quirks(void);
 
 /* --- the instructions ----------------------------------------------------- */
 

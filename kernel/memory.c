@@ -183,6 +183,7 @@ static struct mm_config config_of(void)
     config.segment_count = segment_count;
     config.need_count = need_count;
     cpu_pt_features(&config.features);
+    config.quirks = cpu_pt_quirks();
     return config;
 }
 

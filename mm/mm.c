@@ -150,6 +150,7 @@ static enum mm_status start_tables(const struct mm_config *config)
     struct audit_refusal refusal;
 
     pt_setup(&config->features);
+    pt_quirks = config->quirks;
     tlb_init(config->tlb_parts);
     kernel_root = early_table((void *)config);
     if (pfn_is_none(kernel_root)) {

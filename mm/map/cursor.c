@@ -106,11 +106,8 @@ static void set_accessed_dirty(pte_t *part, uint64_t bits)
 }
 
 /*
- * The new table says the same, so nothing changes for a reader; a TLB may
- * hold the large and a small translation of an address at once, which is
- * defined as long as they agree [SDM-3A 4.10.2.3 "Details of TLB Use"]; the
- * batch forgets the large one. Some processors have errata here, of which this
- * takes no account (AMD family 10h number 383, Intel's multihit of ITLBs).
+ * The new table says the same, so nothing changes for a reader; the batch
+ * forgets the large translation. size.c says why that may be done in use.
  */
 enum mm_status cursor_split(struct pt_cursor *cursor)
 {

@@ -1,5 +1,34 @@
 /* SPDX-License-Identifier: MIT */
 /* size: one large entry for 512 small ones, and back. */
+/*
+ * Idea      A table of 512 entries that say what a large one said changes no
+ *           meaning, nor does the way back; so both are done while the pages
+ *           are in use, by one store.
+ *
+ * Why that  A CPU may have the large and the small translation of an address
+ * is sound  cached at once, until the batch is committed, and use either
+ *           [SDM-3A 4.10.2.3 "Details of TLB Use"]. As long as they agree that
+ *           is no difference. If the cursor goes on to change a small entry,
+ *           a use of the large one is a use of what was there before: as after
+ *           any other change, and until the same flush. An INVLPG of any page
+ *           in it forgets the large translation, too [SDM-3A 4.10.4.1
+ *           "Operations that Invalidate TLBs and Paging-Structure Caches"].
+ *           The manual's way to avoid the ambiguity (not present, flush, then
+ *           the new size) would leave a hole in which other CPUs fault, and
+ *           a flush with tables locked, or a state between two openings.
+ *
+ *           It is not sound on two kinds of processors, which raise a machine
+ *           check: AMD's families 10h and 12h when both are cached [AMD-10h
+ *           383 "CPU Core May Machine Check When System Software Changes Page
+ *           Tables Dynamically"], and Intel's before PSCHANGE_MC_NO when code
+ *           is fetched from such a page [Multihit18]. There the library makes
+ *           no large page that it could have to split or merge in use:
+ *           pt_may_resize() is asked by faults and by pt_collapse(). What a
+ *           host maps large by itself, the direct map above all, is split by
+ *           its changes as everywhere; it is not executable, so that Intel's
+ *           erratum is not met; to AMD's it is open for the time of a flush,
+ *           as Linux's direct map is.
+ */
 #include <mm/pt.h>
 
 #include <mm/frame.h>

@@ -26,6 +26,7 @@ struct mm_config {
      */
     struct memmap *map;
     struct pt_features features;
+    unsigned quirks;     /* enum pt_quirk */
     unsigned tlb_parts;  /* enum tlb_parts that the CPUs have; see mm/tlb.h */
     uint64_t mapped_end; /* phys_to_virt() works below it now */
     const struct mm_segment *segment;
