@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: MIT */
+/* sizes: large pages that are cut and put together again, on the real MMU. */
+#include "tests/shared/test.h"
+
+#include <mm/fault.h>
+#include <mm/frame.h>
+#include <mm/pt.h>
+#include "base/bits.h"
+#include "tests/shared/access.h"
+
+/*
+ * At risk: the direct map cut while the kernel runs on it; a guard in it that
+ * does not guard; pieces that stay pieces. A page that is copied with the
+ * wrong bytes, or written to by both sides of a copy. Ring 0 touches a space
+ * of its own here, so its pages are the kernel's.
+ */
+
+#define HERE GiB
+
+static struct tlb_batch batch;
+static struct pt_cursor cursor;
+
+static void shut(void)
+{
+    pt_close(&cursor);
+    tlb_commit(&batch);
+}
+
+/* --- the direct map ------------------------------------------------------- */
+
+static void set_rights(vaddr_t page, unsigned flags)
+{
+    CHECK_EQUAL(pt_open(&pt_kernel, page, page + PAGE_BYTES, &batch, &cursor),
+                MM_OK);
+    enum mm_status status =
+        pt_protect(&cursor, page, PAGE_BYTES, pt_attr(flags | PT_GLOBAL));
+    shut();
+    CHECK_EQUAL(status, MM_OK);
+}
+
+static unsigned level_of(vaddr_t page)
+{
+    struct walk walk;
+
+    walk_address(pt_kernel.root, page, &walk);
+    return walk.step[walk.count - 1].level;
+}
+
+/* Put the leaf around @page together again, up to @level. */
+static void merge_to(vaddr_t page, unsigned level)
+{
+    for (unsigned i = 1; i <= level; i++) {
+        vaddr_t start = align_down(page, pte_span(i));
+
+        CHECK_EQUAL(
+            pt_open(&pt_kernel, start, start + pte_span(i), &batch, &cursor),
+            MM_OK);
+        enum mm_status status = pt_merge(&cursor, start, i);
+        shut();
+        CHECK_EQUAL(status, MM_OK);
+    }
+}
+
+TEST(sizes, the_direct_map_is_cut_for_a_guard_and_merged_back)
+{
+    pfn_t block = frame_alloc(MM_TABLE_BITS, FRAME_KERNEL, FRAME_ZEROED);
+    CHECK(!pfn_is_none(block));
+    uint8_t *byte = phys_to_virt(pfn_to_phys(block));
+    vaddr_t guard = (vaddr_t)byte + 7 * PAGE_BYTES;
+    unsigned level = level_of(guard);
+    uint8_t value = 0;
+
+    CHECK(level > 0);
+    CHECK_HELPER(set_rights(guard, PT_NONE));
+    CHECK_EQUAL(level_of(guard), 0);
+    CHECK(!access_read((void *)guard, &value));
+    CHECK(access_read((void *)(guard - 1), &value));
+    CHECK(access_read((void *)(guard + PAGE_BYTES), &value));
+    CHECK_HELPER(set_rights(guard, PT_READ));
+    CHECK(access_read((void *)guard, &value));
+    CHECK(!access_write((void *)guard, 1));
+    CHECK_HELPER(set_rights(guard, PT_WRITE));
+    byte[7 * PAGE_BYTES] = 7;
+    CHECK_HELPER(merge_to(guard, level));
+    CHECK_EQUAL(level_of(guard), level);
+    CHECK_EQUAL(byte[7 * PAGE_BYTES], 7);
+    frame_free(block, MM_TABLE_BITS);
+}
+
+/* --- a space of its own --------------------------------------------------- */
+
+static struct pt space;
+static struct pt child;
+
+static void start_space(void)
+{
+    CHECK_EQUAL(pt_init(&space), MM_OK);
+    tlb_switch(&space.tlb);
+    CHECK_EQUAL(pt_open(&space, HERE, HERE + 4 * MiB, &batch, &cursor), MM_OK);
+    enum mm_status status =
+        pt_promise(&cursor, HERE, 4 * MiB, PT_ZERO, pt_attr(PT_WRITE), 0);
+    shut();
+    CHECK_EQUAL(status, MM_OK);
+}
+
+static void end_space(void)
+{
+    tlb_switch(&pt_kernel.tlb);
+    pt_fini(&space);
+}
+
+static struct pt_entry entry_at(vaddr_t page)
+{
+    struct pt_entry entry = {.state = PTE_DAMAGED};
+
+    if (pt_open(&space, page, page + PAGE_BYTES, &batch, &cursor) == MM_OK) {
+        pt_query(&cursor, page, &entry);
+        shut();
+    }
+    return entry;
+}
+
+/* Is the byte at @offset of the space that is loaded @expected? */
+static bool has_byte(uint64_t offset, uint8_t expected)
+{
+    uint8_t value = (uint8_t)~expected;
+
+    return access_read((void *)(HERE + offset), &value) && value == expected;
+}
+
+static bool put_byte(uint64_t offset, uint8_t value)
+{
+    return access_write((void *)(HERE + offset), value);
+}
+
+TEST(sizes, a_large_promise_is_kept_by_a_large_page)
+{
+    CHECK_HELPER(start_space());
+    CHECK(put_byte(MiB, 7));
+    CHECK_EQUAL(entry_at(HERE).level, pt_may_resize(0) ? 1 : 0);
+    CHECK(has_byte(MiB, 7) && has_byte(0, 0) && has_byte(2 * MiB - 1, 0));
+    end_space();
+}
+
+TEST(sizes, both_sides_of_a_copy_write_to_pages_of_their_own)
+{
+    CHECK_HELPER(start_space());
+    CHECK(put_byte(5, 7) && put_byte(PAGE_BYTES, 8));
+    CHECK_EQUAL(pt_init(&child), MM_OK);
+    CHECK_EQUAL(pt_open(&space, HERE, HERE + 4 * MiB, &batch, &cursor), MM_OK);
+    enum mm_status status = pt_copy(&cursor, &child, HERE, 4 * MiB);
+    shut();
+    CHECK_EQUAL(status, MM_OK);
+    CHECK(put_byte(6, 9));
+    CHECK(has_byte(5, 7) && has_byte(6, 9) && has_byte(PAGE_BYTES, 8));
+    tlb_switch(&child.tlb);
+    CHECK(has_byte(5, 7) && has_byte(6, 0) && put_byte(5, 10));
+    CHECK(has_byte(PAGE_BYTES, 8));
+    tlb_switch(&space.tlb);
+    CHECK(has_byte(5, 7));
+    pt_fini(&child);
+    end_space();
+}
+
+static bool is_wanted(void *context, const struct pt_collapse *found)
+{
+    *(struct pt_collapse *)context = *found;
+    return true;
+}
+
+TEST(sizes, small_pages_are_collapsed_with_their_contents)
+{
+    struct pt_collapse found;
+    uint64_t first = 2 * MiB - PAGE_BYTES;
+
+    CHECK_HELPER(start_space());
+    CHECK_EQUAL(pt_open(&space, HERE, HERE + 4 * MiB, &batch, &cursor), MM_OK);
+    enum mm_status status = pt_split(&cursor, HERE);
+    shut();
+    CHECK_EQUAL(status, MM_OK);
+    CHECK(put_byte(0, 1) && put_byte(first, 2));
+    CHECK_EQUAL(entry_at(HERE).level, 0);
+    status = pt_collapse(&space, HERE, is_wanted, &found);
+    CHECK_EQUAL(status, pt_may_resize(0) ? MM_OK : MM_ERANGE);
+    CHECK_EQUAL(entry_at(HERE).level, pt_may_resize(0) ? 1 : 0);
+    CHECK(has_byte(0, 1) && has_byte(first, 2) && has_byte(MiB, 0));
+    CHECK(put_byte(MiB, 3) && has_byte(MiB, 3));
+    end_space();
+}
