@@ -233,20 +233,27 @@ MM_MUST_CHECK bool blocks_release_row(struct blocks_zone *zone,
                                       struct blocks_seat *seat, pfn_t first,
                                       uint64_t mask);
 
-/* Take this very block. Return: false if any of it is in use. */
+/*
+ * Take this very block. Return: false if any of it is in use, or if another CPU
+ * just wakes its tree.
+ */
 MM_MUST_CHECK bool blocks_claim_block(pfn_t pfn, unsigned order);
 
 /*
  * First of @frames free frames in a row, at a multiple of @alignment; PFN_NONE
- * if there are none at or above @from. They may be gone when it returns.
+ * if there are none at or above @from. They may be gone when it returns. A tree
+ * that another CPU just wakes is passed by.
  */
 pfn_t blocks_find_run(const struct blocks_zone *zone, uint64_t from,
                       uint64_t frames, uint64_t alignment);
 
-/* Bring the trees of [start, end) to life. */
-void blocks_touch(pfn_t start, pfn_t end);
+/*
+ * Bring the trees of [start, end) to life; waits a while for those that other
+ * CPUs just wake. Return: @end, or the first frame of a tree that sleeps on.
+ */
+MM_MUST_CHECK pfn_t blocks_touch(pfn_t start, pfn_t end);
 
-/* Is a frame free, as far as it is not kept by a CPU? Wakes its tree. */
+/* Is a frame free, as far as it is not kept by a CPU? */
 bool blocks_is_free(pfn_t pfn);
 
 /* Add the zone's free blocks to @count, by order, as a buddy system would. */

@@ -12,18 +12,22 @@
 bool blocks_is_free(pfn_t pfn)
 {
     ASSERT(pfn.v < trees_frames);
-    (void)trees_touch((uint32_t)(pfn.v / TREE_FRAMES));
+    if ((trees_peek((uint32_t)(pfn.v / TREE_FRAMES)) & TREE_READY) == 0) {
+        return trees_usable(pfn.v, pfn.v + 1) != 0;
+    }
     uint64_t row = bitfield_row(pfn.v / ROW_FRAMES);
     return !bitfield_is_whole(pfn.v / BLOCK_FRAMES) &&
            (row >> (pfn.v % ROW_FRAMES) & 1) == 0;
 }
 
-void blocks_touch(pfn_t start, pfn_t end)
+pfn_t blocks_touch(pfn_t start, pfn_t end)
 {
-    for (uint64_t at = start.v; at < end.v;
-         at = align_down(at, TREE_FRAMES) + TREE_FRAMES) {
-        (void)trees_touch((uint32_t)(at / TREE_FRAMES));
+    uint64_t at = start.v;
+
+    while (at < end.v && trees_touch((uint32_t)(at / TREE_FRAMES))) {
+        at = align_down(at, TREE_FRAMES) + TREE_FRAMES;
     }
+    return pfn_of(min_u64(at, end.v));
 }
 
 /* The runs inside one row that is not free altogether. */

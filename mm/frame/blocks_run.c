@@ -14,8 +14,7 @@ bool blocks_claim_block(pfn_t pfn, unsigned order)
 {
     uint32_t tree = (uint32_t)(pfn.v / TREE_FRAMES);
 
-    (void)trees_touch(tree);
-    if (!bitfield_take_at(pfn, order)) {
+    if ((trees_look(tree) & TREE_READY) == 0 || !bitfield_take_at(pfn, order)) {
         return false;
     }
     (void)trees_add(tree, -(INT32_C(1) << order));
@@ -84,8 +83,9 @@ static bool run_meets_block(struct run *run, uint64_t block)
 static bool run_meets_tree(struct run *run, uint32_t tree)
 {
     bool is_long = false;
+    uint32_t word = trees_peek(tree);
 
-    if (trees_peek(tree) == 0) {
+    if (word == 0) {
         uint64_t first = tree * TREE_FRAMES;
         uint64_t usable = trees_usable(first, first + TREE_FRAMES);
         if (usable == TREE_FRAMES) {
@@ -94,8 +94,11 @@ static bool run_meets_tree(struct run *run, uint32_t tree)
         if (usable == 0) {
             return run_breaks(run, TREE_FRAMES);
         }
+        word = trees_look(tree);
     }
-    (void)trees_touch(tree);
+    if ((word & TREE_READY) == 0) {
+        return run_breaks(run, TREE_FRAMES);
+    }
     for (unsigned i = 0; i < TREE_BLOCKS && !is_long; i++) {
         is_long = run_meets_block(run, tree * TREE_BLOCKS + i);
     }

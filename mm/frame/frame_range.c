@@ -59,7 +59,9 @@ enum mm_status frame_add(pfn_t start, pfn_t end)
     if (!is_possible(start, end)) {
         return MM_EINVAL;
     }
-    blocks_touch(start, end);
+    if (blocks_touch(start, end).v != end.v) {
+        return MM_EBUSY;
+    }
     uint64_t irq = lock_acquire(&range_lock);
     enum mm_status status =
         memmap_release(frame_map, pfn_to_phys(start), pfn_to_phys(end));
@@ -149,10 +151,12 @@ enum mm_status frame_remove(pfn_t start, pfn_t end, pfn_t *out_busy)
         return MM_EINVAL;
     }
     frame_gather(); /* what CPUs keep may lie there */
-    blocks_touch(start, end);
-    uint64_t at = claim_all(start.v, end.v);
+    uint64_t at = blocks_touch(start, end).v;
     if (at == end.v) {
-        return retire(start, end);
+        at = claim_all(start.v, end.v);
+        if (at == end.v) {
+            return retire(start, end);
+        }
     }
     if (out_busy != NULL) {
         *out_busy = pfn_of(at);

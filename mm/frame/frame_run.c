@@ -93,6 +93,15 @@ static pfn_t claim_run(uint64_t frames, uint64_t alignment, unsigned flags)
     return first;
 }
 
+/* Run searches pass by what other CPUs just wake: let them. */
+static void await_trees(unsigned flags)
+{
+    for (unsigned zone = 0; zone <= frame_zone_for(flags); zone++) {
+        const struct blocks_zone *blocks = &frame_zones[zone].blocks;
+        trees_await(blocks->first, blocks->end);
+    }
+}
+
 /* The same, with what CPUs keep, which stands in the way, and with reclaim. */
 static pfn_t claim_hard(uint64_t frames, uint64_t alignment, unsigned flags)
 {
@@ -104,6 +113,7 @@ static pfn_t claim_hard(uint64_t frames, uint64_t alignment, unsigned flags)
         }
         if (pfn_is_none(first)) {
             frame_gather();
+            await_trees(flags);
             if (!frame_is_barred(frames, flags)) {
                 first = claim_run(frames, alignment, flags);
             }

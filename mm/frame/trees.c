@@ -1,20 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /* trees: a word for each 16 MiB, which wakes when it is first needed. */
 /*
- * Owns    the tree words, and a copy of the usable ranges of the map. A tree
- *         is 8 blocks; zones are whole trees.
+ * Owns    the tree words, two bits for each tree that say whether it is awake,
+ *         and a copy of the usable ranges of the map. A tree is 8 blocks; zones
+ *         are whole trees.
  * Idea    After LLFree [LLFree23]: searches look at trees, not at blocks. And
  *         start-up must not depend on the RAM: not even the words are cleared,
- *         but a byte for each 16 GiB. A tree sleeps until somebody needs it;
- *         who comes first clears the words of its group, if need be, and draws
- *         its bitfields from the copy, which never changes, whatever happens
- *         to the map.
+ *         but the two bits. A tree sleeps until somebody needs it; who comes
+ *         first draws its bitfields from the copy, which never changes,
+ *         whatever happens to the map.
  * Picture
- *     |free frames, signed 16|      |reserved|ready|filling|
- *      31                  16            2       1       0
+ *     |free frames, signed 16|      |reserved|ready|
+ *      31                  16            2       1
  *
- *     0: asleep, the bitfields are rubbish. In a group that nobody has needed
- *     yet, the words are rubbish, too.
+ *     The word and the bitfields of a tree that is not awake are rubbish.
  *
  * Invariants (at rest)
  *     I1 the free frames of a tree, with those a seat has in its own count,
@@ -22,11 +21,11 @@
  * Locking None. The count is changed after that of the block and may lag,
  *         even below zero: it guides searches and decides nothing. A tree that
  *         another CPU just wakes is passed by, and waited for only by who finds
- *         nothing else, for a while; and by runs and changes of ranges, which
- *         need this very tree.
+ *         nothing else or must have this very tree; for a while, and once.
  * Limits  The storage spans addresses 0 to the end of RAM, holes included. A
- *         CPU stopped while it clears the words of a group keeps the others
- *         out of those 16 GiB, of a machine with more than twice as much.
+ *         CPU stopped while it wakes a tree keeps its 16 MiB from the others.
+ *         They cannot help it: bits that are drawn over rubbish look like it,
+ *         so a helper that is late could not tell that the tree is in use.
  */
 #include "frame/trees.h"
 
@@ -50,12 +49,18 @@ uint64_t trees_frames;
 #define FILLING_TURNS (UINT32_C(1) << 20)
 #endif
 
-/* Trees whose words are cleared together: 4 KiB of them. */
-#define GROUP_TREES 1024
+/* Two bits a tree. */
+enum tree_state {
+    TREE_ASLEEP,
+    TREE_WAKES,      /* by some CPU */
+    TREE_WAKES_LATE, /* the same, and nobody waits for it any more */
+    TREE_AWAKE       /* all bits: whoever wakes it need not know the rest */
+};
+#define STATE_BITS  2
+#define STATE_MASK  UINT64_C(3)
+#define STATE_TREES 32 /* in a word */
 
-enum { GROUP_RUBBISH, GROUP_CLEARING, GROUP_CLEAR };
-
-static _Atomic uint8_t *groups; /* (A) what their words are */
+static _Atomic uint64_t *states; /* (A) */
 
 /* Usable frames [start, end), sorted; without frame 0, see trees_usable(). */
 struct span {
@@ -75,9 +80,11 @@ static uint64_t word_bytes(uint64_t frames)
     return align_up(tree_count(frames) * sizeof(*trees_word), CACHE_LINE);
 }
 
-static uint64_t group_bytes(uint64_t frames)
+static uint64_t state_bytes(uint64_t frames)
 {
-    return align_up(div_round_up(tree_count(frames), GROUP_TREES), CACHE_LINE);
+    uint64_t words = div_round_up(tree_count(frames), STATE_TREES);
+
+    return align_up(words * sizeof(*states), CACHE_LINE);
 }
 
 /*
@@ -108,31 +115,8 @@ static uint64_t span_bytes(const struct memmap *map, uint64_t frames)
 
 uint64_t trees_bytes(const struct memmap *map, uint64_t frames)
 {
-    return span_bytes(map, frames) + group_bytes(frames) + word_bytes(frames) +
+    return span_bytes(map, frames) + state_bytes(frames) + word_bytes(frames) +
            bitfield_bytes(tree_count(frames) * TREE_BLOCKS);
-}
-
-/*
- * Clear the words of a group, with interrupts off, as wake_tree(). Return:
- * false if another CPU just does.
- */
-static MM_NOINLINE bool clear_group(uint32_t group)
-{
-    uint8_t state = GROUP_RUBBISH;
-    uint64_t irq = port_irq_save();
-
-    if (atomic_compare_exchange_strong_explicit(
-            &groups[group], &state, GROUP_CLEARING, memory_order_acquire,
-            memory_order_acquire)) {
-        uint64_t first = (uint64_t)group * GROUP_TREES;
-        uint64_t count = min_u64(GROUP_TREES, tree_count(trees_frames) - first);
-        memset((void *)&trees_word[first], 0, count * sizeof(*trees_word));
-        state = GROUP_CLEAR;
-        /* Pairs with the acquire in has_word(). */
-        atomic_store_explicit(&groups[group], state, memory_order_release);
-    }
-    port_irq_restore(irq);
-    return state == GROUP_CLEAR;
 }
 
 void trees_init(const struct memmap *map, uint64_t frames, void *storage)
@@ -150,17 +134,12 @@ void trees_init(const struct memmap *map, uint64_t frames, void *storage)
     }
     rest += align_up(span_count * sizeof(*spans), CACHE_LINE);
     trees_frames = frames;
-    groups = (void *)rest;
-    memset(rest, GROUP_RUBBISH, group_bytes(frames));
-    rest += group_bytes(frames);
+    states = (void *)rest;
+    memset(rest, 0, state_bytes(frames)); /* TREE_ASLEEP */
+    rest += state_bytes(frames);
     trees_word = (void *)rest;
     rest += word_bytes(frames);
     bitfield_init(tree_count(frames) * TREE_BLOCKS, rest);
-    if (frames > 0) {
-        /* Up to 32 GiB that is all: nobody can be stopped in it then. */
-        (void)clear_group(0);
-        (void)clear_group((uint32_t)((frames - 1) / TREE_FRAMES / GROUP_TREES));
-    }
 }
 
 /* --- what the map said --------------------------------------------------- */
@@ -233,77 +212,99 @@ static void draw_tree(uint32_t tree, uint64_t out[TREE_ROWS])
 
 /* --- waking -------------------------------------------------------------- */
 
-static inline bool has_word(uint32_t tree)
+static inline unsigned state_shift(uint32_t tree)
 {
-    /* Acquire: pairs with the release in clear_group(). */
-    return MM_LIKELY(atomic_load_explicit(&groups[tree / GROUP_TREES],
-                                          memory_order_acquire) == GROUP_CLEAR);
+    return tree % STATE_TREES * STATE_BITS;
+}
+
+static inline enum tree_state state_of(uint32_t tree)
+{
+    /* Acquire: pairs with the release in wake_tree(). */
+    uint64_t word =
+        atomic_load_explicit(&states[tree / STATE_TREES], memory_order_acquire);
+
+    return (enum tree_state)(word >> state_shift(tree) & STATE_MASK);
+}
+
+/* From @from to @to; false if it is not @from. */
+static bool change_state(uint32_t tree, enum tree_state from,
+                         enum tree_state to)
+{
+    unsigned shift = state_shift(tree);
+    _Atomic uint64_t *word = &states[tree / STATE_TREES];
+    uint64_t old = atomic_load_explicit(word, memory_order_relaxed);
+
+    do {
+        if ((old >> shift & STATE_MASK) != (uint64_t)from) {
+            return false;
+        }
+    } while (!atomic_compare_exchange_weak_explicit(
+        word, &old, old ^ (uint64_t)(from ^ to) << shift, memory_order_relaxed,
+        memory_order_relaxed));
+    return true;
 }
 
 /*
  * Bring a tree to life, with interrupts off: an interrupt that waited for its
- * own CPU would wait forever. The word, if another CPU was faster.
+ * own CPU would wait in vain. As trees_look().
  */
 static MM_NOINLINE uint32_t wake_tree(uint32_t tree)
 {
-    uint32_t word = 0;
     uint64_t irq = port_irq_save();
 
-    if (atomic_compare_exchange_strong_explicit(
-            &trees_word[tree], &word, TREE_FILLING, memory_order_acquire,
-            memory_order_acquire)) {
+    if (change_state(tree, TREE_ASLEEP, TREE_WAKES)) {
         uint64_t row[TREE_ROWS];
         draw_tree(tree, row);
         uint32_t free = bitfield_fill(tree * TREE_BLOCKS, TREE_BLOCKS, row);
-        word = TREE_READY | free << TREE_FREE_SHIFT;
-        /* Pairs with the acquire in trees_look(). */
-        atomic_store_explicit(&trees_word[tree], word, memory_order_release);
+        atomic_store_explicit(&trees_word[tree],
+                              TREE_READY | free << TREE_FREE_SHIFT,
+                              memory_order_relaxed);
+        /* Release: pairs with the acquire in state_of(). */
+        atomic_fetch_or_explicit(&states[tree / STATE_TREES],
+                                 STATE_MASK << state_shift(tree),
+                                 memory_order_release);
     }
     port_irq_restore(irq);
-    return word;
-}
-
-uint32_t trees_look(uint32_t tree)
-{
-    if (!has_word(tree) && !clear_group(tree / GROUP_TREES)) {
-        return TREE_FILLING;
-    }
-    /* Acquire: pairs with the release in wake_tree(). */
-    uint32_t word =
-        atomic_load_explicit(&trees_word[tree], memory_order_acquire);
-
-    return MM_LIKELY(word != 0) ? word : wake_tree(tree);
-}
-
-uint32_t trees_touch(uint32_t tree)
-{
-    uint32_t word = trees_look(tree);
-
-    while (MM_UNLIKELY((word & TREE_READY) == 0)) {
-        port_relax();
-        word = trees_look(tree);
-    }
-    return word;
-}
-
-void trees_await(uint32_t first, uint32_t end)
-{
-    uint32_t turns = 0;
-
-    for (uint32_t tree = first; tree < end; tree++) {
-        while (trees_look(tree) == TREE_FILLING && turns < FILLING_TURNS) {
-            port_relax();
-            turns++;
-        }
-    }
+    return trees_peek(tree);
 }
 
 uint32_t trees_peek(uint32_t tree)
 {
-    /* Acquire: pairs with the release in wake_tree(). */
-    return has_word(tree)
-               ? atomic_load_explicit(&trees_word[tree], memory_order_acquire)
-               : 0;
+    enum tree_state state = state_of(tree);
+
+    if (MM_LIKELY(state == TREE_AWAKE)) {
+        return atomic_load_explicit(&trees_word[tree], memory_order_relaxed);
+    }
+    return state == TREE_ASLEEP ? 0 : TREE_FILLING;
+}
+
+uint32_t trees_look(uint32_t tree)
+{
+    uint32_t word = trees_peek(tree);
+
+    return MM_LIKELY(word != 0) ? word : wake_tree(tree);
+}
+
+void trees_await(uint32_t first, uint32_t end)
+{
+    for (uint32_t tree = first; tree < end; tree++) {
+        uint32_t turns = FILLING_TURNS;
+
+        for (; turns > 0 && state_of(tree) == TREE_WAKES; turns--) {
+            port_relax();
+        }
+        if (turns == 0) {
+            /* Not again before it is awake. */
+            (void)change_state(tree, TREE_WAKES, TREE_WAKES_LATE);
+        }
+    }
+}
+
+bool trees_touch(uint32_t tree)
+{
+    (void)trees_look(tree);
+    trees_await(tree, tree + 1);
+    return state_of(tree) == TREE_AWAKE;
 }
 
 void trees_read(uint32_t tree, uint64_t out[TREE_ROWS])

@@ -13,12 +13,12 @@
 #define TREE_BLOCKS (TREE_FRAMES / BLOCK_FRAMES)
 #define TREE_ROWS   (TREE_FRAMES / ROW_FRAMES)
 
-/* In a tree word. */
+/* In a tree word; TREE_FILLING stands for the word while there is none. */
 #define TREE_FILLING  (UINT32_C(1) << 0) /* a CPU is just waking it */
 #define TREE_READY    (UINT32_C(1) << 1) /* it is awake */
 #define TREE_RESERVED (UINT32_C(1) << 2) /* a CPU sits here, see blocks.h */
 
-extern _Atomic uint32_t *trees_word; /* (A) of trees that were looked at */
+extern _Atomic uint32_t *trees_word; /* (A) of trees that are awake */
 extern uint64_t trees_frames;        /* (C) frames there are words for */
 
 /* Bytes of storage for the RAM in @map below @frames, bitfields included. */
@@ -26,7 +26,7 @@ uint64_t trees_bytes(const struct memmap *map, uint64_t frames);
 
 /*
  * All trees asleep; @map is copied as far as it is needed to wake them.
- * @storage: any contents; only the copy and a byte for 16 GiB are written.
+ * @storage: any contents; only the copy and two bits a tree are written.
  */
 void trees_init(const struct memmap *map, uint64_t frames, void *storage);
 
@@ -40,14 +40,15 @@ uint64_t trees_usable(uint64_t start, uint64_t end);
  */
 uint32_t trees_look(uint32_t tree);
 
-/* The same, for those who must have the tree: waits for the other CPU. */
-uint32_t trees_touch(uint32_t tree);
-
 /*
- * Have the trees [first, end) awake. One that another CPU wakes is waited for,
- * but not for ever: that CPU may have been stopped.
+ * If other CPUs are just waking trees of [first, end), wait until those are
+ * awake; but not for ever, since such a CPU may have been stopped, and for each
+ * of them only once.
  */
 void trees_await(uint32_t first, uint32_t end);
+
+/* Have a tree awake. Return: false: another CPU is still waking it. */
+MM_MUST_CHECK bool trees_touch(uint32_t tree);
 
 /* The word as it is: 0 if nobody has needed the tree yet. */
 uint32_t trees_peek(uint32_t tree);

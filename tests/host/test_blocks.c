@@ -242,7 +242,9 @@ TEST(blocks, only_trees_that_are_needed_wake)
         CHECK_EQUAL(trees_peek((uint32_t)tree), 0);
     }
     CHECK_HELPER(check_free(usable() - 1));
-    blocks_touch(pfn_of(TREE_FRAMES - 1), pfn_of(TREE_FRAMES + 1));
+    CHECK_EQUAL(
+        blocks_touch(pfn_of(TREE_FRAMES - 1), pfn_of(TREE_FRAMES + 1)).v,
+        TREE_FRAMES + 1);
     CHECK(trees_peek(0) != 0 && trees_peek(1) != 0 && trees_peek(2) == 0);
     CHECK_HELPER(check_free(usable() - 1));
 }
@@ -444,7 +446,8 @@ TEST(blocks, half_of_an_order_10_block_is_not_backed_for_it)
 
     CHECK_HELPER(start(0));
     blocks_zone_init(&zone, TREE_FRAMES, 2 * TREE_FRAMES);
-    blocks_touch(pfn_of(TREE_FRAMES), pfn_of(2 * TREE_FRAMES));
+    CHECK_EQUAL(blocks_touch(pfn_of(TREE_FRAMES), pfn_of(2 * TREE_FRAMES)).v,
+                2 * TREE_FRAMES);
     for (uint64_t block = 1; block < TREE_FRAMES / BLOCK_FRAMES; block += 2) {
         CHECK_EQUAL(bitfield_take(TREE_FRAMES / BLOCK_FRAMES + block, 0, 0).v,
                     TREE_FRAMES + block * BLOCK_FRAMES);

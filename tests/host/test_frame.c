@@ -461,7 +461,7 @@ TEST(frame, start_up_does_not_depend_on_the_ram)
     CHECK(range != NULL);
     /*
      * The bits that say which records are backed: 1 byte for each 16 MiB, 15
-     * pages; one CPU; the tree words of the first and the last 16 GiB.
+     * pages; one CPU; two bits for each tree, 4 pages.
      */
     const void *storage = phys_to_virt(paddr_of(range->start));
     CHECK(resident_pages(storage, stats.set_aside_bytes) <= 20);

@@ -172,7 +172,9 @@ MM_MUST_CHECK enum mm_status frame_join(pfn_t pfn, unsigned order);
  * Hand frames to the allocator that the map had kept back (boot page tables,
  * reclaimable ranges) or that frame_remove() has taken out. [start, end) must
  * lie in RAM of the map and not be the allocator's yet; it becomes usable.
- * Return: MM_OK; MM_EINVAL; MM_ENOMEM if the map's list is full. On failure
+ * Return: MM_OK; MM_EINVAL; MM_ENOMEM if the map's list is full; MM_EBUSY if
+ *         another CPU has begun to use a tree of 16 MiB there for the first
+ *         time, and does not get on with it: it was waited for. On failure
  *         nothing has changed.
  * Context: ordinary code; other CPUs may allocate and free meanwhile.
  */
@@ -183,8 +185,9 @@ MM_MUST_CHECK enum mm_status frame_add(pfn_t start, pfn_t end);
  * bad, memory that leaves the machine. In the map it is offline from then on.
  * Frames that CPUs keep are asked for first.
  * @out_busy  the first frame in use, with MM_EBUSY; or NULL
- * Return: MM_OK; MM_EINVAL; MM_EBUSY: a frame is in use, or was for a moment;
- *         MM_ENOMEM if the map's list is full. On failure nothing has changed.
+ * Return: MM_OK; MM_EINVAL; MM_EBUSY: a frame is in use, or was for a moment,
+ *         or cannot be told, as for frame_add(); MM_ENOMEM if the map's list
+ *         is full. On failure nothing has changed.
  * Context: as frame_add(), and no lock is held.
  */
 MM_MUST_CHECK enum mm_status frame_remove(pfn_t start, pfn_t end,
