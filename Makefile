@@ -54,13 +54,15 @@ KLDFLAGS := -nostdlib -static -z max-page-size=0x1000 -z noexecstack \
 #              it has room for 64 GiB of simulated RAM only.
 #   -schedule  the tests under tests/host/schedule.c: the same sanitizer's
 #              calls at each access to memory, but a library of our own.
-#   -explore   the same for the frames: tests/host/schedule_explore.c. What it
+#   -explore   the same for the frames, and for the tables under their records:
+#              tests/host/schedule_explore.c. What it
 #              cannot see it cannot undo: no memset() and no loop is the
 #              compiler's own. And a wait that must end does so soon.
 SANITIZE ?= -fsanitize=address,undefined -fno-sanitize-recover=all
 THREAD  := -fsanitize=thread
 SCHEDULED = $(filter mm/map/% mm/base/%,$(1))
-EXPLORED  = $(filter mm/frame/% mm/base/%,$(1))
+EXPLORED  = $(filter mm/frame/% mm/base/% mm/map/install.c mm/map/walk.c \
+            mm/mm.c,$(1))
 UNSEEN    = $(filter-out %/sim_access.c,$(filter tests/host/sim%,$(1)))
 # Part of the simulated MMU, as it were.
 WALKER    = $(filter mm/map/walk.c,$(1))

@@ -14,8 +14,8 @@
  *             heap     on the direct map
  *             maps     kernel addresses, with descriptors from the heap
  *
- * Locking   record_lock: one processor at a time builds the tables under the
- *           record array. Taken inside any allocation; takes nothing.
+ * Locking   None. Records are backed inside any allocation, by several CPUs at
+ *           once: a CPU that is stopped in it must not hold up the others.
  *
  * Cost      O(ranges of the map + large pages of RAM), and a bit for 2 MiB.
  */
@@ -30,9 +30,8 @@
 #include "base/check.h"
 #include "base/memory.h"
 
-static enum mm_stage stage;     /* (I) */
-static struct lock record_lock; /* serialises map_records() */
-static pfn_t kernel_root;       /* (C) after build_tables() */
+static enum mm_stage stage; /* (I) */
+static pfn_t kernel_root;   /* (C) after build_tables() */
 
 enum mm_stage mm_stage(void)
 {
@@ -191,21 +190,23 @@ static enum mm_status map_record_page(vaddr_t page)
     if (pfn_is_none(frame)) {
         return MM_ENOMEM;
     }
-    return pt_install(kernel_root, page, frame, PAGE_BYTES,
-                      pt_attr(PT_WRITE | PT_GLOBAL), metadata_table, NULL);
+    status = pt_install(kernel_root, page, frame, PAGE_BYTES,
+                        pt_attr(PT_WRITE | PT_GLOBAL), metadata_table, NULL);
+    if (status != MM_OK) {
+        frame_free_metadata(frame);
+    }
+    return status == MM_EEXIST ? MM_OK : status; /* another CPU was faster */
 }
 
 /* record_back_fn: one frame for each page of the array that has none. */
 static enum mm_status map_records(vaddr_t start, vaddr_t end)
 {
     enum mm_status status = MM_OK;
-    uint64_t irq = lock_acquire(&record_lock);
 
     for (vaddr_t page = start; status == MM_OK && page < end;
          page += PAGE_BYTES) {
         status = map_record_page(page);
     }
-    lock_release(&record_lock, irq);
     return status;
 }
 
@@ -220,7 +221,6 @@ static enum mm_status start_frames(const struct mm_config *config)
         port_log("no %lu KiB in one piece for frame metadata", (bytes / KiB));
         return status;
     }
-    lock_init(&record_lock, LOCK_RANK_RECORDS);
     record_init((void *)config->record_start,
                 config->back != NULL ? config->back : map_records);
     frame_init(config->map, phys_to_virt(storage));

@@ -87,7 +87,7 @@ static struct held *held_here(void)
 static const char *rank_name(const struct lock *lock)
 {
     static const char *const name[] = {
-        "caches", "store", "pool", "arena", "tables", "records", "ranges",
+        "caches", "store", "pool", "arena", "tables", "ranges",
     };
 
     if (lock->rank == LOCK_RANK_NONE || lock->rank >= LOCK_RANK_END) {

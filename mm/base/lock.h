@@ -21,7 +21,6 @@ enum lock_rank {
     LOCK_RANK_POOL,              /* slab: the slabs of a pool */
     LOCK_RANK_ARENA,             /* vmem: an arena */
     LOCK_RANK_TABLES,            /* pt: the tables of a space */
-    LOCK_RANK_RECORDS,           /* mm: the tables under the record array */
     LOCK_RANK_RANGES,            /* frame: ranges added or removed */
     LOCK_RANK_HOST_INNER = 0x80, /* the library calls the host under any */
     LOCK_RANK_END = 0x100

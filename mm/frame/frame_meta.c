@@ -101,3 +101,12 @@ pfn_t frame_alloc_metadata(void)
     port_irq_restore(irq);
     return pfn;
 }
+
+void frame_free_metadata(pfn_t pfn)
+{
+    uint64_t irq = port_irq_save();
+
+    frame_this_cpu()->metadata--; /* modulo: only the sum over CPUs counts */
+    frame_release(pfn, 0);
+    port_irq_restore(irq);
+}

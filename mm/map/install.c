@@ -8,8 +8,9 @@
  *           is why it must not need the record of a table itself.
  *           pt_adopt() then makes the tables cursor-ready.
  *
- * Locking   Callers of pt_install() take turns; readers may walk meanwhile,
- *           because a table is complete before its entry is stored.
+ * Locking   None. Entries are stored into gaps by compare-and-swap; of two
+ *           CPUs that make the same table one gives its own back. Readers may
+ *           walk meanwhile, because a table is complete before it is hooked.
  */
 #include <mm/pt.h>
 
@@ -49,6 +50,8 @@ static pfn_t hook_table(pfn_t table, vaddr_t address, unsigned level,
                                                     memory_order_acq_rel,
                                                     memory_order_acquire)) {
             entry = made;
+        } else {
+            frame_free_metadata(below);
         }
     }
     if (!pte_is_table(entry, level)) {
@@ -103,10 +106,13 @@ static unsigned fill(_Atomic uint64_t *slot, unsigned count, pte_t leaf,
                      unsigned level)
 {
     for (unsigned i = 0; i < count; i++) {
-        if (atomic_load_explicit(&slot[i], memory_order_relaxed) != 0) {
+        uint64_t none = 0;
+        /* Release: a page of records is zero before anybody finds it. */
+        if (!atomic_compare_exchange_strong_explicit(&slot[i], &none, leaf.v,
+                                                     memory_order_release,
+                                                     memory_order_relaxed)) {
             return i;
         }
-        atomic_store_explicit(&slot[i], leaf.v, memory_order_release);
         leaf.v += pte_span(level); /* the next frames */
     }
     return count;

@@ -9,6 +9,7 @@
  * with a CPU that stops before any of them.
  */
 #include <mm/frame.h>
+#include <mm/mm.h>
 #include <mm/port.h>
 
 #include "base/bits.h"
@@ -16,6 +17,7 @@
 #include "frame/frame_impl.h"
 #include "tests/host/schedule_explore.h"
 #include "tests/host/sim.h"
+#include "tests/host/sim_mmu.h"
 #include "tests/shared/figures.h"
 #include "tests/shared/test.h"
 
@@ -322,4 +324,102 @@ TEST(frame, a_cpu_that_stops_in_a_tree_lets_runs_and_ranges_end)
     CHECK_HELPER(boot_one_tree(WHOLE));
     program[1] = allocate_tree;
     CHECK_HELPER(explore_two("a whole tree that wakes", 1, check_tree));
+}
+
+/* --- records -------------------------------------------------------------- */
+
+#define RAM (64 * MiB)
+
+/* A level-0 table has the records of the lower half of RAM, one the others. */
+#define BACKED_BY_TABLE (2 * MiB)
+static MM_ALIGNED(2 * MiB) char mapped_records[2 * BACKED_BY_TABLE];
+#define HALF_OF_RECORDS (RAM / PAGE_BYTES / 2 * sizeof(struct frame_record))
+
+/* Everything, with records that the library maps itself. */
+static void boot_all(void)
+{
+    struct mm_config config = {
+        .map = sim_map(),
+        .features = {4, 40, true, true, true},
+        .mapped_end = RAM,
+        .direct_start = SIM_DIRECT,
+        .direct_bytes = 64 * TiB,
+        .kmap_start = SIM_KMAP,
+        .kmap_end = SIM_KMAP + 512 * GiB,
+        .record_start =
+            (vaddr_t)mapped_records + BACKED_BY_TABLE - HALF_OF_RECORDS,
+    };
+
+    memset(mapped_records, 0, sizeof(mapped_records));
+    sim_boot_map(RAM);
+    sim_set_cpu_count(CPUS);
+    CHECK_EQUAL(mm_init(&config), MM_OK);
+    CHECK_EQUAL(blocks_touch(pfn_of(0), phys_to_pfn(paddr_of(RAM))).v,
+                RAM / PAGE_BYTES);
+    preemptions = 1;
+}
+
+static uint64_t backed_blocks(uint64_t start, uint64_t end)
+{
+    uint64_t count = 0;
+
+    for (uint64_t frame = start; frame < end; frame += BLOCK_FRAMES) {
+        count += record_exists(pfn_of(frame)) ? 1 : 0;
+    }
+    return count;
+}
+
+/* Frames under the records, but for tables that all have been made. */
+static uint64_t frames_under_records(void)
+{
+    uint64_t half = RAM / PAGE_BYTES / 2;
+    uint64_t low = backed_blocks(0, half);
+    uint64_t pages = BLOCK_FRAMES * sizeof(struct frame_record) / PAGE_BYTES;
+
+    return (low + backed_blocks(half, 2 * half)) * pages + (low > 0 ? 1 : 0);
+}
+
+static uint64_t other_metadata; /* before a run */
+
+static void allocate_high(void)
+{
+    unsigned cpu = schedule_now();
+
+    got[cpu] = frame_alloc(BLOCK_ORDER, FRAME_USER, FRAME_ANY);
+}
+
+static void allocate_low(void)
+{
+    unsigned cpu = schedule_now();
+
+    got[cpu] = frame_alloc(BLOCK_ORDER, FRAME_USER, FRAME_BELOW_16M);
+}
+
+/* What was taken for records and their tables is in its place. */
+static const char *check_records(unsigned stopped)
+{
+    for (unsigned i = 0; i < CPUS; i++) {
+        if (i != stopped && pfn_is_none(got[i])) {
+            return "an allocation found nothing";
+        }
+    }
+    if (stopped == NOBODY &&
+        figures().metadata != other_metadata + frames_under_records()) {
+        return "a frame for records was lost";
+    }
+    return check_soundness(stopped);
+}
+
+TEST(frame, a_cpu_that_stops_in_backing_records_holds_nobody_up)
+{
+    CHECK_HELPER(boot_all());
+    other_metadata = figures().metadata - frames_under_records();
+    CHECK_EQUAL(backed_blocks(0, RAM / PAGE_BYTES / 2), 0);
+    program[0] = allocate_high;
+    program[1] = allocate_high;
+    CHECK_HELPER(explore_two("two back a block", 1, check_records));
+    program[0] = allocate_low;
+    program[1] = allocate_low;
+    CHECK_HELPER(
+        explore_two("two back a block and make a table", 1, check_records));
 }

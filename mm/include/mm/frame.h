@@ -125,10 +125,13 @@ void frame_free_bulk(const pfn_t *frames, unsigned count);
 void frame_free_run(pfn_t first, uint64_t frames);
 
 /*
- * One zeroed frame without a record, never freed: for the frames under the
+ * One zeroed frame without a record, never freed once it is in use: for the frames under the
  * record array and the tables that map it. PFN_NONE if there is none.
  */
 MM_MUST_CHECK pfn_t frame_alloc_metadata(void);
+
+/* Give such a frame back, if nothing has come of it: nobody has found it yet. */
+void frame_free_metadata(pfn_t pfn);
 
 /*
  * Debug builds: asked with what record_stamp() has left, before the frame is

@@ -266,7 +266,8 @@ void pt_fini(struct pt *pt);
 /*
  * Where tables come from before the frame allocator stands, and for the
  * tables under the frame records at any time: one zeroed frame, or PFN_NONE.
- * Calls that build the same tables take turns.
+ * Frames that come from frame_alloc_metadata() let several CPUs build the same
+ * tables at once: what one of them was too late with goes back there.
  */
 typedef pfn_t (*pt_table_fn)(void *context);
 
