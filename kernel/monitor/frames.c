@@ -43,7 +43,9 @@ static bool take_offline(const struct arguments *arguments, pfn_t start,
         return complain(arguments, "0x%lx is in use (page 0x%lx)",
                         pfn_to_phys(busy).v, pfn_to_phys(busy).v);
     case MM_ENOMEM:
-        return complain(arguments, "the memory map has no room for 0x%lx-0x%lx",
+        return complain(arguments,
+                        "the watermarks want more to be left, or the memory "
+                        "map has no room for 0x%lx-0x%lx",
                         pfn_to_phys(start).v, pfn_to_phys(end).v);
     default:
         return complain(arguments,
@@ -62,6 +64,10 @@ static bool take_online(const struct arguments *arguments, pfn_t start,
         return true;
     case MM_ENOMEM:
         return complain(arguments, "the memory map has no room for 0x%lx-0x%lx",
+                        pfn_to_phys(start).v, pfn_to_phys(end).v);
+    case MM_EBUSY:
+        return complain(arguments,
+                        "another CPU has begun to use a part of 0x%lx-0x%lx",
                         pfn_to_phys(start).v, pfn_to_phys(end).v);
     default:
         return complain(arguments,

@@ -224,6 +224,9 @@ bool frame_ask_reclaim(uint64_t frames, unsigned flags);
 /* Would too little be left after @frames more? */
 bool frame_is_barred(uint64_t frames, unsigned flags);
 
+/* May @frames go out of use? The marks can be kept after it. */
+bool frame_can_lose(uint64_t frames);
+
 /* Call wake() when the low mark is passed, not again before the high one. */
 void frame_watch_marks(void);
 

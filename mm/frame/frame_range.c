@@ -4,7 +4,8 @@
  * Owns    the order of changes of the map once frame_init() has seen it.
  * Idea    Trees are drawn from what the map said at start, so a tree is woken
  *         before its part of the map changes; from then on its bits are the
- *         truth. A range goes when each of its frames can be claimed.
+ *         truth. A range goes when each of its frames can be claimed, and the
+ *         watermarks can be kept without it.
  * Locking range_lock: one change of the map at a time; frames are claimed and
  *         given back outside it. frame_state() reads the map without it: about
  *         a range that is just changing it may say either.
@@ -75,6 +76,7 @@ enum mm_status frame_add(pfn_t start, pfn_t end)
         count_managed(at, next, 1);
     }
     give(start.v, end.v); /* the map had kept them back */
+    frame_watch_marks();
     return MM_OK;
 }
 
@@ -139,6 +141,7 @@ static enum mm_status retire(pfn_t start, pfn_t end)
         (void)row_part(at, end.v, &next);
         count_managed(at, next, -1);
     }
+    frame_watch_marks();
     return MM_OK;
 }
 
@@ -150,7 +153,10 @@ enum mm_status frame_remove(pfn_t start, pfn_t end, pfn_t *out_busy)
     if (!is_possible(start, end) || !is_usable(start, end)) {
         return MM_EINVAL;
     }
-    frame_gather(); /* what CPUs keep may lie there */
+    frame_gather(); /* what CPUs keep may lie there, and counts as used */
+    if (!frame_can_lose(end.v - start.v)) {
+        return MM_ENOMEM;
+    }
     uint64_t at = blocks_touch(start, end).v;
     if (at == end.v) {
         at = claim_all(start.v, end.v);

@@ -197,15 +197,20 @@ static uint64_t frames_left(void)
     return left > 0 ? (uint64_t)left : 0;
 }
 
-enum mm_status frame_set_watermarks(const struct frame_watermarks *wanted)
+static uint64_t frames_managed(void)
 {
     uint64_t managed = 0;
 
     for (unsigned zone = 0; zone < FRAME_ZONES; zone++) {
         managed += frame_managed((enum frame_zone)zone);
     }
+    return managed;
+}
+
+enum mm_status frame_set_watermarks(const struct frame_watermarks *wanted)
+{
     if (wanted->min > wanted->low || wanted->low > wanted->high ||
-        wanted->high > managed) {
+        wanted->high > frames_managed()) {
         return MM_EINVAL;
     }
     marks = *wanted;
@@ -261,6 +266,12 @@ bool frame_is_barred(uint64_t frames, unsigned flags)
 {
     return frame_is_watched && (flags & FRAME_RESERVE) == 0 &&
            frames_left() < marks.min + frames;
+}
+
+bool frame_can_lose(uint64_t frames)
+{
+    return !frame_is_barred(frames, FRAME_ANY) &&
+           frames_managed() >= marks.high + frames;
 }
 
 bool frame_claim(struct blocks_wish *wish, unsigned flags)

@@ -190,7 +190,9 @@ MM_MUST_CHECK enum mm_status frame_add(pfn_t start, pfn_t end);
  * @out_busy  the first frame in use, with MM_EBUSY; or NULL
  * Return: MM_OK; MM_EINVAL; MM_EBUSY: a frame is in use, or was for a moment,
  *         or cannot be told, as for frame_add(); MM_ENOMEM if the map's list
- *         is full. On failure nothing has changed.
+ *         is full, if fewer frames than the lowest watermark would be left
+ *         free, or if the high one would be out of reach. On failure nothing
+ *         has changed. Below the low mark it succeeds, and wake() is called.
  * Context: as frame_add(), and no lock is held.
  */
 MM_MUST_CHECK enum mm_status frame_remove(pfn_t start, pfn_t end,
