@@ -37,13 +37,6 @@
 #include "base/lock.h"
 #include "base/memory.h"
 
-/*
- * A frame of a block with so many free ones does not enter the array: it would
- * be handed out next, and the block would never be free altogether, while
- * others that are nearly used up are not filled.
- */
-#define SPARSE_FRAMES 128
-
 /* Such frames are used again at once if so many of one row have come back. */
 #define PENDING_FRAMES 16
 
@@ -378,12 +371,6 @@ pfn_t frame_alloc(unsigned order, enum frame_type type, unsigned flags)
 
 /* --- release ------------------------------------------------------------- */
 
-/* Is a frame's block one that should become free altogether? */
-static inline bool is_sparse(pfn_t pfn)
-{
-    return step_free_hint(pfn.v / BLOCK_FRAMES) >= SPARSE_FRAMES;
-}
-
 /*
  * Keep a frame that was freed where it does most good, if that is at hand:
  * in the row it came from, with others of its row if its block is sparse, or
@@ -399,7 +386,7 @@ static inline bool keep(struct frame_cpu *cpu, pfn_t pfn)
         frame_set_row_mask(cpu, frame_row_mask(cpu) | bit);
         return true;
     }
-    if (is_sparse(pfn)) {
+    if (frame_is_sparse(pfn)) {
         if (row != cpu->pending.v) {
             return false;
         }
@@ -426,7 +413,7 @@ static MM_NOINLINE void free_elsewhere(pfn_t pfn)
         port_irq_restore(irq);
         return;
     }
-    if (is_sparse(pfn)) {
+    if (frame_is_sparse(pfn)) {
         frame_drain_pending();
         cpu->pending = pfn_of(align_down(pfn.v, ROW_FRAMES));
     } else {

@@ -96,16 +96,38 @@ unsigned frame_alloc_bulk(pfn_t *out, unsigned count, enum frame_type type,
 /* --- release -------------------------------------------------------------- */
 
 /*
- * Take back one chunk, up to the first frame that is no frame in use. They go
- * into the array as long as less than half of it is in use, and else straight
- * to the blocks they are of.
+ * Frames that belong into the array, as frame.c has it, go there as long as
+ * less than half of it is in use; the others straight to the blocks they are
+ * of. Interrupts are off.
  */
+static void keep_or_release(struct frame_cpu *cpu, const pfn_t *frames,
+                            unsigned count)
+{
+    uint32_t kept = frame_count(cpu, ARRAY_PLAIN);
+    pfn_t rest[CHUNK];
+    unsigned left = 0;
+
+    if (kept >= ARRAY_FRAMES / 2 || frame_is_short()) {
+        frame_release_each(frames, count);
+        return;
+    }
+    for (unsigned i = 0; i < count; i++) {
+        if (kept < ARRAY_FRAMES / 2 && !frame_is_sparse(frames[i])) {
+            cpu->frame[ARRAY_PLAIN][kept++] = frames[i];
+        } else {
+            rest[left++] = frames[i];
+        }
+    }
+    frame_set_count(cpu, ARRAY_PLAIN, kept);
+    frame_release_each(rest, left);
+}
+
+/* Take back one chunk, up to the first frame that is no frame in use. */
 static unsigned free_chunk(const pfn_t *frames, unsigned count)
 {
     unsigned ended = 0;
     uint64_t irq = port_irq_save();
     struct frame_cpu *cpu = frame_this_cpu();
-    uint32_t kept = frame_count(cpu, ARRAY_PLAIN);
 
     for (; ended < count && record_exists(frames[ended]); ended++) {
         struct frame_record *record = record_of(frames[ended]);
@@ -116,12 +138,7 @@ static unsigned free_chunk(const pfn_t *frames, unsigned count)
         cpu->frees[type]++;
         frame_end_record(record);
     }
-    unsigned keep = 0;
-    while (keep < ended && kept < ARRAY_FRAMES / 2 && !frame_is_short()) {
-        cpu->frame[ARRAY_PLAIN][kept++] = frames[keep++];
-    }
-    frame_set_count(cpu, ARRAY_PLAIN, kept);
-    frame_release_each(frames + keep, ended - keep);
+    keep_or_release(cpu, frames, ended);
     port_irq_restore(irq);
     return ended;
 }

@@ -119,6 +119,19 @@ static inline void frame_add_taken(struct frame_cpu *cpu, enum frame_zone zone,
                           memory_order_relaxed);
 }
 
+/*
+ * A frame of a block with so many free ones does not enter the array: it would
+ * be handed out next, and the block would never be free altogether, while
+ * others that are nearly used up are not filled.
+ */
+#define SPARSE_FRAMES 128
+
+/* Is a frame's block one that should become free altogether? */
+static inline bool frame_is_sparse(pfn_t pfn)
+{
+    return step_free_hint(pfn.v / BLOCK_FRAMES) >= SPARSE_FRAMES;
+}
+
 /* --- zones ---------------------------------------------------------------- */
 
 struct frame_zone_state {

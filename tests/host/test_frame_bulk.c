@@ -124,6 +124,64 @@ TEST(frame, a_bulk_of_low_frames_is_low)
     CHECK_HELPER(check_all_free());
 }
 
+/* --- packing -------------------------------------------------------------- */
+
+#define PORTION 16 /* frames of a bulk */
+#define ROUNDS  4000
+
+/* Put a random one of @frame[0 .. count-1] last. */
+static void draw_last(struct test_random *random, uint64_t count)
+{
+    uint64_t index = test_random_below(random, count);
+    pfn_t drawn = frame[index];
+
+    frame[index] = frame[count - 1];
+    frame[count - 1] = drawn;
+}
+
+static uint64_t whole_blocks(void)
+{
+    uint64_t blocks = 0;
+
+    for (unsigned zone = 0; zone < FRAME_ZONES; zone++) {
+        uint64_t count[MM_MAX_ORDER + 1] = {0};
+        frame_free_blocks((enum frame_zone)zone, count);
+        blocks += count[BLOCK_ORDER] + 2 * count[BLOCK_ORDER + 1];
+    }
+    return blocks;
+}
+
+/* Half of RAM is in use, here and there, and comes and goes in bulks. */
+TEST(frame, bulks_leave_sparse_blocks_to_become_whole)
+{
+    struct test_random random;
+
+    sim_boot_frames(SMALL_RAM);
+    test_random_init(&random, test_seed());
+    uint64_t all = take_all(frame, 0, FRAME_ANY);
+    uint64_t used = all;
+    while (used > all / 2) {
+        draw_last(&random, used);
+        frame_free(frame[--used], 0);
+    }
+    frame_drain();
+    CHECK_EQUAL(whole_blocks(), 0);
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        for (unsigned k = 0; k < PORTION; k++) {
+            draw_last(&random, used--);
+        }
+        frame_free_bulk(frame + used, PORTION);
+        CHECK_EQUAL(
+            frame_alloc_bulk(frame + used, PORTION, FRAME_USER, FRAME_ANY),
+            PORTION);
+        used += PORTION;
+    }
+    frame_drain();
+    /* Of those there could be. */
+    CHECK(whole_blocks() > figures().free / BLOCK_FRAMES / 2);
+    CHECK(frame_check());
+}
+
 /* --- wrong frames --------------------------------------------------------- */
 
 #define BULK 40 /* more than two chunks */
