@@ -7,8 +7,9 @@
  *         truth. A range goes when each of its frames can be claimed, and the
  *         watermarks can be kept without it.
  * Locking range_lock: one change of the map at a time; frames are claimed and
- *         given back outside it. frame_state() reads the map without it: about
- *         a range that is just changing it may say either.
+ *         given back outside it, so a CPU stopped in it keeps the others from
+ *         changing the map, but not from frames. frame_state() reads the map
+ *         without it: about a range that is just changing it may say either.
  */
 #include "frame/frame_impl.h"
 
