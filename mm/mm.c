@@ -309,10 +309,11 @@ bool mm_check(void)
     if (!tables) {
         port_log("page tables: %lu writable and executable, %lu reserved "
                  "bits, %lu of freed frames, %lu wrong counts, %lu empty, "
-                 "%lu lost",
+                 "%lu lost, %lu aliases",
                  verdict.writable_exec, verdict.reserved_bits,
                  verdict.freed_frames, verdict.wrong_counts,
-                 verdict.empty_tables, verdict.lost_tables);
+                 verdict.empty_tables, verdict.lost_tables,
+                 verdict.aliases.rights + verdict.aliases.memory);
     }
     return frames && slabs && blocks && maps && tables;
 }

@@ -2,6 +2,7 @@
 /* memory: commands about physical memory. */
 #include "kernel/memory.h"
 
+#include <mm/audit.h>
 #include <mm/frame.h>
 #include <mm/kmap.h>
 #include <mm/mm.h>
@@ -241,8 +242,7 @@ static void print_record(pfn_t pfn)
            explain_bytes(PAGE_BYTES << record->order).text,
            atomic_load_explicit(&record->refs, memory_order_relaxed));
     if (type == FRAME_TABLE) {
-        printk("  entries: %u in use\n",
-               atomic_load_explicit(&record->entries, memory_order_relaxed));
+        printk("  entries: %u in use\n", audit_table_entries(pfn));
     } else {
         printk("  owner  : 0x%lx\n", record->owner);
     }

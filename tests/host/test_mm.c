@@ -324,6 +324,9 @@ TEST(mm, the_audit_finds_what_is_planted)
     *small = pte_make_leaf(0, pfn, pt_attr(PT_OWNED));
     CHECK(!pt_audit(&pt_kernel, &verdict));
     CHECK_EQUAL(verdict.freed_frames, 1);
+    *small = pte_make_parked(pfn, pt_attr(PT_OWNED));
+    CHECK(!pt_audit(&pt_kernel, &verdict));
+    CHECK_EQUAL(verdict.freed_frames, 1);
     *small = small_saved;
     CHECK(pt_audit(&pt_kernel, &verdict));
 }

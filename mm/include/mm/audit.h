@@ -13,8 +13,9 @@ struct audit_run {
     enum pt_promise promise;
     unsigned level;      /* size of the leaves */
     struct pt_attr attr; /* effective: rights of all levels together */
-    pfn_t pfn;           /* PRESENT: frame at start */
-    bool is_contiguous;  /* PRESENT: frames follow each other */
+    pfn_t pfn;           /* PRESENT, PARKED: frame at start */
+    uint64_t payload;    /* PROMISE, SWAPPED: at start */
+    bool is_contiguous;  /* frames, or payloads, follow each other */
 };
 
 /* Return false to stop. */
@@ -27,6 +28,33 @@ typedef bool (*audit_fn)(void *context, const struct audit_run *run);
 void audit_runs(const struct pt *pt, vaddr_t start, vaddr_t end,
                 audit_fn report, void *context);
 
+/*
+ * The same in runs that are contiguous: what a run leads to is known for each
+ * of its pages.
+ */
+void audit_extents(const struct pt *pt, vaddr_t start, vaddr_t end,
+                   audit_fn report, void *context);
+
+/* Pairs of mappings that share frames and must not be as they are. */
+struct audit_aliases {
+    uint64_t rights;    /* one lets write what the other executes */
+    uint64_t memory;    /* their memory types differ */
+    vaddr_t address[2]; /* the first such pair, at a frame in common */
+};
+
+/*
+ * Compare what @pt may change itself (the kernel's tables: everything; others:
+ * the lower half) with all that its tables lead to. Frames that user mode
+ * executes may be writable for the kernel, which fills them.
+ * Shape:  mappings that are executable, or not write-back, are few. 16 of them
+ *         are remembered at once; more take further passes. Nothing else is:
+ *         no memory in proportion to RAM.
+ * Cost:   a pass over the tables, and two for each 16 such mappings.
+ * Return: are there none?
+ * Source: [SDM-3A 12.12.4 "Programming the PAT"] on memory types.
+ */
+bool audit_aliases(const struct pt *pt, struct audit_aliases *out);
+
 struct audit_verdict {
     uint64_t tables;    /* reachable table pages */
     uint64_t leaves[3]; /* by level */
@@ -34,14 +62,22 @@ struct audit_verdict {
     uint64_t writable_exec; /* entries that break W^X */
     uint64_t reserved_bits; /* entries the CPU would refuse */
     uint64_t damaged;       /* entries of no state */
-    uint64_t freed_frames;  /* present owned entries of free frames */
+    uint64_t freed_frames;  /* owned entries of free frames */
     uint64_t wrong_counts;  /* tables whose record counts wrongly */
     uint64_t empty_tables;  /* tables that should have been given back */
     uint64_t lost_tables; /* reachable tables that were not counted, or back */
+    struct audit_aliases aliases; /* of the kernel's tables */
 };
 
-/* Walk all of @pt and count; true if every count of a fault is zero. */
+/*
+ * Walk all of @pt and count; true if every count of a fault is zero. Aliases
+ * are looked for in the kernel's tables only: what user mode shares, and with
+ * which rights, is its owner's choice; who forbids it asks audit_aliases().
+ */
 bool pt_audit(const struct pt *pt, struct audit_verdict *out);
+
+/* Entries of a page table that are not absent, as its record counts them. */
+unsigned audit_table_entries(pfn_t table);
 
 /* An address that must work the moment new tables are loaded. */
 struct audit_need {
