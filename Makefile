@@ -107,9 +107,11 @@ NCFLAGS   := $(COMMON) -O2 -fPIE -fno-plt -fcf-protection=none \
 KERNEL_SOURCES ?= $(shell find boot kernel mm tests/shared tests/kernel \
                     -name '*.c' -o -name '*.asm' | sort)
 # Parts of the kernel that need no machine are tested here, too.
-HOST_KERNEL    := kernel/acpi.c kernel/cmdline.c kernel/multiboot2.c \
+HOST_KERNEL    := kernel/acpi.c kernel/cmdline.c kernel/mtrr.c \
+                  kernel/multiboot2.c \
                   $(addprefix kernel/lib/,format.c number.c) \
-                  $(addprefix kernel/monitor/,words.c line.c tlb_geometry.c)
+                  $(addprefix kernel/monitor/,words.c line.c \
+                    tlb_geometry.c)
 HOST_SOURCES   ?= $(shell find mm tests/shared tests/host -name '*.c' | sort) \
                   $(HOST_KERNEL)
 KERNEL_OBJECTS := $(KERNEL_SOURCES:%=$(B)/kernel/%.o)

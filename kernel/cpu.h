@@ -23,15 +23,25 @@
 #define RFLAGS_AC (UINT64_C(1) << 18)
 
 /* Model-specific registers. [SDM-4 2.1 "Architectural MSRs"] */
-#define MSR_APIC_BASE     UINT32_C(0x1b)
-#define MSR_MTRRCAP       UINT32_C(0xfe)
-#define MSR_CAPABILITIES  UINT32_C(0x10a)
-#define MSR_PAT           UINT32_C(0x277)
-#define MSR_MTRR_DEF_TYPE UINT32_C(0x2ff)
-#define MSR_EFER          UINT32_C(0xc0000080)
-#define MSR_GS_BASE       UINT32_C(0xc0000101)
-#define EFER_LMA          (UINT64_C(1) << 10) /* read only */
-#define EFER_NXE          (UINT64_C(1) << 11)
+#define MSR_APIC_BASE      UINT32_C(0x1b)
+#define MSR_MTRRCAP        UINT32_C(0xfe)
+#define MSR_CAPABILITIES   UINT32_C(0x10a)
+#define MSR_MTRR_PHYSBASE0 UINT32_C(0x200) /* 0x202, ...: the next ranges */
+#define MSR_MTRR_PHYSMASK0 UINT32_C(0x201)
+#define MSR_MTRR_FIX64K    UINT32_C(0x250)
+#define MSR_MTRR_FIX16K    UINT32_C(0x258) /* 2 registers */
+#define MSR_MTRR_FIX4K     UINT32_C(0x268) /* 8 registers */
+#define MSR_PAT            UINT32_C(0x277)
+#define MSR_MTRR_DEF_TYPE  UINT32_C(0x2ff)
+#define MSR_EFER           UINT32_C(0xc0000080)
+#define MSR_GS_BASE        UINT32_C(0xc0000101)
+#define EFER_LMA           (UINT64_C(1) << 10) /* read only */
+#define EFER_NXE           (UINT64_C(1) << 11)
+/* AMD's: what lies between 4 GiB and TOP_MEM2 is RAM, and write-back. */
+#define MSR_SYSCFG             UINT32_C(0xc0010010)
+#define MSR_TOP_MEM2           UINT32_C(0xc001001d)
+#define SYSCFG_TOM2            (UINT64_C(1) << 21)
+#define SYSCFG_TOM2_WRITE_BACK (UINT64_C(1) << 22)
 
 /* Where struct percpu, to which GS points, has the processor's number. */
 #define CPU_GS_INDEX 8

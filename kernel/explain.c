@@ -16,6 +16,7 @@
 #include "kernel/lib/format.h"
 #include "kernel/lib/string.h"
 #include "kernel/memory.h"
+#include "kernel/mtrr.h"
 #include "kernel/trap.h"
 
 /* --- frames --------------------------------------------------------------- */
@@ -83,10 +84,7 @@ struct explain_text explain_frame(pfn_t pfn)
 
 const char *explain_memory(unsigned memory)
 {
-    static const char *const name[8] = {"WB", "WC", "UC-", "UC",
-                                        "WB", "WP", "UC-", "WT"};
-
-    return name[memory & 7];
+    return memory_type_name(memory_type_of_pat(PTE_PAT_LAYOUT, memory));
 }
 
 const char *explain_leaf_bytes(unsigned level)
@@ -132,6 +130,13 @@ static void append(struct explain_text *text, const char *more)
               length > 0 ? " " : "", more);
 }
 
+static void append_if(struct explain_text *text, bool is_so, const char *more)
+{
+    if (is_so) {
+        append(text, more);
+    }
+}
+
 static const char *promise_text(enum pt_promise promise)
 {
     switch (promise) {
@@ -175,12 +180,46 @@ static void append_state(struct explain_text *text, pte_t entry, unsigned level)
 }
 
 /* What the entry alone allows; the levels above may allow less. */
-static void append_rights(struct explain_text *text, pte_t entry)
+static void append_rights(struct explain_text *text, pte_t entry,
+                          unsigned level)
 {
-    const char rights[] = {'r', (entry.v & PTE_RW) != 0 ? 'w' : '-',
-                           (entry.v & PTE_XD) != 0 ? '-' : 'x', '\0'};
+    unsigned flags = pte_attr(entry, level).flags;
+    const char rights[] = {(flags & PT_NONE) != 0 ? '-' : 'r',
+                           (flags & PT_WRITE) != 0 ? 'w' : '-',
+                           (flags & PT_EXEC) != 0 ? 'x' : '-', '\0'};
 
     append(text, rights);
+}
+
+/* The rights and the number of what is not there yet, or not any more. */
+static void append_absent(struct explain_text *text, pte_t entry,
+                          unsigned level)
+{
+    enum pte_state state = pte_state(entry, level);
+    struct pt_attr attr = pte_attr(entry, level);
+    bool has_number = state == PTE_SWAPPED || state == PTE_PARKED ||
+                      (state == PTE_PROMISE && pte_promise(entry) == PT_OBJECT);
+    bool has_rights =
+        has_number || (state == PTE_PROMISE && pte_promise(entry) == PT_ZERO);
+    size_t length;
+
+    if (!has_rights) {
+        return;
+    }
+    append_rights(text, entry, level);
+    append_if(text, (attr.flags & PT_USER) != 0, "user");
+    append_if(text, (pte_accessed_dirty(entry) & PTE_A) != 0, "accessed");
+    append_if(text, (pte_accessed_dirty(entry) & PTE_D) != 0, "dirty");
+    append_if(text, (attr.flags & PT_OWNED) != 0, "owned");
+    append_if(text, (attr.flags & PT_COW) != 0, "copy-on-write");
+    if (has_number) {
+        length = strlen(text->text);
+        ksnprintf(text->text + length, sizeof(text->text) - length, " %s 0x%lx",
+                  state == PTE_PARKED    ? "frame"
+                  : state == PTE_SWAPPED ? "slot"
+                                         : "page",
+                  pte_payload(entry));
+    }
 }
 
 struct explain_text explain_entry(pte_t entry, unsigned level)
@@ -199,21 +238,18 @@ struct explain_text explain_entry(pte_t entry, unsigned level)
 
     append_state(&text, entry, level);
     if (!pte_is_present(entry)) {
+        append_absent(&text, entry, level);
         return text;
     }
-    append_rights(&text, entry);
-    if (is_leaf) {
-        append(&text, explain_memory(pte_attr(entry, level).memory));
-    }
+    append_rights(&text, entry, level);
+    append_if(&text, is_leaf, explain_memory(pte_attr(entry, level).memory));
     for (size_t i = 0; i < sizeof(bits) / sizeof(bits[0]); i++) {
-        if ((entry.v & bits[i].bit) != 0 &&
-            (is_leaf || !bits[i].is_leaf_only)) {
-            append(&text, bits[i].name);
-        }
+        append_if(&text,
+                  (entry.v & bits[i].bit) != 0 &&
+                      (is_leaf || !bits[i].is_leaf_only),
+                  bits[i].name);
     }
-    if (walk_reserved_bits(entry, level) != 0) {
-        append(&text, "RESERVED BITS");
-    }
+    append_if(&text, walk_reserved_bits(entry, level) != 0, "RESERVED BITS");
     return text;
 }
 
@@ -262,6 +298,64 @@ void explain_print_walk(const struct walk *walk, unsigned blame,
                explain_entry(step->entry, step->level).text,
                i == blame ? "  <- here" : "");
     }
+}
+
+/* --- what all levels make together ---------------------------------------- */
+
+static uint64_t read_msr(uint32_t msr)
+{
+    return cpu_rdmsr(msr);
+}
+
+/* SYSCFG is of no other vendor; from this family on it types memory. */
+#define FAMILY_OF_SYSCFG 0xf
+
+static void read_mtrr(struct mtrr *out)
+{
+    bool is_amd = strcmp(cpu_features.vendor, "AuthenticAMD") == 0 ||
+                  strcmp(cpu_features.vendor, "HygonGenuine") == 0;
+
+    mtrr_read(read_msr, is_amd && cpu_features.family >= FAMILY_OF_SYSCFG, out);
+}
+
+struct explain_text explain_memory_type(const struct walk *walk)
+{
+    const struct walk_step *leaf = &walk->step[walk->count - 1];
+    uint64_t bytes = pte_span(leaf->level);
+    uint64_t start = align_down(walk->physical.v, PAGE_BYTES);
+    enum memory_type page = memory_type_of_pat(
+        cpu_features.has_pat ? cpu_rdmsr(MSR_PAT) : PTE_PAT_LAYOUT,
+        pte_attr(leaf->entry, leaf->level).memory);
+    struct explain_text out;
+    struct mtrr mtrr;
+
+    if (!cpu_features.has_mtrr) {
+        ksnprintf(out.text, sizeof(out.text), "%s: this CPU has no MTRRs",
+                  memory_type_name(page));
+        return out;
+    }
+    read_mtrr(&mtrr);
+    enum memory_type here = mtrr_type(&mtrr, paddr_of(start), PAGE_BYTES);
+    enum memory_type all =
+        mtrr_type(&mtrr, paddr_of(align_down(start, bytes)), bytes);
+    ksnprintf(out.text, sizeof(out.text), "%s: page %s, MTRRs %s%s",
+              memory_type_name(memory_type_combine(here, page)),
+              memory_type_name(page), memory_type_name(here),
+              all == MEMORY_MIXED ? ", which differ within the page" : "");
+    return out;
+}
+
+void explain_print_effect(const struct walk *walk)
+{
+    unsigned level = walk->step[walk->count - 1].level;
+
+    printk("  all levels together: r%c%c %s, %s page\n",
+           walk->is_writable ? 'w' : '-', walk->is_executable ? 'x' : '-',
+           walk->is_user ? "user" : "supervisor", explain_leaf_bytes(level));
+    printk("  memory type %s\n", explain_memory_type(walk).text);
+    printk("  0x%lx -> physical 0x%lx (frame 0x%lx: %s)\n", walk->address,
+           walk->physical.v, phys_to_pfn(walk->physical).v,
+           explain_frame(phys_to_pfn(walk->physical)).text);
 }
 
 /* --- judgement ------------------------------------------------------------ */

@@ -17,8 +17,14 @@ struct explain_text explain_frame(pfn_t pfn);
 /* "table rwx accessed" or "2 MiB rw- WB global accessed dirty" */
 struct explain_text explain_entry(pte_t entry, unsigned level);
 
-/* "WB" "WC" "UC" "WP" "WT" */
+/* "WB" "WC" "UC" "WP" "WT": what a page of that index says. */
 const char *explain_memory(unsigned memory);
+
+/*
+ * "WC: page WC, MTRRs UC": how the memory that @walk leads to is cached on
+ * this processor. @walk: present
+ */
+struct explain_text explain_memory_type(const struct walk *walk);
 
 /* "4 KiB" "2 MiB" "1 GiB" */
 const char *explain_leaf_bytes(unsigned level);
@@ -40,6 +46,12 @@ MM_MUST_CHECK bool explain_walk(vaddr_t address, struct walk *out);
  */
 void explain_print_walk(const struct walk *walk, unsigned blame,
                         const char *title);
+
+/*
+ * Lines about what all levels make together: rights, memory type, where the
+ * address goes and whose the frame is. @walk: present
+ */
+void explain_print_effect(const struct walk *walk);
 
 /* What this processor checks now; the kernel runs with EFLAGS.AC clear. */
 struct walk_rules explain_rules(void);

@@ -258,6 +258,7 @@ static void print_object(vaddr_t address)
 
 static bool run_explain(const struct arguments *arguments)
 {
+    struct walk_rules rules = explain_rules();
     struct question question;
     struct walk walk;
     uint64_t address;
@@ -275,13 +276,9 @@ static bool run_explain(const struct arguments *arguments)
     print_symbol(address);
     print_object(address);
     explain_print_walk(&walk, EXPLAIN_NO_BLAME, "  ");
-    if (walk.state == PTE_PRESENT) {
-        printk("  memory type %s; frame 0x%lx: %s\n",
-               explain_memory(pte_attr(walk.step[walk.count - 1].entry,
-                                       walk.step[walk.count - 1].level)
-                                  .memory),
-               phys_to_pfn(walk.physical).v,
-               explain_frame(phys_to_pfn(walk.physical)).text);
+    if (walk.state == PTE_PRESENT &&
+        walk_judge(&walk, WALK_READ, &rules, NULL) != WALK_RESERVED_BIT) {
+        explain_print_effect(&walk);
     }
     judge_all(&walk, &question);
     return true;

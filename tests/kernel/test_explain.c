@@ -4,6 +4,7 @@
 
 #include <mm/frame.h>
 #include <mm/kmap.h>
+#include <mm/pt.h>
 #include "kernel/cpu.h"
 #include "kernel/image.h"
 #include "kernel/lib/string.h"
@@ -96,9 +97,34 @@ TEST(explain, entries_read_as_they_are)
     CHECK(reads(pte_make_promise(PT_GUARD, pt_attr(0), 0).v, 0,
                 "guard: nothing, ever"));
     CHECK(reads(pte_make_promise(PT_ZERO, pt_attr(PT_WRITE), 0).v, 2,
-                "promise of a zeroed frame"));
+                "promise of a zeroed frame rw-"));
+    CHECK(reads(pte_make_promise(PT_OBJECT, pt_attr(PT_USER), 0x1f).v, 0,
+                "promise of a page of an object r-- user page 0x1f"));
+    CHECK(reads(pte_make_swapped(7, pt_attr(PT_USER | PT_COW)).v, 0,
+                "swapped out r-- user copy-on-write slot 0x7"));
+    CHECK(reads(pte_make_parked(pfn_of(5), pt_attr(PT_OWNED | PT_NONE)).v, 0,
+                "parked frame: access is off --- accessed dirty owned frame "
+                "0x5"));
     CHECK(reads(PTE_P | PTE_PS | UINT64_C(1) << 13, 1,
                 "2 MiB r-x WB RESERVED BITS"));
+}
+
+/* Where every PC has its local APIC. */
+#define LOCAL_APIC UINT64_C(0xfee00000)
+
+/* In RAM all agree; what is on the bus is never cached, whoever says so. */
+TEST(explain, memory_is_typed_by_page_and_address)
+{
+    struct walk walk;
+
+    walk_address(pt_kernel.root, (vaddr_t)text_start, &walk);
+    CHECK(test_begins_with(explain_memory_type(&walk).text, "WB: "));
+    char *window = kmap_mmio(paddr_of(LOCAL_APIC), PAGE_BYTES, PT_UC, "test");
+    CHECK(window != NULL);
+    walk_address(pt_kernel.root, (vaddr_t)window, &walk);
+    struct explain_text text = explain_memory_type(&walk);
+    kmap_free(window);
+    CHECK(test_begins_with(text.text, "UC: "));
 }
 
 static bool is_written(uint64_t bytes, const char *text)
