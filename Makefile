@@ -110,7 +110,7 @@ KERNEL_SOURCES ?= $(shell find boot kernel mm tests/shared tests/kernel \
 HOST_KERNEL    := kernel/acpi.c kernel/cmdline.c kernel/mtrr.c \
                   kernel/multiboot2.c \
                   $(addprefix kernel/lib/,format.c number.c) \
-                  $(addprefix kernel/monitor/,words.c line.c \
+                  $(addprefix kernel/monitor/,changes.c words.c line.c \
                     tlb_geometry.c)
 HOST_SOURCES   ?= $(shell find mm tests/shared tests/host -name '*.c' | sort) \
                   $(HOST_KERNEL)

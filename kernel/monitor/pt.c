@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /* pt: the kernel's page tables as a list of ranges. */
-#include <mm/audit.h>
+#include "kernel/monitor/pt.h"
+
 #include "base/bits.h"
 #include "kernel/console/console.h"
 #include "kernel/explain.h"
+#include "kernel/lib/format.h"
 #include "kernel/lib/string.h"
-#include "kernel/place.h"
 #include "kernel/monitor/command.h"
 #include "kernel/monitor/json.h"
+#include "kernel/place.h"
 
 /* What is shown of the tables, and the sums of what was. */
 struct listing {
@@ -81,12 +83,14 @@ static const char *state_name(const struct audit_run *run)
     }
 }
 
-static void print_run_json(const struct audit_run *run,
-                           const struct place *place)
+void pt_json_run(const struct audit_run *run)
 {
     bool is_present = run->state == PTE_PRESENT;
+    bool has_payload = run->state == PTE_SWAPPED ||
+                       (run->state == PTE_PROMISE && run->promise == PT_OBJECT);
+    struct place place;
 
-    json_begin("pt");
+    place_find(run->start, &place);
     json_hex("start", run->start);
     json_hex("end", run->start + run->bytes - 1);
     json_bool("present", is_present);
@@ -94,15 +98,20 @@ static void print_run_json(const struct audit_run *run,
     json_bool("exec", has_right(run, 'x'));
     json_bool("user", has_right(run, 'u'));
     json_bool("global", (run->attr.flags & PT_GLOBAL) != 0);
+    json_bool("owned", (run->attr.flags & PT_OWNED) != 0);
+    json_bool("cow", (run->attr.flags & PT_COW) != 0);
     json_text("memory", explain_memory(run->attr.memory));
+    json_number("tag", run->attr.tag);
     json_number("level", run->level);
-    if (is_present) {
+    if (is_present || run->state == PTE_PARKED) {
         json_hex("physical", pfn_to_phys(run->pfn).v);
     }
+    if (has_payload) {
+        json_number("payload", run->payload);
+    }
     json_text("state", state_name(run));
-    json_text("area", place->kind);
-    json_text("name", place->name);
-    json_end();
+    json_text("area", place.kind);
+    json_text("name", place.name);
 }
 
 static const char *page_size_name(unsigned level)
@@ -114,21 +123,31 @@ static const char *page_size_name(unsigned level)
 }
 
 /* rwx; execution is '-' where the CPU cannot forbid it and nobody asked. */
-static void print_run(const struct audit_run *run, const struct place *place)
+struct explain_text pt_run_text(const struct audit_run *run)
 {
-    bool is_present = run->state == PTE_PRESENT;
+    struct explain_text out;
 
-    printk("%016lx-%016lx %10s ", run->start, run->start + run->bytes - 1,
-           explain_bytes(run->bytes).text);
-    if (is_present) {
-        printk("r%c%c%c%c %-3s %2s", has_right(run, 'w') ? 'w' : '-',
-               has_right(run, 'x') ? 'x' : '-', has_right(run, 'u') ? 'u' : 's',
-               (run->attr.flags & PT_GLOBAL) != 0 ? 'g' : '-',
-               explain_memory(run->attr.memory), page_size_name(run->level));
+    if (run->state == PTE_PRESENT) {
+        ksnprintf(out.text, sizeof(out.text), "r%c%c%c%c %-3s %2s",
+                  has_right(run, 'w') ? 'w' : '-',
+                  has_right(run, 'x') ? 'x' : '-',
+                  has_right(run, 'u') ? 'u' : 's',
+                  (run->attr.flags & PT_GLOBAL) != 0 ? 'g' : '-',
+                  explain_memory(run->attr.memory), page_size_name(run->level));
     } else {
-        printk("----- ---  -");
+        ksnprintf(out.text, sizeof(out.text), "----- ---  -");
     }
-    printk("  %s%s%s\n", place->name, place->name[0] != '\0' ? " " : "",
+    return out;
+}
+
+void pt_print_run(const struct audit_run *run)
+{
+    struct place place;
+
+    place_find(run->start, &place);
+    printk("%016lx-%016lx %10s %s  %s%s%s\n", run->start,
+           run->start + run->bytes - 1, explain_bytes(run->bytes).text,
+           pt_run_text(run).text, place.name, place.name[0] != '\0' ? " " : "",
            state_name(run));
 }
 
@@ -161,14 +180,16 @@ static bool list_run(void *context, const struct audit_run *run)
     }
     listing->lines++;
     if (listing->wants_json) {
-        print_run_json(run, &place);
+        json_begin("pt");
+        pt_json_run(run);
+        json_end();
         return true;
     }
     if (strcmp(area_title(&place), listing->area) != 0) {
         listing->area = area_title(&place);
         printk("---[ %s ]---\n", listing->area);
     }
-    print_run(run, &place);
+    pt_print_run(run);
     return true;
 }
 
@@ -284,10 +305,13 @@ static bool run_pt(const struct arguments *arguments)
             return false;
         }
     }
-    audit_runs(&pt_kernel, range.start, range.end, list_run, &listing);
-    if (!arguments->wants_json) {
-        print_sums(&listing);
+    /* Programs are told where each page leads. */
+    if (arguments->wants_json) {
+        audit_extents(&pt_kernel, range.start, range.end, list_run, &listing);
+        return true;
     }
+    audit_runs(&pt_kernel, range.start, range.end, list_run, &listing);
+    print_sums(&listing);
     return true;
 }
 

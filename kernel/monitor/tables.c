@@ -1,32 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /* tables: commands about translations. */
-#include <mm/pt.h>
-#include "base/bits.h"
+#include <mm/audit.h>
 #include "kernel/console/console.h"
-#include "kernel/cpu.h"
 #include "kernel/explain.h"
-#include "kernel/fixup.h"
-#include "kernel/image.h"
-#include "kernel/lib/string.h"
 #include "kernel/place.h"
 #include "kernel/memory.h"
 #include "kernel/monitor/command.h"
+#include "kernel/monitor/pt.h"
 
 /* --- pagewalk ------------------------------------------------------------- */
-
-static void print_effect(const struct walk *walk)
-{
-    unsigned level = walk->step[walk->count - 1].level;
-    pte_t entry = walk->step[walk->count - 1].entry;
-
-    printk("  all levels together: r%c%c %s, %s, %s page\n",
-           walk->is_writable ? 'w' : '-', walk->is_executable ? 'x' : '-',
-           walk->is_user ? "user" : "supervisor",
-           explain_memory(pte_attr(entry, level).memory),
-           explain_leaf_bytes(level));
-    printk("  0x%lx -> physical 0x%lx (frame %s)\n", walk->address,
-           walk->physical.v, explain_frame(phys_to_pfn(walk->physical)).text);
-}
 
 bool argument_walk(const struct arguments *arguments, const char *word,
                    struct walk *out)
@@ -63,7 +45,7 @@ static bool run_pagewalk(const struct arguments *arguments)
     bool is_reached = walk.state == PTE_PRESENT && verdict != WALK_RESERVED_BIT;
     explain_print_walk(&walk, is_reached ? EXPLAIN_NO_BLAME : blame, "  ");
     if (is_reached) {
-        print_effect(&walk);
+        explain_print_effect(&walk);
     } else {
         printk("  no translation: %s\n", walk_verdict_text(verdict));
     }
@@ -89,27 +71,48 @@ static bool run_v2p(const struct arguments *arguments)
     return true;
 }
 
-static bool run_p2v(const struct arguments *arguments)
-{
-    uint64_t physical;
-    uint64_t image = image_physical(image_start);
-    uint64_t image_bytes = (uint64_t)(image_end - image_start);
+/* Mappings of one frame. */
+struct search {
+    paddr_t physical;
+    unsigned found;
+};
 
-    if (!argument_number(arguments->word[0], &physical)) {
-        return false;
-    }
-    const struct memmap_range *range =
-        memmap_find(memory_map(), paddr_of(physical));
-    if (range == NULL || !memmap_is_ram(range->type)) {
-        return complain(arguments,
-                        "0x%lx is no RAM: the direct map does not have it",
-                        physical);
-    }
-    printk("0x%lx  direct map\n", LAYOUT_DIRECT + physical);
-    if (physical - image < image_bytes) {
-        printk("0x%lx  kernel image\n", LAYOUT_IMAGE + physical);
+static bool show_mapping(void *context, const struct audit_run *run)
+{
+    struct search *search = context;
+    uint64_t offset = search->physical.v - pfn_to_phys(run->pfn).v;
+    bool has_frames = run->state == PTE_PRESENT || run->state == PTE_PARKED;
+    struct place place;
+
+    if (has_frames && offset < run->bytes) {
+        place_find(run->start + offset, &place);
+        printk("0x%lx  %s%s%s  %s\n", run->start + offset, place.kind,
+               place.name[0] != '\0' ? " " : "", place.name,
+               pt_run_text(run).text);
+        search->found++;
     }
     return true;
+}
+
+/* Every virtual address of a physical one, found by looking at all tables. */
+static bool run_p2v(const struct arguments *arguments)
+{
+    struct search search = {.found = 0};
+
+    if (!argument_number(arguments->word[0], &search.physical.v)) {
+        return false;
+    }
+    audit_extents(&pt_kernel, 0, 0, show_mapping, &search);
+    if (search.found > 0) {
+        return true;
+    }
+    const struct memmap_range *range =
+        memmap_find(memory_map(), search.physical);
+    return complain(arguments, "0x%lx is mapped nowhere: it is %s",
+                    search.physical.v,
+                    range == NULL || !memmap_is_ram(range->type)
+                        ? "no RAM"
+                        : memmap_type_name(range->type));
 }
 
 static const struct command commands[] = {
@@ -117,8 +120,8 @@ static const struct command commands[] = {
      false, run_pagewalk},
     {"v2p", "", "ADDR", "virtual to physical address", "", 1, 1, false,
      run_v2p},
-    {"p2v", "", "ADDR", "physical address to the virtual ones", "", 1, 1, false,
-     run_p2v},
+    {"p2v", "alias", "PHYSICAL", "physical address to all virtual ones", "", 1,
+     1, false, run_p2v},
 };
 
 const struct command_group command_tables =

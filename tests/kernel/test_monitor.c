@@ -4,6 +4,8 @@
 
 #include <mm/frame.h>
 #include <mm/kmalloc.h>
+#include <mm/kmap.h>
+#include <mm/pt.h>
 #include "kernel/console/console.h"
 #include "kernel/lib/format.h"
 #include "kernel/lib/string.h"
@@ -99,13 +101,44 @@ TEST(monitor, commands_about_translation_answer)
     EXPECT("pt", "---[ direct map ]---");
     EXPECT("pt -f w -l 0", "rw");
     EXPECT("pt -j -r memcpy memcpy+1", "\"write\":false,\"exec\":true");
+    EXPECT("pt -j -r memcpy memcpy+1", "\"memory\":\"WB\",\"tag\":0");
     EXPECT("pt -f u", "0 ranges");
     EXPECT("v2p 0xffff800000200000", "0x200000");
     EXPECT("p2v 0x200000", "0xffff800000200000  direct map");
+    EXPECT("p2v 0x200000", "rw-sg WB  4K");
+    EXPECT("audit", "0 mappings let write what another one executes");
+    EXPECT("wx", "\nsound\n");
     EXPECT("tlb", "pages invalidated");
     EXPECT("tlb flush", "forgotten");
     EXPECT("tlb probe kernel_main", "they agree");
     EXPECT("tlb probe 0", "faults, too");
+}
+
+/* The code is in the image and in the direct map, and nowhere else. */
+TEST(monitor, all_mappings_of_a_frame_are_found)
+{
+    char command[40];
+    struct walk walk;
+
+    walk_address(pt_kernel.root, (vaddr_t)memcpy, &walk);
+    ksnprintf(command, sizeof(command), "alias 0x%lx", walk.physical.v);
+    EXPECT(command, "  direct map  r--sg WB");
+    EXPECT(command, "  kernel image .text  r-xsg WB");
+}
+
+TEST(monitor, ptdiff_shows_what_was_mapped_since)
+{
+    REFUSES("ptdiff sideways", "take, drop or nothing, not sideways");
+    EXPECT("ptdiff drop", "");
+    REFUSES("ptdiff", "nothing to compare with");
+    EXPECT("ptdiff take", "ranges are remembered");
+    EXPECT("ptdiff", "\n0 ranges have changed");
+    void *block = kmap_alloc(PAGE_BYTES, 0, "difference");
+    CHECK(block != NULL);
+    EXPECT("ptdiff", "4 KiB rw-sg WB  4K  difference");
+    EXPECT("ptdiff -j", "{\"v\":1,\"kind\":\"ptdiff\",\"change\":\"added\"");
+    kmap_free(block);
+    EXPECT("ptdiff drop", "");
 }
 
 TEST(monitor, commands_about_addresses_answer)
@@ -113,6 +146,9 @@ TEST(monitor, commands_about_addresses_answer)
     EXPECT("x memcpy 16", "ffffffff8");
     EXPECT("xp 0x200000 3", "\n0000000000200000 ");
     EXPECT("explain 0 r k", "#PF, error code 0x0");
+    EXPECT("explain memcpy r k", "all levels together: r-x supervisor");
+    EXPECT("explain memcpy r k", "page WB");
+    EXPECT("explain memcpy r k", "(frame 0x");
     EXPECT("explain memcpy w k", "page is read-only");
     EXPECT("explain memcpy x u", "page belongs to the kernel");
     EXPECT("explain 0xffffbffffffff000 r k", "entry is not present");
