@@ -5,20 +5,14 @@
  * accuses code of what no x86 processor does. So the classic small programs
  * run under it: each outcome that x86 allows comes up, no other does.
  */
-#include "tests/host/schedule.h"
+#include "tests/host/schedule_litmus.h"
 
 #include <stdatomic.h>
 #include <string.h>
 
-#include "tests/host/sim.h"
 #include "tests/shared/test.h"
 
 #define SEEDS 400
-
-static uint64_t x;
-static uint64_t y;
-static uint64_t seen[2];
-static int order;
 
 static const char *run(uint64_t seed, void (*program)(unsigned cpu))
 {
@@ -29,22 +23,8 @@ static const char *run(uint64_t seed, void (*program)(unsigned cpu))
                                  .pace = 20,
                                  .run = program};
 
-    sim_reset(0);
-    sim_set_cpu_count(2);
-    x = 0;
-    y = 0;
+    litmus_reset(2);
     return schedule_run(&plan);
-}
-
-/*
- * Each writes one and reads the other [SDM-3A 9.2.3.4 "Loads May Be Reordered
- * with Earlier Stores to Different Locations"].
- */
-static void store_then_load(unsigned cpu)
-{
-    schedule_store(cpu == 0 ? &x : &y, sizeof(x), 1, order);
-    seen[cpu] =
-        schedule_load(cpu == 0 ? &y : &x, sizeof(x), memory_order_acquire);
 }
 
 /* In how many runs does neither see what the other has written? */
@@ -52,12 +32,12 @@ static unsigned count_unseen(int with_order)
 {
     unsigned unseen = 0;
 
-    order = with_order;
+    litmus.order = with_order;
     for (uint64_t seed = 1; seed <= SEEDS; seed++) {
-        if (run(seed, store_then_load) != NULL) {
+        if (run(seed, litmus_store_then_load) != NULL) {
             return SEEDS;
         }
-        unseen += seen[0] == 0 && seen[1] == 0 ? 1 : 0;
+        unseen += litmus.seen[0] == 0 && litmus.seen[1] == 0 ? 1 : 0;
     }
     return unseen;
 }
@@ -70,28 +50,13 @@ TEST(schedule, loads_overtake_stores_but_no_locked_ones)
     CHECK_EQUAL(count_unseen(memory_order_seq_cst), 0);
 }
 
-/*
- * One writes two words, the other reads them in the other order [SDM-3A 9.2.3.2
- * "Neither Loads Nor Stores Are Reordered with Like Operations"].
- */
-static void publish(unsigned cpu)
-{
-    if (cpu == 0) {
-        schedule_store(&x, sizeof(x), 1, memory_order_relaxed);
-        schedule_store(&y, sizeof(y), 1, memory_order_release);
-    } else {
-        seen[1] = schedule_load(&y, sizeof(y), memory_order_acquire);
-        seen[0] = schedule_load(&x, sizeof(x), memory_order_acquire);
-    }
-}
-
 TEST(schedule, stores_are_seen_in_their_order)
 {
     unsigned outcome[2][2] = {{0}};
 
     for (uint64_t seed = 1; seed <= SEEDS; seed++) {
-        CHECK(run(seed, publish) == NULL);
-        outcome[seen[1]][seen[0]]++;
+        CHECK(run(seed, litmus_publish) == NULL);
+        outcome[litmus.seen[1]][litmus.seen[0]]++;
     }
     CHECK(outcome[0][0] > 0 && outcome[0][1] > 0 && outcome[1][1] > 0);
     CHECK_EQUAL(outcome[1][0], 0);
@@ -100,27 +65,29 @@ TEST(schedule, stores_are_seen_in_their_order)
 /* A CPU sees its own stores at once, parts of them as well. */
 static void look_at_own(unsigned cpu)
 {
-    uint64_t *mine = cpu == 0 ? &x : &y;
+    uint64_t *mine = cpu == 0 ? &litmus.x : &litmus.y;
 
     schedule_store(mine, sizeof(*mine), 0x1122334455667788,
                    memory_order_relaxed);
-    seen[cpu] = schedule_load(mine, sizeof(*mine), memory_order_relaxed) ==
-                    0x1122334455667788 &&
-                schedule_load(mine, 1, memory_order_relaxed) == 0x88;
+    litmus.seen[cpu] =
+        schedule_load(mine, sizeof(*mine), memory_order_relaxed) ==
+            0x1122334455667788 &&
+        schedule_load(mine, 1, memory_order_relaxed) == 0x88;
 }
 
 TEST(schedule, a_cpu_sees_its_own_stores_at_once)
 {
     for (uint64_t seed = 1; seed <= SEEDS; seed++) {
         CHECK(run(seed, look_at_own) == NULL);
-        CHECK(seen[0] && seen[1]);
+        CHECK(litmus.seen[0] && litmus.seen[1]);
     }
 }
 
 static void wait_for_ever(unsigned cpu)
 {
     schedule_note(cpu == 0 ? "first" : "second");
-    while (schedule_load(&x, sizeof(x), memory_order_acquire) == 0) {
+    while (schedule_load(&litmus.x, sizeof(litmus.x), memory_order_acquire) ==
+           0) {
         schedule_wait();
     }
 }
@@ -140,7 +107,7 @@ static uint64_t trace;
 static void leave_traces(unsigned cpu)
 {
     for (unsigned i = 0; i < 30; i++) {
-        schedule_touch(&x, sizeof(x));
+        schedule_touch(&litmus.x, sizeof(litmus.x));
         trace = trace * 3 + cpu;
     }
 }

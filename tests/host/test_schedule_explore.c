@@ -9,21 +9,14 @@
 #include <stdatomic.h>
 #include <string.h>
 
-#include "tests/host/sim.h"
+#include "tests/host/schedule_litmus.h"
 #include "tests/shared/test.h"
 
-static uint64_t x;
-static uint64_t y;
-static uint64_t seen[SCHEDULE_CPUS];
-static int order;
 static unsigned outcome[2][2];
 
 static void machine(unsigned cpus)
 {
-    sim_reset(0);
-    sim_set_cpu_count(cpus);
-    x = 0;
-    y = 0;
+    litmus_reset(cpus);
     memset(outcome, 0, sizeof(outcome));
 }
 
@@ -33,8 +26,8 @@ static void add_twice(unsigned cpu)
 {
     (void)cpu;
     for (unsigned i = 0; i < 2; i++) {
-        schedule_lock_at(&x, sizeof(x));
-        x++;
+        schedule_lock_at(&litmus.x, sizeof(litmus.x));
+        litmus.x++;
     }
 }
 
@@ -58,7 +51,7 @@ TEST(explore, every_order_once)
     machine(2);
     CHECK(explore(&two, &orders) == NULL);
     CHECK_EQUAL(orders.runs, 6);
-    CHECK_EQUAL(x, 0); /* what a run writes is written back */
+    CHECK_EQUAL(litmus.x, 0); /* what a run writes is written back */
     machine(3);
     three.name = "three that add twice";
     three.cpus = 3;
@@ -88,16 +81,17 @@ TEST(explore, preemptions_are_bounded)
 
 static void add_in_two_steps(unsigned cpu)
 {
-    uint64_t old = schedule_load(&x, sizeof(x), memory_order_relaxed);
+    uint64_t old =
+        schedule_load(&litmus.x, sizeof(litmus.x), memory_order_relaxed);
 
     (void)cpu;
-    schedule_store(&x, sizeof(x), old + 1, memory_order_seq_cst);
+    schedule_store(&litmus.x, sizeof(litmus.x), old + 1, memory_order_seq_cst);
 }
 
 static const char *check_sum(unsigned stopped)
 {
     (void)stopped;
-    return x == 2 ? NULL : "an addition is lost";
+    return litmus.x == 2 ? NULL : "an addition is lost";
 }
 
 TEST(explore, a_lost_update_is_found)
@@ -117,52 +111,33 @@ TEST(explore, a_lost_update_is_found)
     CHECK(explore(&two, &orders) == NULL);
 }
 
-static void store_then_load(unsigned cpu)
-{
-    schedule_store(cpu == 0 ? &x : &y, sizeof(x), 1, order);
-    seen[cpu] =
-        schedule_load(cpu == 0 ? &y : &x, sizeof(x), memory_order_acquire);
-}
-
 static const char *note_outcome(unsigned stopped)
 {
     (void)stopped;
-    outcome[seen[0]][seen[1]]++;
+    outcome[litmus.seen[0]][litmus.seen[1]]++;
     return NULL;
 }
 
-/* [SDM-3A 9.2.3.4 "Loads May Be Reordered with Earlier Stores..."]. */
 TEST(explore, loads_overtake_stores_but_no_locked_ones)
 {
     struct explore two = {.name = "store, then load",
                           .cpus = 2,
                           .preemptions = EXPLORE_ALL,
-                          .run = store_then_load,
+                          .run = litmus_store_then_load,
                           .check = note_outcome};
     struct explored orders;
 
     machine(2);
-    order = memory_order_release;
+    litmus.order = memory_order_release;
     CHECK(explore(&two, &orders) == NULL);
     CHECK(outcome[0][0] > 0 && outcome[0][1] > 0);
     CHECK(outcome[1][0] > 0 && outcome[1][1] > 0);
     machine(2);
     two.name = "locked store, then load";
-    order = memory_order_seq_cst;
+    litmus.order = memory_order_seq_cst;
     CHECK(explore(&two, &orders) == NULL);
     CHECK_EQUAL(outcome[0][0], 0);
     CHECK(outcome[0][1] > 0 && outcome[1][0] > 0 && outcome[1][1] > 0);
-}
-
-static void publish(unsigned cpu)
-{
-    if (cpu == 0) {
-        schedule_store(&x, sizeof(x), 1, memory_order_relaxed);
-        schedule_store(&y, sizeof(y), 1, memory_order_release);
-    } else {
-        seen[1] = schedule_load(&y, sizeof(y), memory_order_acquire);
-        seen[0] = schedule_load(&x, sizeof(x), memory_order_acquire);
-    }
 }
 
 TEST(explore, stores_are_seen_in_their_order)
@@ -170,7 +145,7 @@ TEST(explore, stores_are_seen_in_their_order)
     struct explore two = {.name = "two stores, two loads",
                           .cpus = 2,
                           .preemptions = EXPLORE_ALL,
-                          .run = publish,
+                          .run = litmus_publish,
                           .check = note_outcome};
     struct explored orders;
 
@@ -185,10 +160,11 @@ TEST(explore, stores_are_seen_in_their_order)
 static void answer_or_wait(unsigned cpu)
 {
     if (cpu == 0) {
-        schedule_store(&x, sizeof(x), 1, memory_order_release);
+        schedule_store(&litmus.x, sizeof(litmus.x), 1, memory_order_release);
         return;
     }
-    while (schedule_load(&x, sizeof(x), memory_order_acquire) == 0) {
+    while (schedule_load(&litmus.x, sizeof(litmus.x), memory_order_acquire) ==
+           0) {
         schedule_wait();
     }
 }
@@ -242,21 +218,22 @@ static unsigned way;
 
 static void run_actions(unsigned cpu)
 {
-    seen[cpu] = 0;
+    litmus.seen[cpu] = 0;
     for (unsigned i = 0; i < ACTIONS; i++) {
-        uint64_t *word = action[cpu][i] % 2 == 0 ? &x : &y;
+        uint64_t *word = action[cpu][i] % 2 == 0 ? &litmus.x : &litmus.y;
 
         switch (action[cpu][i] / 2) {
         case 0:
-            seen[cpu] = seen[cpu] * 5 + schedule_load(word, sizeof(*word),
-                                                      memory_order_acquire);
+            litmus.seen[cpu] =
+                litmus.seen[cpu] * 5 +
+                schedule_load(word, sizeof(*word), memory_order_acquire);
             break;
         case 1:
             schedule_store(word, sizeof(*word), 1 + cpu, memory_order_release);
             break;
         default:
             schedule_lock_at(word, sizeof(*word));
-            seen[cpu] = seen[cpu] * 5 + *word;
+            litmus.seen[cpu] = litmus.seen[cpu] * 5 + *word;
             *word = (*word + 2) % 5;
             break;
         }
@@ -265,7 +242,8 @@ static void run_actions(unsigned cpu)
 
 static const char *note_fate(unsigned stopped)
 {
-    uint64_t fate = ((seen[0] * 125 + seen[1]) * 5 + x) * 5 + y;
+    uint64_t fate =
+        ((litmus.seen[0] * 125 + litmus.seen[1]) * 5 + litmus.x) * 5 + litmus.y;
 
     (void)stopped;
     has_come_up[way][fate % FATES] = true;
