@@ -128,7 +128,8 @@ HOST_SCHEDULE         := $(filter tests/host/schedule% %_schedule.c,\
 HOST_SOURCES_         := $(filter-out $(HOST_SCHEDULE) $(HOST_EXPLORE),\
                          $(HOST_SOURCES))
 HOST_SOURCES_release  := $(HOST_SOURCES_)
-HOST_SOURCES_tsan     := $(HOST_BASE) $(filter %_threads.c,$(HOST_SOURCES))
+HOST_SOURCES_tsan     := $(HOST_BASE) $(filter %_threads.c %/test_bitfield.c \
+                         %/test_blocks.c,$(HOST_SOURCES))
 HOST_SOURCES_schedule := $(HOST_BASE) $(filter-out %_explore.c %_undo.c \
                          %_words.c %_frames.c,$(HOST_SCHEDULE))
 HOST_SOURCES_explore  := $(HOST_BASE) $(filter-out %_scene.c,$(HOST_EXPLORE))

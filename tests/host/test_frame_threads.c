@@ -311,7 +311,7 @@ static void boot(uint64_t ram_bytes, unsigned cpus)
     frame_init(sim_map(), phys_to_virt(storage));
 }
 
-static void start(unsigned cpus)
+static void start(unsigned cpus, void *(*program)(void *context))
 {
     atomic_store(&unfinished, cpus);
     memset(workers, 0, sizeof(workers));
@@ -322,7 +322,7 @@ static void start(unsigned cpus)
         for (unsigned k = 0; k < THREAD_HELD; k++) {
             worker->held[k].pfn = PFN_NONE;
         }
-        CHECK(pthread_create(&worker->thread, NULL, work, worker) == 0);
+        CHECK(pthread_create(&worker->thread, NULL, program, worker) == 0);
     }
 }
 
@@ -350,19 +350,26 @@ static void check_all_is_there(unsigned cpus)
     CHECK(frame_check());
 }
 
+static void join(unsigned cpus)
+{
+    for (unsigned i = 0; i < cpus; i++) {
+        pthread_join(workers[i].thread, NULL);
+    }
+    for (unsigned i = 0; i < cpus; i++) {
+        CHECK_EQUAL(workers[i].errors, 0);
+    }
+}
+
 static void work_at_once(uint64_t ram_bytes, unsigned cpus)
 {
     uint64_t failures = 0;
     char text[100];
 
     CHECK_HELPER(boot(ram_bytes, cpus));
-    CHECK_HELPER(start(cpus));
-    for (unsigned i = 0; i < cpus; i++) {
-        pthread_join(workers[i].thread, NULL);
-    }
+    CHECK_HELPER(start(cpus, work));
+    CHECK_HELPER(join(cpus));
     sim_set_driver(NULL);
     for (unsigned i = 0; i < cpus; i++) {
-        CHECK_EQUAL(workers[i].errors, 0);
         failures += workers[i].failures;
     }
     snprintf(text, sizeof(text),
@@ -386,4 +393,74 @@ TEST(frame, processors_fight_for_what_is_left)
     for (unsigned cpus = 2; cpus <= THREADS; cpus++) {
         CHECK_HELPER(work_at_once(CROWDED_RAM, cpus));
     }
+}
+
+/* --- holders -------------------------------------------------------------- */
+
+/*
+ * Blocks with a holder a thread. Each writes to its part of each block, then
+ * leaves: what others wrote the last one sees, since it frees the block and
+ * may clear it.
+ */
+#define SHARED_ROUNDS 1000
+#define SHARED_ORDER  2
+
+static _Atomic uint64_t shared[SHARED_ROUNDS]; /* frame number, or 0 */
+
+/* The first thread allocates for all; others wait until it is there. */
+static pfn_t shared_block(unsigned cpu, unsigned round)
+{
+    pfn_t pfn = PFN_NONE;
+
+    if (cpu == 0) {
+        pfn = frame_alloc(SHARED_ORDER, FRAME_USER, FRAME_ZEROED);
+        for (unsigned i = 1; i < THREADS; i++) {
+            frame_ref(pfn);
+        }
+        atomic_store_explicit(&shared[round], pfn.v, memory_order_release);
+    }
+    while (pfn_is_none(pfn) || pfn.v == 0) {
+        pfn =
+            pfn_of(atomic_load_explicit(&shared[round], memory_order_acquire));
+        relax();
+    }
+    return pfn;
+}
+
+static void *share(void *context)
+{
+    struct worker *worker = context;
+
+    sim_set_cpu(worker->cpu);
+    yield_before_swaps(YIELD_CHANCE, test_seed() + worker->cpu);
+    for (unsigned round = 0; round < SHARED_ROUNDS; round++) {
+        pfn_t pfn = shared_block(worker->cpu, round);
+        uint64_t *mine =
+            (uint64_t *)phys_to_virt(pfn_to_phys(pfn)) + worker->cpu;
+        /* Plain accesses: whoever clears the block comes after them. */
+        worker->errors += *mine == 0 ? 0 : 1;
+        *mine = round + 1;
+        for (uint64_t i = below(worker, 3); i > 0; i--) {
+            frame_ref(pfn);
+            frame_unref(pfn);
+        }
+        frame_unref(pfn);
+    }
+    atomic_fetch_sub(&unfinished, 1);
+    while (atomic_load(&unfinished) > 0) {
+        relax();
+    }
+    return NULL;
+}
+
+TEST(frame, holders_leave_at_once)
+{
+    CHECK_HELPER(boot(ROOMY_RAM, THREADS));
+    for (unsigned i = 0; i < SHARED_ROUNDS; i++) {
+        atomic_store(&shared[i], 0);
+    }
+    CHECK_HELPER(start(THREADS, share));
+    CHECK_HELPER(join(THREADS));
+    sim_set_driver(NULL);
+    CHECK_HELPER(check_all_is_there(THREADS));
 }
