@@ -130,8 +130,9 @@ HOST_SOURCES_         := $(filter-out $(HOST_SCHEDULE) $(HOST_EXPLORE),\
 HOST_SOURCES_release  := $(HOST_SOURCES_)
 HOST_SOURCES_tsan     := $(HOST_BASE) $(filter %_threads.c %/test_bitfield.c \
                          %/test_blocks.c,$(HOST_SOURCES))
-HOST_SOURCES_schedule := $(HOST_BASE) $(filter-out %_explore.c %_undo.c \
-                         %_words.c %_frames.c,$(HOST_SCHEDULE))
+HOST_SOURCES_schedule := $(HOST_BASE) $(filter-out %_explore.c %_reduce.c \
+                         %_trace.c %_undo.c %_words.c %_frames.c,\
+                         $(HOST_SCHEDULE))
 HOST_SOURCES_explore  := $(HOST_BASE) $(filter-out %_scene.c,$(HOST_EXPLORE))
 
 # Fuzz targets: the code under test and the simulation, with libFuzzer.

@@ -32,8 +32,6 @@
 #include "tests/shared/test.h"
 
 #define STACK_BYTES (256 * KiB)
-/* Stores a CPU has under way; real ones have 42 and more. */
-#define STORES 8
 
 /* How much sooner than at a plain access a change of CPU comes. */
 #define PLAIN_WEIGHT   1
@@ -65,7 +63,7 @@ struct cpu {
     unsigned priority;
     const char *note;
     unsigned stores;
-    struct store store[STORES]; /* the oldest first */
+    struct store store[SCHEDULE_STORES]; /* the oldest first */
 };
 
 static struct {
@@ -398,7 +396,7 @@ void schedule_store(volatile void *address, unsigned bytes, uint64_t value,
         write_memory(&store);
         return;
     }
-    if (cpu->stores == STORES) {
+    if (cpu->stores == SCHEDULE_STORES) {
         drain(cpu, 1);
     }
     cpu->store[cpu->stores++] = store;

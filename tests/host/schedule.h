@@ -7,6 +7,9 @@
 
 /* More CPUs find nothing that four do not, only later. */
 #define SCHEDULE_CPUS 4
+/* Stores a CPU has under way, the oldest comes out; real ones have 42 or more.
+ */
+#define SCHEDULE_STORES 8
 
 enum schedule_strategy {
     SCHEDULE_WALK,      /* whoever comes next is drawn by lot */

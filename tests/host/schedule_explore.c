@@ -9,11 +9,7 @@
  *           can tell: to a word that several have used and one has written, in
  *           any run so far. Such words are found on the way; with each new one
  *           everything begins again, until there is none.
- *           Two accesses of which neither writes what the other reads can come
- *           in any order: if one has been tried first, it need not be tried
- *           after the other [Godefroid96]. It sleeps until something comes that
- *           makes a difference to it. That is for orders without a bound: an
- *           order that is left out is like one with more preemptions.
+ *           Orders that are like others are left out: schedule_reduce.c.
  *           Most bugs need few changes of CPU at the right places, so a bound
  *           on those that no wait asks for leaves little out [PCT10].
  *
@@ -25,7 +21,7 @@
  * Limits    What code that is not instrumented writes is not written back:
  *           the test's own state is begin()'s.
  */
-#include "tests/host/schedule_explore.h"
+#include "tests/host/schedule_explore_impl.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,27 +33,12 @@
 #include "tests/host/sim.h"
 #include "tests/shared/test.h"
 
-/* Choices of one run: more is a bug in the test. */
-#define CHOICES 20000
 /* Runs of one exploration, unless LIMIT= in the environment says otherwise. */
 #define LIMIT UINT64_C(3000000)
 /* Turns of waiting in which nothing changes: a bounded wait must end in it. */
 #define IDLE_TURNS 20000
 /* A run this long does not end. */
 #define STEPS_OF_RUN 200000u
-
-struct choice {
-    uint8_t taken;
-    uint8_t count;
-};
-
-/* What can happen next. */
-enum kind { GO_ON, FLUSH, STOP };
-struct option {
-    enum kind kind;
-    unsigned cpu; /* that goes on, or whose store is seen */
-};
-#define OPTIONS (4 * SCHEDULE_CPUS)
 
 /* What has happened in a run: who made how many shared accesses in a row. */
 #define EVENTS 400
@@ -67,30 +48,9 @@ struct event {
     unsigned places;
 };
 
-static struct choice path[CHOICES];
+struct choice path[EXPLORE_CHOICES];
+struct explorer now;
 static struct event event[EVENTS];
-
-static struct {
-    const struct explore *what;
-    unsigned depth;  /* choices that are known */
-    unsigned at;     /* of those, made in this run */
-    unsigned places; /* shared accesses of this run */
-    unsigned steps;
-    unsigned events;
-    unsigned idle;        /* turns of waiting since the last change */
-    unsigned preemptions; /* spent in this run */
-    unsigned stopped;     /* CPU, or EXPLORE_NONE */
-    uint64_t changes;     /* of shared words in this run */
-    bool will_change[SCHEDULE_CPUS]; /* by the access it goes on with */
-    /* It has been chosen when it began or waited: for its next access, too. */
-    bool is_chosen[SCHEDULE_CPUS];
-    /* The access it stands before, if that is known. */
-    struct schedule_access next[SCHEDULE_CPUS];
-    bool is_known[SCHEDULE_CPUS];
-    unsigned asleep; /* bit by bit: who need not go on from here, see Idea */
-    unsigned stores_asleep; /* whose oldest store need not be seen from here */
-    uint64_t waits_since[SCHEDULE_CPUS]; /* changes when it began; 0: not */
-} now;
 
 /* Why a run ends early: how it goes on has been seen in another order. */
 static const char KNOWN[] = "known";
@@ -104,11 +64,11 @@ static unsigned choose_of(unsigned count)
         return 0;
     }
     if (now.at == now.depth) {
-        if (now.depth == CHOICES) {
+        if (now.depth == EXPLORE_CHOICES) {
             port_panic("explore: %s: a run has more than %u choices",
-                       now.what->name, CHOICES);
+                       now.what->name, EXPLORE_CHOICES);
         }
-        path[now.depth++] = (struct choice){0, (uint8_t)count};
+        path[now.depth++] = (struct choice){.count = (uint8_t)count};
     }
     if (path[now.at].count != count) {
         port_panic("explore: %s: choice %u had %u options, has %u: something "
@@ -122,8 +82,7 @@ static unsigned choose_of(unsigned count)
 static bool next_path(void)
 {
     while (now.depth > 0) {
-        struct choice *last = &path[now.depth - 1];
-        if (++last->taken < last->count) {
+        if (take_next(&path[now.depth - 1])) {
             return true;
         }
         now.depth--;
@@ -177,95 +136,6 @@ static bool can_go_on(unsigned cpu)
     return !is_waiting(cpu) || now.changes >= now.waits_since[cpu];
 }
 
-/* --- orders that are the same --------------------------------------------- */
-
-static bool do_overlap(const struct schedule_access *one,
-                       const struct schedule_access *other)
-{
-    uintptr_t a = (uintptr_t)one->address;
-    uintptr_t b = (uintptr_t)other->address;
-    uintptr_t mask = ~(uintptr_t)(WORD_BYTES - 1);
-
-    return (a & mask) < b + other->bytes && (b & mask) < a + one->bytes;
-}
-
-/* Would it make a difference which of them comes first? */
-static bool do_conflict(const struct schedule_access *one,
-                        const struct schedule_access *other)
-{
-    return !one->is_delayed && !other->is_delayed &&
-           (one->is_write || other->is_write) && do_overlap(one, other);
-}
-
-/* @access is made: for whom it makes a difference, it is worth a try. */
-static void wake_for(const struct schedule_access *access)
-{
-    for (unsigned i = 0; i < now.what->cpus; i++) {
-        struct schedule_access store = schedule_oldest_store(i);
-
-        if (do_conflict(access, &now.next[i])) {
-            now.asleep &= ~(1u << i);
-        }
-        if (do_conflict(access, &store)) {
-            now.stores_asleep &= ~(1u << i);
-        }
-    }
-}
-
-static void wake_all(void)
-{
-    now.asleep = 0;
-    now.stores_asleep = 0;
-}
-
-/* Would the next access of @cpu make others see its stores? */
-static bool would_drain(unsigned cpu)
-{
-    return now.is_known[cpu] && now.next[cpu].drains &&
-           schedule_stores(cpu) > 0;
-}
-
-/* CPU @cpu makes its next access. */
-static void wake_for_next_of(unsigned cpu)
-{
-    if (would_drain(cpu)) {
-        wake_all();
-    }
-    wake_for(&now.next[cpu]);
-    now.asleep &= ~(1u << cpu);
-}
-
-/* All of @option before @chosen have been tried from here. */
-static void let_sleep(const struct option *option, unsigned chosen)
-{
-    unsigned cpu = option[chosen].cpu;
-
-    if (now.what->preemptions != EXPLORE_ALL) {
-        return;
-    }
-    for (unsigned i = 0; i < chosen; i++) {
-        if (option[i].kind == GO_ON && now.is_known[option[i].cpu]) {
-            now.asleep |= 1u << option[i].cpu;
-        } else if (option[i].kind == FLUSH) {
-            now.stores_asleep |= 1u << option[i].cpu;
-        }
-    }
-    if (option[chosen].kind == STOP) {
-        wake_all();
-    } else if (option[chosen].kind == FLUSH) {
-        struct schedule_access store = schedule_oldest_store(cpu);
-        wake_for(&store);
-        now.stores_asleep &= ~(1u << cpu);
-    } else if (now.is_known[cpu]) {
-        wake_for_next_of(cpu);
-    }
-}
-
-static bool is_asleep(unsigned cpu)
-{
-    return (now.asleep >> cpu & 1) != 0;
-}
-
 /* --- who goes on ---------------------------------------------------------- */
 
 static unsigned add(struct option *option, unsigned count, enum kind kind,
@@ -273,11 +143,6 @@ static unsigned add(struct option *option, unsigned count, enum kind kind,
 {
     option[count] = (struct option){kind, cpu};
     return count + 1;
-}
-
-static bool is_unbounded(void)
-{
-    return now.what->preemptions >= EXPLORE_EVERY;
 }
 
 /*
@@ -393,7 +258,7 @@ static bool is_awaited(unsigned cpu, const struct schedule_access *store)
 
     for (unsigned i = 0; i < now.what->cpus; i++) {
         is_awaited = is_awaited || (i != cpu && now.is_known[i] &&
-                                    do_overlap(&now.next[i], store));
+                                    trace_overlap(&now.next[i], store));
     }
     return is_awaited;
 }
@@ -423,11 +288,16 @@ static unsigned decide(unsigned me, bool is_ready)
             schedule_fail(KNOWN);
         }
         if (count == 0) {
-            return take_turn(me);
+            unsigned cpu = take_turn(me);
+            now.chosen_at[cpu] = TRACE_FORCED;
+            return cpu;
         }
-        unsigned number = choose_of(count);
+        unsigned number =
+            is_reducing() ? reduce(option, count) : choose_of(count);
         const struct option *chosen = &option[number];
-        let_sleep(option, number);
+        if (!is_reducing()) {
+            let_sleep(option, number);
+        }
         switch (chosen->kind) {
         case GO_ON:
             return go_on_as(chosen->cpu, me, is_ready);
@@ -445,6 +315,30 @@ static unsigned decide(unsigned me, bool is_ready)
     }
 }
 
+/* CPU @me waits, or has ended. */
+static unsigned choose_other(unsigned me)
+{
+    now.waits_since[me] = now.changes + 1;
+    now.is_chosen[me] = true;
+    unsigned next = is_reducing() ? next_to_start(me) : me;
+    return next != me ? next : decide(me, false);
+}
+
+/*
+ * CPU @me has been let go on before it was known to what.
+ * Return: false if that was only to find it out.
+ */
+static bool arrive(unsigned me)
+{
+    bool has_begun = (now.started >> me & 1) != 0;
+
+    if (!is_reducing() || has_begun) {
+        note_step(me, &now.next[me]);
+        wake_for_next_of(me);
+    }
+    return has_begun;
+}
+
 static unsigned choose(const struct schedule_access *access)
 {
     unsigned me = schedule_now();
@@ -456,15 +350,17 @@ static unsigned choose(const struct schedule_access *access)
         note_change();
         now.will_change[me] = false;
     }
+    note_lost_stores(me);
     now.is_known[me] = false;
     if (access == NULL) {
-        now.waits_since[me] = now.changes + 1;
-        now.is_chosen[me] = true;
-        return decide(me, false);
+        return choose_other(me);
     }
     bool is_seen = access->drains && schedule_stores(me) > 0;
     bool is_shared = words_note(access, me);
     if (!is_shared && !is_seen) {
+        if (is_reducing() && access->is_delayed) {
+            note_store(me);
+        }
         return me;
     }
     now.places++;
@@ -472,10 +368,13 @@ static unsigned choose(const struct schedule_access *access)
                           (access->drains && schedule_stores(me) > 0);
     now.next[me] = *access;
     now.is_known[me] = true;
-    if (now.is_chosen[me]) {
-        wake_for_next_of(me);
+    if (now.is_chosen[me] && arrive(me) && is_reducing()) {
+        now.is_chosen[me] = false;
+        return me;
     }
-    unsigned next = decide(me, true);
+    now.is_chosen[me] = is_reducing() ? false : now.is_chosen[me];
+    unsigned next = is_reducing() ? next_to_start(me) : me;
+    next = next != me ? next : decide(me, true);
     now.is_chosen[me] = false;
     return next;
 }
@@ -492,6 +391,9 @@ static uint64_t limit(void)
 static void begin_run(void)
 {
     now.at = 0;
+    now.old = now.depth;
+    now.started = 0;
+    trace_begin(want);
     now.places = 0;
     now.steps = 0;
     now.events = 0;
@@ -504,6 +406,7 @@ static void begin_run(void)
         now.will_change[i] = false;
         now.is_chosen[i] = true;
         now.is_known[i] = false;
+        now.chosen_at[i] = TRACE_FORCED;
     }
     wake_all();
 }
@@ -516,6 +419,7 @@ static const char *run_once(bool *out_known)
                                  .cpus = now.what->cpus,
                                  .pace = 1,
                                  .run = now.what->run,
+                                 .see = now.what->see,
                                  .chooser = &chooser};
 
     begin_run();
@@ -523,7 +427,7 @@ static const char *run_once(bool *out_known)
         now.what->begin();
     }
     sim_calm_cpus();
-    chooser.first = choose_of(now.what->cpus);
+    chooser.first = is_reducing() ? 0 : choose_of(now.what->cpus);
     undo_begin();
     const char *verdict = schedule_run(&plan);
     undo_pause();

@@ -28,8 +28,9 @@ struct explore {
     uint64_t owned_bytes;
     void (*begin)(void);       /* before each run: the test's own state */
     void (*run)(unsigned cpu); /* what a CPU does */
-    bool (*forgive)(const char *text);      /* a bug report; or NULL */
-    const char *(*check)(unsigned stopped); /* after each; what is wrong */
+    void (*see)(const volatile void *address); /* an atomic load; or NULL */
+    bool (*forgive)(const char *text);         /* a bug report; or NULL */
+    const char *(*check)(unsigned stopped);    /* after each; what is wrong */
 };
 
 /* No CPU was stopped in a run. */

@@ -208,18 +208,21 @@ TEST(explore, a_cpu_stops_at_each_of_its_steps)
 /* --- orders that are left out --------------------------------------------- */
 
 #define ACTIONS  3
-#define PROGRAMS 300
-#define FATES    4096
+#define PROGRAMS 300 /* of two CPUs */
+#define TRIPLES  15  /* of three, with an action less */
+#define FATES    65521
 
 /* What a program does: a load, a store or an addition, of x or y. */
-static unsigned action[2][ACTIONS];
+static unsigned action[3][ACTIONS];
+static unsigned cpus;
+static unsigned actions;
 static bool has_come_up[2][FATES]; /* by what was seen in the end */
 static unsigned way;
 
 static void run_actions(unsigned cpu)
 {
     litmus.seen[cpu] = 0;
-    for (unsigned i = 0; i < ACTIONS; i++) {
+    for (unsigned i = 0; i < actions; i++) {
         uint64_t *word = action[cpu][i] % 2 == 0 ? &litmus.x : &litmus.y;
 
         switch (action[cpu][i] / 2) {
@@ -242,8 +245,10 @@ static void run_actions(unsigned cpu)
 
 static const char *note_fate(unsigned stopped)
 {
-    uint64_t fate =
-        ((litmus.seen[0] * 125 + litmus.seen[1]) * 5 + litmus.x) * 5 + litmus.y;
+    uint64_t fate = litmus.x * 5 + litmus.y;
+    for (unsigned i = 0; i < cpus; i++) {
+        fate = fate * 125 + litmus.seen[i];
+    }
 
     (void)stopped;
     has_come_up[way][fate % FATES] = true;
@@ -254,36 +259,47 @@ static const char *note_fate(unsigned stopped)
 static uint64_t note_fates(unsigned number, unsigned preemptions)
 {
     struct explored explored = {0};
-    struct explore two = {.name = "random programs",
-                          .is_quiet = true,
-                          .cpus = 2,
-                          .preemptions = preemptions,
-                          .run = run_actions,
-                          .check = note_fate};
+    struct explore some = {.name = "random programs",
+                           .is_quiet = true,
+                           .cpus = cpus,
+                           .preemptions = preemptions,
+                           .run = run_actions,
+                           .check = note_fate};
 
     way = number;
-    return explore(&two, &explored) == NULL ? explored.runs : 0;
+    return explore(&some, &explored) == NULL ? explored.runs : 0;
 }
 
 /* Whatever can come of them comes up without the orders that are left out. */
-TEST(explore, orders_that_are_left_out_bring_nothing_new)
+static void compare_fates(unsigned programs, uint64_t *saved_runs)
 {
     struct test_random random;
-    uint64_t saved_runs = 0;
 
     test_random_init(&random, test_seed());
-    for (unsigned program = 0; program < PROGRAMS; program++) {
-        machine(2);
+    for (unsigned program = 0; program < programs; program++) {
+        machine(cpus);
         memset(has_come_up, 0, sizeof(has_come_up));
-        for (unsigned i = 0; i < 2 * ACTIONS; i++) {
-            action[i / ACTIONS][i % ACTIONS] =
+        for (unsigned i = 0; i < cpus * actions; i++) {
+            action[i / actions][i % actions] =
                 (unsigned)test_random_below(&random, 6);
         }
         uint64_t all = note_fates(0, EXPLORE_EVERY);
         uint64_t few = note_fates(1, EXPLORE_ALL);
         CHECK(all > 0 && few > 0);
         CHECK(memcmp(has_come_up[0], has_come_up[1], FATES) == 0);
-        saved_runs += all - few;
+        *saved_runs += all - few;
     }
-    CHECK(saved_runs > PROGRAMS);
+    CHECK(*saved_runs > programs);
+}
+
+TEST(explore, orders_that_are_left_out_bring_nothing_new)
+{
+    uint64_t saved_runs = 0;
+
+    cpus = 2;
+    actions = ACTIONS;
+    CHECK_HELPER(compare_fates(PROGRAMS, &saved_runs));
+    cpus = 3;
+    actions = ACTIONS - 1;
+    CHECK_HELPER(compare_fates(TRIPLES, &saved_runs));
 }
