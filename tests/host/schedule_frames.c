@@ -6,15 +6,21 @@
 #include <string.h>
 
 #include <mm/port.h>
+#include "frame/blocks.h"
 #include "tests/host/sim.h"
 #include "tests/shared/figures.h"
 
 #define NOBODY 0xff
 
-/* A block that has a number. */
+/* What was allocated and has a number. */
 struct block {
+    enum { BLOCK, BULK, RUN } kind;
     pfn_t pfn; /* PFN_NONE: not allocated (any more) */
     unsigned order;
+    uint64_t frames; /* of singles, or of a run */
+    pfn_t single[FRAMES_BULK];
+    unsigned holders;
+    unsigned leaving; /* frame_unref() calls that have not returned */
 };
 
 static const struct frames_scene *scene;
@@ -29,6 +35,11 @@ static struct block blocks_at_start[FRAMES_BLOCKS];
 static uint8_t owner_at_start[FRAMES_COUNT];
 static uint64_t free_at_start;
 static uint64_t owned_at_start;
+
+static uint64_t ram(void)
+{
+    return scene->ram != 0 ? scene->ram : FRAMES_RAM;
+}
 
 /* --- who has what --------------------------------------------------------- */
 
@@ -52,6 +63,30 @@ static void drop(pfn_t pfn, uint64_t frames)
     owned -= frames;
 }
 
+static void take_all(unsigned number)
+{
+    struct block *block = &blocks[number];
+
+    if (block->kind != BULK) {
+        take(number, block->pfn, block->frames);
+        return;
+    }
+    for (unsigned i = 0; i < block->frames; i++) {
+        take(number, block->single[i], 1);
+    }
+}
+
+static void drop_all(const struct block *block)
+{
+    if (block->kind != BULK) {
+        drop(block->pfn, block->frames);
+        return;
+    }
+    for (unsigned i = 0; i < block->frames; i++) {
+        drop(block->single[i], 1);
+    }
+}
+
 /* --- acts ----------------------------------------------------------------- */
 
 /*
@@ -61,6 +96,21 @@ static void drop(pfn_t pfn, uint64_t frames)
 static int64_t surely_free;
 static int64_t fewest[SCHEDULE_CPUS];
 
+/*
+ * Or since a claim was given up, which had hidden what it did not get: that is
+ * found by a search that goes on after it. Those that do are seen at the tree
+ * that all searches come to last.
+ */
+static bool must_go_on[SCHEDULE_CPUS];
+static bool has_gone_on[SCHEDULE_CPUS];
+
+static void see(const volatile void *address)
+{
+    if (address == &trees_word[0]) {
+        has_gone_on[schedule_now()] = true;
+    }
+}
+
 static void change_surely_free(int64_t frames)
 {
     surely_free += frames;
@@ -69,15 +119,42 @@ static void change_surely_free(int64_t frames)
     }
 }
 
-/* One frame cannot be had: was there none for a moment? */
-static void check_failure(const struct act *act)
+static void begin_claim(uint64_t frames)
 {
-    change_surely_free(INT64_C(1) << act->order);
-    if (act->kind == ACT_ALLOC) {
+    unsigned me = schedule_now();
+
+    change_surely_free(-(int64_t)frames);
+    fewest[me] = surely_free;
+    must_go_on[me] = false;
+}
+
+/* A claim that finds nothing for sure has ended. */
+static void show_what_was_hidden(void)
+{
+    for (unsigned i = 0; i < SCHEDULE_CPUS; i++) {
+        if (fewest[i] < 0) {
+            fewest[i] = surely_free;
+            must_go_on[i] = true;
+            has_gone_on[i] = false;
+        }
+    }
+}
+
+/* @missing frames cannot be had: were there too few for a moment? */
+static void check_failure(const struct act *act, uint64_t missing)
+{
+    unsigned me = schedule_now();
+    bool is_single =
+        (act->kind == ACT_TRY && act->order == 0) || act->kind == ACT_BULK;
+
+    change_surely_free((int64_t)missing);
+    if (act->kind == ACT_ALLOC || act->kind == ACT_RUN) {
         schedule_fail("an allocation found nothing");
     }
-    if (act->kind == ACT_TRY && act->order == 0 &&
-        fewest[schedule_now()] >= 0) {
+    if (act->kind == ACT_VAIN || act->kind == ACT_VAIN_AT) {
+        show_what_was_hidden();
+    }
+    if (is_single && fewest[me] >= 0 && (!must_go_on[me] || has_gone_on[me])) {
         schedule_fail("a frame was free all the time, and was not found");
     }
 }
@@ -86,33 +163,117 @@ static void allocate(const struct act *act)
 {
     struct block *block = &blocks[act->block];
     unsigned flags = act->kind == ACT_TRY_LOW ? FRAME_BELOW_16M : FRAME_ANY;
+    uint64_t frames = UINT64_C(1) << act->order;
 
-    change_surely_free(-(INT64_C(1) << act->order));
-    fewest[schedule_now()] = surely_free;
-    block->pfn = frame_alloc(act->order, FRAME_USER, flags);
-    block->order = act->order;
-    if (!pfn_is_none(block->pfn) && act->kind == ACT_VAIN) {
+    begin_claim(frames);
+    *block = (struct block){
+        .pfn = frame_alloc(act->order, FRAME_USER, flags),
+        .order = act->order,
+        .frames = frames,
+        .holders = 1,
+    };
+    if (pfn_is_none(block->pfn)) {
+        check_failure(act, frames);
+        return;
+    }
+    if (act->kind == ACT_VAIN) {
         schedule_fail("a block was handed out that cannot be free");
     }
-    if (!pfn_is_none(block->pfn)) {
-        take(act->block, block->pfn, UINT64_C(1) << act->order);
-    } else {
-        check_failure(act);
+    take_all(act->block);
+}
+
+static void claim_in_vain(const struct act *act)
+{
+    uint64_t frames = UINT64_C(1) << act->order;
+
+    begin_claim(frames);
+    if (blocks_claim_block(pfn_of(FRAMES_BASE), act->order)) {
+        schedule_fail("a block was claimed that cannot be free");
     }
+    check_failure(act, frames);
+}
+
+static void allocate_bulk(const struct act *act)
+{
+    struct block *block = &blocks[act->block];
+
+    begin_claim(act->order);
+    *block = (struct block){.kind = BULK};
+    block->frames =
+        frame_alloc_bulk(block->single, act->order, FRAME_USER, FRAME_ANY);
+    take_all(act->block);
+    if (block->frames > 0) {
+        block->pfn = block->single[0];
+    } else {
+        block->pfn = PFN_NONE;
+    }
+    if (block->frames < act->order) {
+        check_failure(act, act->order - block->frames);
+    }
+}
+
+#define RUN_ALIGNMENT 4
+
+static void allocate_run(const struct act *act)
+{
+    struct block *block = &blocks[act->block];
+
+    begin_claim(act->order);
+    *block = (struct block){
+        .kind = RUN,
+        .pfn =
+            frame_alloc_run(act->order, RUN_ALIGNMENT, FRAME_USER, FRAME_ANY),
+        .frames = act->order,
+    };
+    if (pfn_is_none(block->pfn)) {
+        check_failure(act, act->order);
+    } else {
+        take_all(act->block);
+    }
+}
+
+/* It is free when others can see it. */
+static void note_free(uint64_t frames)
+{
+    schedule_lock();
+    change_surely_free((int64_t)frames);
 }
 
 static void give(struct block *block)
 {
-    pfn_t pfn = block->pfn;
+    struct block it = *block;
 
     block->pfn = PFN_NONE;
-    if (pfn_is_none(pfn)) {
+    if (pfn_is_none(it.pfn)) {
         return;
     }
-    drop(pfn, UINT64_C(1) << block->order);
-    frame_free(pfn, block->order);
-    schedule_lock(); /* it is free when others can see it */
-    change_surely_free(INT64_C(1) << block->order);
+    drop_all(&it);
+    if (it.kind == BULK) {
+        frame_free_bulk(it.single, (unsigned)it.frames);
+    } else if (it.kind == RUN) {
+        frame_free_run(it.pfn, it.frames);
+    } else {
+        frame_free(it.pfn, it.order);
+    }
+    note_free(it.frames);
+}
+
+/* Whoever of the holders leaves last, by the records, frees it. */
+static void leave(struct block *block)
+{
+    pfn_t pfn = block->pfn;
+
+    block->holders--;
+    block->leaving++;
+    if (block->holders == 0) {
+        drop_all(block);
+    }
+    frame_unref(pfn);
+    block->leaving--;
+    if (block->holders == 0 && block->leaving == 0) {
+        block->pfn = PFN_NONE;
+        note_free(block->frames);
+    }
 }
 
 /* Both have it in their hands; nobody is allowed to be surprised. */
@@ -122,6 +283,30 @@ static void give_twice(struct block *block)
         drop(block->pfn, UINT64_C(1) << block->order);
     }
     frame_free(block->pfn, block->order);
+}
+
+static void split(const struct block *block)
+{
+    if (!pfn_is_none(block->pfn) &&
+        frame_split(block->pfn, block->order) != MM_OK) {
+        schedule_fail("a block cannot be split");
+    }
+}
+
+static void join(const struct block *block)
+{
+    if (!pfn_is_none(block->pfn) &&
+        frame_join(block->pfn, block->order) != MM_OK) {
+        schedule_fail("a block cannot be joined");
+    }
+}
+
+/* That it answers is enough. */
+static void look(void)
+{
+    uint64_t frames = ram() / PAGE_BYTES;
+
+    (void)frame_state(pfn_of(frames - FRAMES_TREE));
 }
 
 static void do_act(const struct act *act)
@@ -135,6 +320,16 @@ static void do_act(const struct act *act)
     case ACT_VAIN:
         allocate(act);
         break;
+    case ACT_VAIN_AT:
+        claim_in_vain(act);
+        break;
+    case ACT_BULK:
+        allocate_bulk(act);
+        break;
+    case ACT_RUN:
+    case ACT_TRY_RUN:
+        allocate_run(act);
+        break;
     case ACT_FREE:
         give(block);
         break;
@@ -142,16 +337,20 @@ static void do_act(const struct act *act)
         give_twice(block);
         break;
     case ACT_SPLIT:
-        if (!pfn_is_none(block->pfn) &&
-            frame_split(block->pfn, block->order) != MM_OK) {
-            schedule_fail("a block cannot be split");
-        }
+        split(block);
         break;
     case ACT_JOIN:
-        if (!pfn_is_none(block->pfn) &&
-            frame_join(block->pfn, block->order) != MM_OK) {
-            schedule_fail("a block cannot be joined");
-        }
+        join(block);
+        break;
+    case ACT_REF:
+        block->holders++;
+        frame_ref(block->pfn);
+        break;
+    case ACT_UNREF:
+        leave(block);
+        break;
+    case ACT_LOOK:
+        look();
         break;
     case ACT_DRAIN:
         frame_drain();
@@ -179,6 +378,10 @@ static void begin(void)
     owned = owned_at_start;
     surely_free = (int64_t)free_at_start;
     reports = 0;
+    for (unsigned i = 0; i < SCHEDULE_CPUS; i++) {
+        fewest[i] = surely_free;
+        must_go_on[i] = false;
+    }
 }
 
 static bool forgive(const char *text)
@@ -223,6 +426,21 @@ static bool are_as_owned(const struct place place[FRAMES_PLACES])
     return true;
 }
 
+/* The records of blocks say how many holders they have. */
+static bool are_held(void)
+{
+    for (unsigned i = 0; i < FRAMES_BLOCKS; i++) {
+        const struct block *block = &blocks[i];
+        if (block->kind == BLOCK && !pfn_is_none(block->pfn) &&
+            owner[block->pfn.v] == i &&
+            record_of(block->pfn)->order == block->order &&
+            record_of(block->pfn)->refs != block->holders) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static const char *check(unsigned stopped)
 {
     if (stopped != EXPLORE_NONE) {
@@ -243,7 +461,10 @@ static const char *check(unsigned stopped)
     if (figures().free + owned != free_at_start + owned_at_start) {
         return "frames were lost, or came from nowhere";
     }
-    return is_as_told ? NULL : "a frame is lost";
+    if (!is_as_told || !are_held()) {
+        return is_as_told ? "a holder is lost" : "a frame is lost";
+    }
+    return scene->check != NULL ? scene->check() : NULL;
 }
 
 /* --- the machine ---------------------------------------------------------- */
@@ -262,12 +483,12 @@ static void boot(unsigned cpus)
 {
     paddr_t storage;
 
-    sim_boot_map(FRAMES_RAM);
+    sim_boot_map(ram());
     sim_set_cpu_count(cpus);
     memset(records, 0, sizeof(records));
     record_init(records, back_nothing);
     CHECK_EQUAL(memmap_carve(sim_map(), frame_metadata_bytes(sim_map()),
-                             PAGE_BYTES, FRAMES_RAM, "frames", &storage),
+                             PAGE_BYTES, ram(), "frames", &storage),
                 MM_OK);
     frame_init(sim_map(), phys_to_virt(storage));
 }
@@ -309,6 +530,8 @@ static void number_blocks(void)
         blocks[i] = (struct block){
             .pfn = pfn_of(FRAMES_BASE + place->offset),
             .order = place->order,
+            .frames = UINT64_C(1) << place->order,
+            .holders = 1,
         };
         CHECK_EQUAL(frame_join(blocks[i].pfn, place->order), MM_OK);
         memset(&owner[blocks[i].pfn.v], NOBODY, UINT64_C(1) << place->order);
@@ -351,14 +574,16 @@ void frames_explore(const struct frames_scene *wanted)
 
     scene = wanted;
     CHECK_HELPER(prepare());
+    bool are_shared = scene->reports > 0 || scene->are_shared;
     struct explore what = {.name = scene->name,
                            .cpus = scene->cpus,
                            .preemptions = scene->preemptions,
                            .stoppable = scene->stoppable,
                            .owned = records,
-                           .owned_bytes = scene->reports > 0 ? 0 : RECORD_BYTES,
+                           .owned_bytes = are_shared ? 0 : RECORD_BYTES,
                            .begin = begin,
                            .run = run,
+                           .see = see,
                            .forgive = forgive,
                            .check = check};
     CHECK(explore(&what, &explored) == NULL);

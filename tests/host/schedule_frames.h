@@ -19,10 +19,17 @@ enum act_kind {
     ACT_TRY,     /* which may find nothing, unless there is a single frame */
     ACT_TRY_LOW, /* the same below 16 MiB */
     ACT_VAIN,    /* which must find nothing */
+    ACT_VAIN_AT, /* the same of the block at FRAMES_BASE, as runs claim */
     ACT_FREE,
     ACT_FREE_TWICE, /* what another CPU frees, too: one of them is reported */
     ACT_SPLIT,      /* if there is the block */
     ACT_JOIN,
+    ACT_REF,   /* one more holder of what this CPU holds */
+    ACT_UNREF, /* one holder less; the last frees it */
+    ACT_BULK,  /* single frames, as many as the order says, or fewer */
+    ACT_RUN,   /* the same in a row from a multiple of four on; must succeed */
+    ACT_TRY_RUN,
+    ACT_LOOK, /* ask about a frame of the highest tree, which wakes it */
     ACT_DRAIN
 };
 
@@ -34,6 +41,7 @@ struct act {
 
 #define FRAMES_BLOCKS 8
 #define FRAMES_ACTS   6
+#define FRAMES_BULK   8 /* most of one ACT_BULK */
 
 /* A block by where it lies, from FRAMES_BASE on. */
 /* The highest frames hold the allocator's own data. */
@@ -49,7 +57,9 @@ struct frames_scene {
     unsigned cpus;
     unsigned preemptions;
     unsigned stoppable;
-    bool is_asleep; /* nothing has been touched: all else is as after start */
+    uint64_t ram;    /* 0: FRAMES_RAM; not more */
+    bool is_asleep;  /* nothing has been touched: all else is as after start */
+    bool are_shared; /* several CPUs change the same records */
     /* Otherwise all frames are in use but these... */
     struct place free[FRAMES_PLACES];
     /* ... and these, which are blocks 0, 1 .. */
@@ -58,6 +68,8 @@ struct frames_scene {
     struct act before[SCHEDULE_CPUS][FRAMES_ACTS];
     struct act act[SCHEDULE_CPUS][FRAMES_ACTS];
     unsigned reports; /* bug reports that every run must have */
+    /* After each run, as CPU 0; it may allocate. What is wrong, or NULL. */
+    const char *(*check)(void);
 };
 
 /*

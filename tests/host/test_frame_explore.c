@@ -48,13 +48,38 @@
         ACT_DRAIN, 0, 0                                                        \
     }
 
+#define REF(b)                                                                 \
+    {                                                                          \
+        ACT_REF, (b), 0                                                        \
+    }
+#define UNREF(b)                                                               \
+    {                                                                          \
+        ACT_UNREF, (b), 0                                                      \
+    }
+#define BULK(b, n)                                                             \
+    {                                                                          \
+        ACT_BULK, (b), (n)                                                     \
+    }
+#define RUN(b, n)                                                              \
+    {                                                                          \
+        ACT_RUN, (b), (n)                                                      \
+    }
+#define TRY_RUN(b, n)                                                          \
+    {                                                                          \
+        ACT_TRY_RUN, (b), (n)                                                  \
+    }
+#define LOOK                                                                   \
+    {                                                                          \
+        ACT_LOOK, 0, 0                                                         \
+    }
+
 /* From FRAMES_BASE: a frame of ZONE_DMA. */
 #define LOW (UINT64_C(0) - FRAMES_TREE - 64)
 
 /* All orders where there are few steps; else those with two preemptions. */
 static unsigned bound_of(unsigned order)
 {
-    return order <= 3 ? EXPLORE_ALL : 2;
+    return order <= 5 ? EXPLORE_ALL : 2;
 }
 
 TEST(frame, two_take_singles_in_every_order)
@@ -148,6 +173,7 @@ TEST(frame, split_and_join_against_others)
     };
 
     CHECK_HELPER(frames_explore(&scene));
+    scene.preemptions = 1; /* each run goes through 1024 records */
     scene.name = "split order 10 while singles come and go";
     scene.block[0] = (struct place){0, 10};
     scene.block[1] = (struct place){2048, 3};
@@ -167,7 +193,6 @@ TEST(frame, a_tree_wakes_for_two_at_once)
 
     CHECK_HELPER(frames_explore(&scene));
     scene.name = "two wake a tree, one for 4 MiB";
-    scene.preemptions = 1;
     scene.act[1][0].order = 10;
     CHECK_HELPER(frames_explore(&scene));
 }
@@ -206,7 +231,7 @@ TEST(frame, what_another_cpu_keeps_is_found)
     struct frames_scene scene = {
         .name = "a frame in the array of an idle CPU",
         .cpus = 2,
-        .preemptions = 2,
+        .preemptions = EXPLORE_ALL,
         .free = {END},
         .block = {{0, 0}, {64, 0}, {128, 0}, END},
         .before = {{{0}}, {WARM_UP(0), FREE(1)}},
@@ -214,6 +239,7 @@ TEST(frame, what_another_cpu_keeps_is_found)
     };
 
     CHECK_HELPER(frames_explore(&scene));
+    scene.preemptions = 2;
     scene.name = "a frame in the array of a CPU that frees another";
     scene.act[1][0] = (struct act)FREE(2);
     CHECK_HELPER(frames_explore(&scene));
@@ -293,6 +319,29 @@ TEST(frame, a_frame_that_is_freed_behind_a_search_is_found)
     CHECK_HELPER(frames_explore(&scene));
 }
 
+/* What it has hidden from a search is in sight when that comes again. */
+TEST(frame, a_claim_that_was_given_up_is_noticed)
+{
+    struct frames_scene scene = {
+        .name = "8 frames in a row are given up behind a search for one",
+        .cpus = 2,
+        .preemptions = 2,
+        .free = {{0, 0},
+                 {2, 0},
+                 {4, 0},
+                 {6, 0},
+                 {8, 0},
+                 {10, 0},
+                 {12, 0},
+                 {14, 0},
+                 END},
+        .block = {END},
+        .act = {{TRY(6, 0)}, {{ACT_VAIN_AT, 7, 3}}},
+    };
+
+    CHECK_HELPER(frames_explore(&scene));
+}
+
 /* Eight frames, no two of them side by side: counts are lowered in vain. */
 TEST(frame, a_claim_that_fails_takes_nothing_away)
 {
@@ -358,13 +407,14 @@ TEST(frame, seats_come_and_go_while_others_free_there)
     struct frames_scene scene = {
         .name = "a CPU sits down where another frees",
         .cpus = 2,
-        .preemptions = 2,
+        .preemptions = EXPLORE_ALL,
         .free = {{0, 9}, END},
         .block = {{512, 3}, {520, 3}, END},
         .act = {{TRY(6, 3), TRY(5, 0)}, {FREE(0), FREE(1)}},
     };
 
     CHECK_HELPER(frames_explore(&scene));
+    scene.preemptions = 2;
     scene.name = "two that want the same seat";
     scene.act[1][0] = (struct act)TRY(7, 3);
     scene.act[1][1] = (struct act)FREE(7);
@@ -384,6 +434,105 @@ TEST(frame, a_cpu_that_stops_in_a_tree_holds_nobody_up)
         .stoppable = 1,
         .is_asleep = true,
         .act = {{ALLOC(6, 0)}, {ALLOC(7, 0)}},
+    };
+
+    CHECK_HELPER(frames_explore(&scene));
+}
+
+/* --- many at once, and holders -------------------------------------------- */
+
+TEST(frame, bulks_take_what_there_is)
+{
+    struct frames_scene scene = {
+        .name = "two want three of four single frames at once",
+        .cpus = 2,
+        .preemptions = 1,
+        .free = {{0, 2}, END},
+        .block = {END},
+        .act = {{BULK(6, 3), FREE(6)}, {BULK(7, 3)}},
+    };
+
+    CHECK_HELPER(frames_explore(&scene));
+    scene.name = "a bulk is freed where another CPU sits";
+    scene.act[1][0] = (struct act)TRY(7, 1);
+    scene.act[1][1] = (struct act)BULK(5, 2);
+    CHECK_HELPER(frames_explore(&scene));
+}
+
+TEST(frame, runs_take_their_places)
+{
+    struct frames_scene scene = {
+        .name = "two runs, and room for both",
+        .cpus = 2,
+        .preemptions = 2,
+        .free = {{0, 2}, {4, 2}, END},
+        .block = {END},
+        .act = {{RUN(6, 3), FREE(6)}, {RUN(7, 3)}},
+    };
+
+    CHECK_HELPER(frames_explore(&scene));
+    scene.name = "a run, while a frame of its place is taken";
+    scene.act[1][0] = (struct act)TRY(7, 0);
+    scene.act[0][0] = (struct act)TRY_RUN(6, 7);
+    CHECK_HELPER(frames_explore(&scene));
+    scene.name = "a run of three blocks, while two frames come and go";
+    scene.preemptions = 1;
+    scene.act[1][1] = (struct act)FREE(7);
+    scene.act[1][2] = (struct act)BULK(5, 2);
+    CHECK_HELPER(frames_explore(&scene));
+}
+
+TEST(frame, the_last_holder_frees)
+{
+    struct frames_scene scene = {
+        .name = "two holders, one of which has two",
+        .cpus = 2,
+        .preemptions = EXPLORE_ALL,
+        .are_shared = true,
+        .free = {END},
+        .block = {{0, 3}, END},
+        .before = {{REF(0)}},
+        .act = {{REF(0), UNREF(0), UNREF(0)}, {UNREF(0)}},
+    };
+
+    CHECK_HELPER(frames_explore(&scene));
+    scene.name = "three holders";
+    scene.cpus = 3;
+    scene.before[1][0] = (struct act)REF(0);
+    scene.act[0][0] = (struct act)UNREF(0);
+    scene.act[0][1] = (struct act){0};
+    scene.act[0][2] = (struct act){0};
+    scene.act[2][0] = (struct act)UNREF(0);
+    CHECK_HELPER(frames_explore(&scene));
+}
+
+/*
+ * A search passes a tree by that another CPU wakes, and must come upon it next
+ * time: the zone below is for those who must have it.
+ */
+static const char *take_high(void)
+{
+    const unsigned order = 9;
+    uint64_t count[MM_MAX_ORDER + 1];
+
+    frame_free_blocks(ZONE_DMA32, count);
+    pfn_t pfn = frame_alloc(order, FRAME_USER, FRAME_ANY);
+    if (pfn.v < FRAMES_TREE && count[order] + count[MM_MAX_ORDER] > 0) {
+        return "a tree that was passed by is forgotten";
+    }
+    return NULL;
+}
+
+TEST(frame, a_tree_that_wakes_is_not_forgotten)
+{
+    struct frames_scene scene = {
+        .name = "2 MiB are wanted while another wakes the only high tree",
+        .cpus = 2,
+        .preemptions = 2,
+        .ram = 2 * FRAMES_TREE * PAGE_BYTES,
+        .is_asleep = true,
+        .act = {{LOOK}, {ALLOC(7, 9)}},
+        .check = take_high,
     };
 
     CHECK_HELPER(frames_explore(&scene));
