@@ -125,12 +125,13 @@ void frame_free_bulk(const pfn_t *frames, unsigned count);
 void frame_free_run(pfn_t first, uint64_t frames);
 
 /*
- * One zeroed frame without a record, never freed once it is in use: for the frames under the
- * record array and the tables that map it. PFN_NONE if there is none.
+ * One zeroed frame without a record, never freed once it is in use: for the
+ * frames under the record array and the tables that map it. PFN_NONE if there
+ * is none.
  */
 MM_MUST_CHECK pfn_t frame_alloc_metadata(void);
 
-/* Give such a frame back, if nothing has come of it: nobody has found it yet. */
+/* Give such a frame back, of which nothing has come: nobody has found it. */
 void frame_free_metadata(pfn_t pfn);
 
 /*

@@ -115,9 +115,9 @@ static inline bool record_exists(pfn_t pfn)
  * are those of the array, 4 KiB-aligned. Idempotent: parts may be backed, and
  * may be in use; two CPUs may ask for the same pages at the same moment. Takes
  * its frames from frame_alloc_metadata(), and gives back by
- * frame_free_metadata() what another CPU was faster with. A lock would let a CPU
- * that is stopped hold up all others; if there must be one, then none that is
- * held by anybody who calls frame_alloc().
+ * frame_free_metadata() what another CPU was faster with. A lock would let a
+ * CPU that is stopped hold up all others; if there must be one, then none that
+ * is held by anybody who calls frame_alloc().
  * Return: MM_OK; MM_ENOMEM: some pages may be backed, none is lost.
  */
 typedef enum mm_status (*record_back_fn)(vaddr_t start, vaddr_t end);
