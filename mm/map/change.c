@@ -13,6 +13,7 @@
 struct protection {
     struct pte_rights rights;
     bool is_write;
+    uint64_t shared; /* bits of the tag: others may write as well */
 };
 
 /* Has the block of an owned leaf or parked entry another holder? */
@@ -26,13 +27,17 @@ static bool is_shared(pte_t entry, unsigned level)
  * writing is allowed and its block has other holders: these can only come to
  * be by a copy of this space, which needs the lock this cursor has.
  */
-static pte_t mark_shared(pte_t entry, unsigned level, bool is_write)
+static pte_t mark_shared(pte_t entry, unsigned level,
+                         const struct protection *wanted)
 {
     if (!pte_owns_frames(entry, level)) {
         return entry;
     }
     entry.v &= ~PTE_COW;
-    entry.v |= is_write && is_shared(entry, level) ? PTE_COW : 0;
+    if (wanted->is_write && (entry.v & wanted->shared) == 0 &&
+        is_shared(entry, level)) {
+        entry.v |= PTE_COW;
+    }
     return entry;
 }
 
@@ -45,7 +50,7 @@ static void protect_entry(struct pt_cursor *cursor,
     pte_t changed;
 
     do {
-        pte_t marked = mark_shared(entry, level, wanted->is_write);
+        pte_t marked = mark_shared(entry, level, wanted);
         changed =
             cursor_for_cpu(pte_with_rights(marked, level, &wanted->rights));
     } while (!cursor_replace(cursor, &entry, changed));
@@ -60,7 +65,11 @@ enum mm_status pt_protect(struct pt_cursor *cursor, vaddr_t start,
     if (!cursor_has(cursor, start, bytes) || !cursor_allows(cursor, attr)) {
         return MM_EINVAL;
     }
-    struct protection wanted = {pte_rights(attr), (attr.flags & PT_WRITE) != 0};
+    struct protection wanted = {
+        .rights = pte_rights(attr),
+        .is_write = (attr.flags & PT_WRITE) != 0,
+        .shared = pte_tag_bits(cursor->pt->shared_tags),
+    };
     enum mm_status status = cursor_cut_ends(cursor, start, bytes);
     if (status != MM_OK) {
         return status;

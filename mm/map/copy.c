@@ -33,7 +33,8 @@ static pte_t share_entry(struct pt_cursor *cursor)
         return entry;
     }
     frame_ref(frame_head(pte_pfn(entry, level)));
-    if ((entry.v & PTE_RW) == 0) {
+    if ((entry.v & PTE_RW) == 0 ||
+        (entry.v & pte_tag_bits(cursor->pt->shared_tags)) != 0) {
         return entry; /* whoever allows writing later looks at the holders */
     }
     do {

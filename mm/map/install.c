@@ -176,6 +176,7 @@ enum mm_status pt_adopt(struct pt *pt, pfn_t root, bool is_kernel)
     lock_init(&pt->order, LOCK_RANK_TABLES);
     pt->root = root;
     pt->is_kernel = is_kernel;
+    pt->shared_tags = 0;
     scan_init(&scan, root, top, 0, 0);
     scan_no_leaves(&scan);
     while (status == MM_OK && (event = scan_next(&scan)) != SCAN_END) {
@@ -207,6 +208,7 @@ enum mm_status pt_init(struct pt *pt)
     lock_init(&pt->order, LOCK_RANK_TABLES);
     pt->root = root;
     pt->is_kernel = false;
+    pt->shared_tags = 0;
     tlb_space_init(&pt->tlb, pfn_to_phys(root), false);
     atomic_init(&pt->tables, 1);
     return MM_OK;

@@ -120,40 +120,80 @@ static pfn_t lock_on_way(const struct pt *pt, vaddr_t address, unsigned level,
     }
 }
 
-typedef void (*table_fn)(pfn_t table);
-
-/*
- * Do @what to each table below the cover that the ranges touch, once: to lock,
- * on the way down, before its entries are read.
- */
-static void for_each_below(const struct pt_cursor *cursor, table_fn what)
+static void scan_range(struct scan *scan, const struct pt_cursor *cursor,
+                       unsigned range)
 {
-    vaddr_t done = 0; /* tables that begin below were touched by a range */
+    scan_init(scan, cursor->path[cursor->cover], cursor->cover,
+              cursor->range[range].start, cursor->range[range].end);
+    scan_no_leaves(scan);
+}
+
+/* Has the scan come to a table? Those of the record array are not ours. */
+static bool is_at_table(struct scan *scan, enum scan_event event)
+{
+    bool is_table = event == SCAN_ENTRY && pte_is_table(scan->entry, scan->at);
+
+    if (is_table && scan_holds_records(scan)) {
+        scan_skip(scan);
+        return false;
+    }
+    return is_table;
+}
+
+/* Does range @range touch the table of @level at @address first, or another? */
+static bool is_first(const struct pt_cursor *cursor, unsigned range,
+                     vaddr_t address, unsigned level)
+{
+    return range == 0 || align_down(address, pte_span(level + 1)) >=
+                             cursor->range[range - 1].end;
+}
+
+/* Lock what the ranges touch below the cover: before its entries are read. */
+static void lock_below(const struct pt_cursor *cursor)
+{
     struct scan scan;
+    enum scan_event event;
 
     for (unsigned i = 0; i < PT_RANGES && cursor->range[i].end != 0; i++) {
-        const struct pt_range *range = &cursor->range[i];
-
-        scan_init(&scan, cursor->path[cursor->cover], cursor->cover,
-                  range->start, range->end);
-        scan_no_leaves(&scan);
-        for (enum scan_event event = scan_next(&scan); event != SCAN_END;
-             event = scan_next(&scan)) {
-            if (event != SCAN_ENTRY || !pte_is_table(scan.entry, scan.at)) {
+        scan_range(&scan, cursor, i);
+        while ((event = scan_next(&scan)) != SCAN_END) {
+            if (!is_at_table(&scan, event)) {
                 continue;
             }
-            if (scan_holds_records(&scan)) {
-                scan_skip(&scan);
-                continue;
-            }
-            if (align_down(scan.address, pte_span(scan.at)) >= done) {
-                what(pte_table(scan.entry));
+            if (is_first(cursor, i, scan.address, scan.at - 1)) {
+                table_lock(pte_table(scan.entry));
             }
             if (scan.at == 1) {
                 scan_skip(&scan); /* no tables below those of level 0 */
             }
         }
-        done = range->end;
+    }
+}
+
+/* Unlock it: after the last of its entries was read. */
+static void unlock_below(const struct pt_cursor *cursor)
+{
+    struct scan scan;
+    enum scan_event event;
+
+    for (unsigned i = PT_RANGES; i-- > 0;) {
+        if (cursor->range[i].end == 0) {
+            continue;
+        }
+        scan_range(&scan, cursor, i);
+        while ((event = scan_next(&scan)) != SCAN_END) {
+            bool is_last = event == SCAN_LEAVE && scan.at < cursor->cover;
+            pfn_t table = is_last ? scan.owner : pte_table(scan.entry);
+            unsigned level = is_last ? scan.at : 0;
+
+            if (is_at_table(&scan, event) && scan.at == 1) {
+                scan_skip(&scan); /* as above: there is nothing to read */
+                is_last = true;
+            }
+            if (is_last && is_first(cursor, i, scan.address, level)) {
+                table_unlock(table);
+            }
+        }
     }
 }
 
@@ -171,7 +211,7 @@ static void lock_tables(struct pt_cursor *cursor, vaddr_t end)
     cursor->at = start;
     cursor->slot = &table_at(table)[pte_index(start, cursor->cover)];
     if (cursor->cover > 0) {
-        for_each_below(cursor, table_lock);
+        lock_below(cursor);
     }
     tlb_end_visit(&pt->tlb, is_visit);
 }
@@ -308,7 +348,7 @@ void cursor_close_beside(struct pt_cursor *cursor)
     bool is_spare = table_is_spare(cover);
 
     if (cursor->cover > 0) {
-        for_each_below(cursor, table_unlock);
+        unlock_below(cursor);
     }
     table_unlock(cover);
     if (MM_UNLIKELY(is_spare)) {

@@ -197,6 +197,13 @@ static inline uint64_t pte_high_pat(unsigned level)
     return level > 0 ? PTE_PAT_LARGE : PTE_PAT;
 }
 
+/* The bits of an entry in any state that hold the bits @tags of its tag. */
+static inline uint64_t pte_tag_bits(uint8_t tags)
+{
+    return (uint64_t)(tags & 0x7f) << PTE_TAG_SHIFT |
+           ((tags & 0x80) ? PTE_TAG7 : 0);
+}
+
 /* All of @attr in a leaf of @level, which cannot have PT_NONE. */
 static inline uint64_t pte_encode_leaf(unsigned level, struct pt_attr attr)
 {

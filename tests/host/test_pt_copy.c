@@ -126,6 +126,35 @@ TEST(pt_copy, writing_allowed_later_means_a_copy)
     CHECK_HELPER(finish());
 }
 
+/* What the owner's tag calls shared is written to by both. */
+TEST(pt_copy, shared_pages_stay_writable_on_both_sides)
+{
+    struct pt_attr attr = {PT_USER | PT_WRITE | PT_OWNED, PT_WB, 0x81};
+    struct pt child;
+    pfn_t found;
+
+    CHECK_HELPER(start());
+    space.shared_tags = 0x80;
+    CHECK_EQUAL(pt_init(&child), MM_OK);
+    pfn_t pfn = frame_alloc(0, FRAME_USER, FRAME_ANY);
+    open_range(HERE, PAGE_BYTES);
+    CHECK_EQUAL(pt_map(&cursor, HERE, pfn, PAGE_BYTES, attr), MM_OK);
+    CHECK_EQUAL(pt_copy(&cursor, &child, HERE, PAGE_BYTES), MM_OK);
+    CHECK_EQUAL(
+        pt_protect(&cursor, HERE, PAGE_BYTES, pt_attr(PT_USER | PT_READ)),
+        MM_OK);
+    CHECK_EQUAL(
+        pt_protect(&cursor, HERE, PAGE_BYTES, pt_attr(PT_USER | PT_WRITE)),
+        MM_OK);
+    shut();
+    CHECK_EQUAL(record_of(pfn)->refs, 2);
+    CHECK_EQUAL(flags_at(&space, HERE, &found), attr.flags);
+    CHECK_EQUAL(flags_at(&child, HERE, &found), attr.flags);
+    pt_fini(&child);
+    take_away(HERE, PAGE_BYTES);
+    CHECK_HELPER(finish());
+}
+
 TEST(pt_copy, a_large_leaf_is_shared_whole_and_cut_on_one_side)
 {
     struct pt child;

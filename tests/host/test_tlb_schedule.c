@@ -225,7 +225,11 @@ static void protect_some(const struct scene_place *place)
 
     scene_open(place, &batch, &cursor);
     pt_query(&cursor, scene_page(place, first), &entry);
-    entry.attr.flags ^= PT_WRITE;
+    if (entry.attr.flags & PT_COW) { /* the frame has two holders */
+        entry.attr.flags &= (uint8_t)~PT_COW;
+    } else {
+        entry.attr.flags ^= PT_WRITE;
+    }
     if (entry.state == PTE_PRESENT &&
         pt_protect(&cursor, scene_page(place, first), bytes, entry.attr) !=
             MM_OK) {

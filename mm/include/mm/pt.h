@@ -12,9 +12,15 @@
 
 /* One set of tables: the translation of one address space. */
 struct pt {
-    struct lock order;       /* rank of its tables' locks; never waited for */
-    pfn_t root;              /* (C) top table */
-    bool is_kernel;          /* (C) no PT_USER here, else no kernel rights */
+    struct lock order; /* rank of its tables' locks; never waited for */
+    pfn_t root;        /* (C) top table */
+    bool is_kernel;    /* (C) no PT_USER here, else no kernel rights */
+    /*
+     * (C) The owner's word for what several spaces share: who has an entry
+     * whose tag has one of these bits may write to the frame whoever else
+     * holds it. All other owned frames are private.
+     */
+    uint8_t shared_tags;
     struct tlb_space tlb;    /* who caches it */
     _Atomic uint64_t tables; /* (A) table pages, the root included */
 };
@@ -119,11 +125,12 @@ MM_MUST_CHECK enum mm_status pt_promise(struct pt_cursor *cursor, vaddr_t start,
 
 /*
  * Set the rights and memory type of everything that is not a gap; PT_OWNED,
- * PT_GLOBAL and the tag of each entry stay as they are. What is copied on
- * write stays read-only. PT_NONE parks what is present, A and D included; any
- * other rights make parked frames present again.
- * Return: MM_OK; MM_EINVAL: as pt_map(); MM_ENOMEM: as pt_split(). On failure
- *         no meaning has changed.
+ * PT_GLOBAL and the tag of each entry stay as they are. A private frame that
+ * others hold is copied on write, if it may be written; so is one that is not
+ * owned and was copied on write. PT_NONE parks what is present, A and D
+ * included; any other rights make parked frames present again. Return: MM_OK;
+ * MM_EINVAL: as pt_map(); MM_ENOMEM: as pt_split(). On failure no meaning has
+ * changed.
  */
 MM_MUST_CHECK enum mm_status pt_protect(struct pt_cursor *cursor, vaddr_t start,
                                         uint64_t bytes, struct pt_attr attr);
@@ -153,10 +160,10 @@ MM_MUST_CHECK enum mm_status pt_move(struct pt_cursor *cursor, vaddr_t from,
 
 /*
  * Give @to, at the same addresses, what [start, start + bytes) of the cursor's
- * space says. Owned frames get a second holder, and where they could be
- * written, both sides become PT_COW and read-only; what is not owned (devices,
- * shared objects), promises and swapped entries are the same on both sides.
- * Whoever counts the users of swap slots and objects does so before.
+ * space says. Owned frames get a second holder, and where private ones could be
+ * written, both sides become PT_COW and read-only. What is shared or not owned,
+ * promises and swapped entries are the same on both sides. Whoever counts the
+ * users of swap slots and objects does so before.
  * @to  other than the cursor's space, loaded and used nowhere yet; nothing but
  *      gaps in the range.
  * Return: MM_OK; MM_EINVAL: out of the range; MM_EEXIST; MM_ENOMEM: @to has a
