@@ -5,10 +5,11 @@
  * Idea    After LLFree [LLFree23]: no lists, so that free memory is never read
  *         or written; each change is one atomic operation on one word. The
  *         count of a block is the authority: who takes n from it owns n of its
- *         clear bits and then looks for them. Two blocks share a word, so that
- *         4 MiB are taken in one step as 2 MiB are.
+ *         clear bits and then looks for them. The four blocks of a quad share
+ *         a word, so that 4 MiB, or whatever of 8 MiB is free, are taken in
+ *         one step as 2 MiB are.
  * Picture
- *     pair   |W|  free 0..512, odd block  |W|  free 0..512, even block |
+ *     quad   |W| free 0..512, block 3 |..|W| free 0..512, block 0 |
  *     row    64 bits, set = taken; 8 rows a block
  *     W      taken whole: the count is 0, the bits stay clear
  *
@@ -33,41 +34,43 @@
 
 #define CACHE_LINE UINT64_C(64)
 
-_Atomic uint64_t bitfield_undone; /* (A) */
-_Atomic uint32_t *bitfield_pairs; /* (A) two blocks a word */
-_Atomic uint64_t *bitfield_rows;  /* (A) 64 frames a word */
+_Atomic uint64_t bitfield_undone;  /* (A) */
+_Atomic uint64_t *bitfield_counts; /* (A) four blocks a word */
+_Atomic uint64_t *bitfield_rows;   /* (A) 64 frames a word */
 
-static uint64_t pair_bytes(uint64_t blocks)
+static uint64_t count_bytes(uint64_t blocks)
 {
-    return align_up(blocks / 2 * sizeof(*bitfield_pairs), CACHE_LINE);
+    return align_up(blocks / QUAD_BLOCKS * sizeof(*bitfield_counts),
+                    CACHE_LINE);
 }
 
 uint64_t bitfield_bytes(uint64_t blocks)
 {
-    return pair_bytes(blocks) + blocks * BLOCK_ROWS * sizeof(*bitfield_rows);
+    return count_bytes(blocks) + blocks * BLOCK_ROWS * sizeof(*bitfield_rows);
 }
 
 void bitfield_init(uint64_t blocks, void *storage)
 {
-    ASSERT(is_aligned((uintptr_t)storage, CACHE_LINE) && blocks % 2 == 0);
-    bitfield_pairs = storage;
-    bitfield_rows = (void *)((char *)storage + pair_bytes(blocks));
+    ASSERT(is_aligned((uintptr_t)storage, CACHE_LINE) &&
+           blocks % QUAD_BLOCKS == 0);
+    bitfield_counts = storage;
+    bitfield_rows = (void *)((char *)storage + count_bytes(blocks));
 }
 
 uint32_t bitfield_fill(uint64_t first, uint64_t blocks, const uint64_t *row)
 {
     uint32_t total = 0;
 
-    ASSERT(first % 2 == 0 && blocks % 2 == 0);
-    for (uint64_t block = first; block < first + blocks; block += 2) {
-        uint32_t half[2] = {0, 0};
-        for (uint64_t i = 0; i < 2 * BLOCK_ROWS; i++) {
-            atomic_init(&bitfield_rows[block * BLOCK_ROWS + i], *row);
-            half[i / BLOCK_ROWS] += count_bits(~*row);
-            row++;
+    ASSERT(first % QUAD_BLOCKS == 0 && blocks % QUAD_BLOCKS == 0);
+    for (uint64_t block = first; block < first + blocks; block += QUAD_BLOCKS) {
+        uint64_t counts = 0;
+        for (uint64_t i = 0; i < QUAD_BLOCKS * BLOCK_ROWS; i++) {
+            uint64_t free = count_bits(~*row);
+            atomic_init(&bitfield_rows[block * BLOCK_ROWS + i], *row++);
+            counts += free << step_shift(i / BLOCK_ROWS);
+            total += (uint32_t)free;
         }
-        atomic_init(&bitfield_pairs[block / 2], half[0] | half[1] << HALF_BITS);
-        total += half[0] + half[1];
+        atomic_init(&bitfield_counts[block / QUAD_BLOCKS], counts);
     }
     return total;
 }
@@ -79,12 +82,12 @@ uint64_t bitfield_row(uint64_t row)
 
 unsigned bitfield_free(uint64_t block)
 {
-    return step_half(block) & HALF_COUNT;
+    return (unsigned)(step_count(block) & COUNT_FREE);
 }
 
 bool bitfield_is_whole(uint64_t block)
 {
-    return (step_half(block) & HALF_WHOLE) != 0;
+    return (step_count(block) & COUNT_WHOLE) != 0;
 }
 
 /* --- runs of rows --------------------------------------------------------- */
@@ -126,6 +129,16 @@ static bool take_rows(_Atomic uint64_t *row, unsigned count)
         return false;
     }
     return true;
+}
+
+/* --- whole blocks -------------------------------------------------------- */
+
+/* step_swap() for the block of order 9 or 10 at @pfn. */
+static bool swap_blocks(pfn_t pfn, unsigned order, uint64_t from, uint64_t to)
+{
+    uint64_t block = pfn.v / BLOCK_FRAMES;
+
+    return step_swap(block, step_blocks(block, order), from, to);
 }
 
 /* --- taking -------------------------------------------------------------- */
@@ -202,9 +215,9 @@ pfn_t bitfield_take(uint64_t block, unsigned order, unsigned first)
 {
     ASSERT(order <= BLOCK_ORDER || block % 2 == 0);
     if (order >= BLOCK_ORDER) {
-        return step_swap(block, order, BLOCK_FRAMES, HALF_WHOLE)
-                   ? pfn_of(block * BLOCK_FRAMES)
-                   : PFN_NONE;
+        pfn_t whole = pfn_of(block * BLOCK_FRAMES);
+        return swap_blocks(whole, order, BLOCK_FRAMES, COUNT_WHOLE) ? whole
+                                                                    : PFN_NONE;
     }
     if (!step_take_count(block, 1u << order)) {
         return PFN_NONE;
@@ -239,7 +252,7 @@ bool bitfield_take_at(pfn_t pfn, unsigned order)
 
     ASSERT(is_aligned(pfn.v, UINT64_C(1) << order));
     if (order >= BLOCK_ORDER) {
-        return step_swap(block, order, BLOCK_FRAMES, HALF_WHOLE);
+        return swap_blocks(pfn, order, BLOCK_FRAMES, COUNT_WHOLE);
     }
     if (!step_take_count(block, 1u << order)) {
         return false;
@@ -295,7 +308,7 @@ bool bitfield_give(pfn_t pfn, unsigned order)
 {
     ASSERT(is_aligned(pfn.v, UINT64_C(1) << order));
     if (order >= BLOCK_ORDER) {
-        return step_swap(pfn.v / BLOCK_FRAMES, order, HALF_WHOLE, BLOCK_FRAMES);
+        return swap_blocks(pfn, order, COUNT_WHOLE, BLOCK_FRAMES);
     }
     if (order > ROW_ORDER) {
         return give_rows(pfn, order);
@@ -319,32 +332,32 @@ void bitfield_split(pfn_t pfn, unsigned order)
 {
     /* Bits before the mark: with neither, the frames would look free. */
     store_rows(pfn, order, UINT64_MAX);
-    bool was_whole = step_swap(pfn.v / BLOCK_FRAMES, order, HALF_WHOLE, 0);
+    bool was_whole = swap_blocks(pfn, order, COUNT_WHOLE, 0);
     ASSERT(was_whole);
 }
 
 void bitfield_join(pfn_t pfn, unsigned order)
 {
-    bool was_split = step_swap(pfn.v / BLOCK_FRAMES, order, 0, HALF_WHOLE);
+    bool was_split = swap_blocks(pfn, order, 0, COUNT_WHOLE);
     ASSERT(was_split);
     store_rows(pfn, order, 0);
 }
 
 bool bitfield_check(uint64_t block)
 {
-    uint32_t half = step_half(block);
+    uint64_t count = step_count(block);
     unsigned clear = 0;
 
     for (uint64_t i = block * BLOCK_ROWS; i < (block + 1) * BLOCK_ROWS; i++) {
         clear += count_bits(~bitfield_row(i));
     }
-    if (half & HALF_WHOLE) {
-        CHECK_OR_FAIL(half == HALF_WHOLE && clear == BLOCK_FRAMES,
-                      "bitfield: I2: whole block %lu: word 0x%x, %u clear",
-                      block, half, clear);
+    if (count & COUNT_WHOLE) {
+        CHECK_OR_FAIL(count == COUNT_WHOLE && clear == BLOCK_FRAMES,
+                      "bitfield: I2: whole block %lu: word 0x%lx, %u clear",
+                      block, count, clear);
         return true;
     }
-    CHECK_OR_FAIL(half == clear, "bitfield: I1: block %lu counts %u, has %u",
-                  block, half, clear);
+    CHECK_OR_FAIL(count == clear, "bitfield: I1: block %lu counts %lu, has %u",
+                  block, count, clear);
     return true;
 }

@@ -12,6 +12,7 @@
 #define BLOCK_ORDER  9 /* 2 MiB */
 #define BLOCK_FRAMES UINT64_C(512)
 #define BLOCK_ROWS   (BLOCK_FRAMES / ROW_FRAMES)
+#define QUAD_BLOCKS  UINT64_C(4) /* their counts share a word */
 
 /* Blocks are counted from physical address 0, rows too. */
 
@@ -21,14 +22,14 @@
  */
 extern _Atomic uint64_t bitfield_undone; /* (A) */
 
-/* Bytes of storage for @blocks (even), a multiple of a cache line. */
+/* Bytes of storage for @blocks (whole quads), a multiple of a cache line. */
 uint64_t bitfield_bytes(uint64_t blocks);
 
 /* @storage: as bitfield_bytes() says; its contents are rubbish and remain. */
 void bitfield_init(uint64_t blocks, void *storage);
 
 /*
- * Give @blocks blocks (even) from @first on the bits @row, set = taken.
+ * Give @blocks blocks (whole quads) from @first on the bits @row, set = taken.
  * Return: how many frames are free there.
  * Context: nobody else looks at these blocks yet.
  */

@@ -5,12 +5,11 @@
  *         structure.
  * Idea    After LLFree [LLFree23]: each CPU sits at trees of its own, one for
  *         small blocks and one for large ones, and takes from there until they
- *         are used up; others keep away, until they find nothing else. The
- *         count of such a tree moves into the seat, so that its CPU changes no
- *         word that others read, but the block's own. A new seat is the
- *         highest tree with plenty of free frames. Hints tell above which tree
- *         a search would find nothing, so that a big machine that is nearly
- *         full is not read through each time.
+ *         are used up; others keep away, until they find nothing else. A new
+ *         seat is the highest tree with plenty of free frames, first among
+ *         those whose counts share no cache line with another seat. Hints tell
+ *         above which tree a search would find nothing, so that a big machine
+ *         that is nearly full is not read through each time.
  * Picture
  *     zone   first                               hint         end
  *            |tree|tree|tree|tree|tree|tree|tree|full|full|full|
@@ -18,8 +17,8 @@
  *
  * Locking None. A hint may lose a race and pass a free frame by: it is found
  *         by blocks_steal_anywhere(), and the next release mends the hint.
- * Cost    A search reads one word for each 16 MiB it passes and 16 bytes where
- *         it stops. Inside a tree, the densest block that will do is taken
+ * Cost    A search reads a word and 16 bytes of counts for each 16 MiB it
+ *         passes. Inside a tree, the densest block that will do is taken
  *         from, so that what is entirely free stays so.
  * Limits  A frame is found only if the records of its block are there or can
  *         be backed. A claim never backs them itself: that allocates frames,
@@ -57,10 +56,11 @@ void blocks_zone_init(struct blocks_zone *zone, uint64_t first_frame,
     zone->first = (uint32_t)(first_frame / TREE_FRAMES);
     zone->end = (uint32_t)max_u64(end, zone->first);
     for (unsigned kind = 0; kind < BLOCKS_KINDS; kind++) {
-        atomic_init(&zone->hint[kind], zone->end);
+        /* Trees that sleep are not in use partly. */
+        uint32_t hint = kind == BLOCKS_PARTIAL ? zone->first : zone->end;
+        atomic_init(&zone->hint[kind], hint);
+        atomic_init(&zone->apart[kind], hint);
     }
-    /* Trees that sleep are not in use partly. */
-    atomic_init(&zone->hint[BLOCKS_PARTIAL], zone->first);
 }
 
 /* --- claims in one tree --------------------------------------------------- */
@@ -153,6 +153,9 @@ static enum blocks_answer claim_in_tree(uint32_t tree, struct blocks_wish *wish)
     enum blocks_answer answer = BLOCKS_NONE;
     unsigned tried = 0;
 
+    if (is_large(wish) && !blocks_tree_has(tree, BLOCKS_WHOLE)) {
+        return BLOCKS_NONE;
+    }
     for (unsigned i = 0; i < TREE_BLOCKS && answer == BLOCKS_NONE; i++) {
         unsigned block = choose_block(tree, tried, frames, BLOCK_FRAMES);
         if (block == NO_BLOCK) {
@@ -165,17 +168,6 @@ static enum blocks_answer claim_in_tree(uint32_t tree, struct blocks_wish *wish)
 }
 
 /* --- seats ---------------------------------------------------------------- */
-
-/*
- * What others have given back or stolen stands in the tree's word, which has
- * room for so much only: take it over before this CPU's own part runs away.
- */
-static void balance(struct blocks_seat *seat)
-{
-    if (MM_UNLIKELY(seat->free < 0 || seat->free > (int32_t)TREE_FRAMES)) {
-        seat->free += trees_collect(seat->tree - 1);
-    }
-}
 
 /* Begin here next time, but where there are no records. */
 static void sit_near(struct blocks_seat *seat, const struct blocks_wish *wish)
@@ -198,8 +190,6 @@ enum blocks_answer blocks_claim_at(struct blocks_seat *seat,
         answer = claim_in_tree(seat->tree - 1, wish);
     }
     if (answer == BLOCKS_CLAIMED) {
-        seat->free -= (int32_t)wish_frames(wish);
-        balance(seat);
         sit_near(seat, wish);
     }
     return answer;
@@ -227,16 +217,11 @@ enum blocks_answer blocks_claim_row(struct blocks_seat *seat,
     }
     *out_mask = bitfield_take_row(block, &wish->pfn);
     seat->block = index;
-    seat->free -= (int32_t)count_bits(*out_mask);
-    balance(seat);
     return *out_mask != 0 ? BLOCKS_CLAIMED : BLOCKS_NONE;
 }
 
-/* Searches for @kind begin at @tree or higher from now on. */
-static inline void raise_hint(struct blocks_zone *zone, enum blocks_kind kind,
-                              uint32_t tree)
+static inline void raise(_Atomic uint32_t *hint, uint32_t tree)
 {
-    _Atomic uint32_t *hint = &zone->hint[kind];
     uint32_t old = atomic_load_explicit(hint, memory_order_relaxed);
 
     while (old <= tree && !atomic_compare_exchange_weak_explicit(
@@ -245,29 +230,47 @@ static inline void raise_hint(struct blocks_zone *zone, enum blocks_kind kind,
     }
 }
 
-/* Say what kinds a tree is of, with @free frames by its word. */
-static void raise_hints(struct blocks_zone *zone, uint32_t tree, int32_t free)
+/* Searches for @kind begin at @tree or higher from now on. */
+static inline void raise_hint(struct blocks_zone *zone, enum blocks_kind kind,
+                              uint32_t tree)
 {
-    if (free > 0) {
-        raise_hint(zone, BLOCKS_ANY, tree);
+    raise(&zone->hint[kind], tree);
+    if (kind != BLOCKS_ANY) {
+        raise(&zone->apart[kind], tree);
     }
-    if (free >= (int32_t)PARTIAL_FRAMES && choose_partial(tree) != NO_BLOCK) {
-        raise_hint(zone, BLOCKS_PARTIAL, tree);
-    }
-    if (free >= (int32_t)BLOCK_FRAMES && choose_whole(tree) != NO_BLOCK) {
-        raise_hint(zone, BLOCKS_WHOLE, tree);
+}
+
+/* The lowest tree of @zone whose counts share a line with those of @tree. */
+static uint32_t first_of_line(const struct blocks_zone *zone, uint32_t tree)
+{
+    return (uint32_t)max_u64(align_down(tree, LINE_TREES), zone->first);
+}
+
+/* Say what kinds a tree is of. */
+static void raise_hints(struct blocks_zone *zone, uint32_t tree)
+{
+    for (unsigned kind = 0; kind < BLOCKS_KINDS; kind++) {
+        if (blocks_tree_has(tree, (enum blocks_kind)kind)) {
+            raise_hint(zone, (enum blocks_kind)kind, tree);
+        }
     }
 }
 
 void blocks_leave(struct blocks_zone *zone, struct blocks_seat *seat)
 {
     uint32_t tree = seat->tree - 1;
-    int32_t free = seat->free + trees_collect(tree);
 
     ASSERT(blocks_sits_in(seat, zone));
-    trees_leave(tree, free);
+    trees_leave(tree);
     seat->tree = 0;
-    raise_hints(zone, tree, free);
+    /* Those beside it have stood apart, too, from now on. */
+    uint32_t end = (uint32_t)align_down(tree, LINE_TREES) + LINE_TREES;
+    for (tree = first_of_line(zone, tree); tree < end && tree < zone->end;
+         tree++) {
+        if ((trees_peek(tree) & TREE_READY) != 0) {
+            raise_hints(zone, tree);
+        }
+    }
 }
 
 /* --- searches ------------------------------------------------------------ */
@@ -283,29 +286,21 @@ static bool tree_fits(uint32_t tree, uint32_t word, enum blocks_kind kind)
 {
     bool is_open = (word & (TREE_READY | TREE_RESERVED)) == TREE_READY;
 
-    switch (kind) {
-    case BLOCKS_PARTIAL:
-        return is_open && tree_free(word) >= (int32_t)PARTIAL_FRAMES &&
-               choose_partial(tree) != NO_BLOCK;
-    case BLOCKS_WHOLE:
-        return is_open && tree_free(word) >= (int32_t)BLOCK_FRAMES &&
-               choose_whole(tree) != NO_BLOCK;
-    default:
-        /* What a seat has counts itself stands in the blocks only. */
-        return tree_free(word) > 0 ||
-               ((word & TREE_RESERVED) != 0 &&
-                choose_block(tree, 0, 1, BLOCK_FRAMES) != NO_BLOCK);
-    }
+    return (is_open || kind == BLOCKS_ANY) && blocks_tree_has(tree, kind);
 }
 
-/* Does a CPU sit at one of the trees whose counts share a line with this? */
-static bool has_neighbour(const struct blocks_zone *zone, uint32_t tree)
+/*
+ * Does another CPU sit at one of the trees whose counts share a line with this?
+ * @own: index plus one of the tree that this CPU will leave.
+ */
+static bool has_neighbour(const struct blocks_zone *zone, uint32_t tree,
+                          uint32_t own)
 {
-    uint32_t first = (uint32_t)align_down(tree, LINE_TREES);
+    uint32_t end = (uint32_t)align_down(tree, LINE_TREES) + LINE_TREES;
 
-    for (uint32_t i = first; i < first + LINE_TREES; i++) {
-        if (i >= zone->first && i < zone->end &&
-            (trees_peek(i) & TREE_RESERVED) != 0) {
+    for (uint32_t i = first_of_line(zone, tree); i < end && i < zone->end;
+         i++) {
+        if (i + 1 != own && (trees_peek(i) & TREE_RESERVED) != 0) {
             return true;
         }
     }
@@ -317,7 +312,7 @@ static enum blocks_answer try_tree(struct blocks_zone *zone, uint32_t tree,
                                    struct blocks_wish *wish,
                                    struct blocks_seat *seat)
 {
-    if (!trees_reserve(tree, &seat->free)) {
+    if (!trees_reserve(tree)) {
         return BLOCKS_NONE;
     }
     seat->tree = tree + 1;
@@ -328,7 +323,6 @@ static enum blocks_answer try_tree(struct blocks_zone *zone, uint32_t tree,
     }
     enum blocks_answer answer = claim_in_tree(tree, wish);
     if (answer == BLOCKS_CLAIMED) {
-        seat->free -= (int32_t)wish_frames(wish);
         sit_near(seat, wish);
     } else {
         blocks_leave(zone, seat);
@@ -343,20 +337,22 @@ struct search {
     struct blocks_wish *wish; /* NULL: sit down only */
     struct blocks_seat *seat; /* sit down where it is found; NULL: take only */
     bool is_choosy;           /* not beside other CPUs */
+    uint32_t own;             /* see has_neighbour() */
 };
 
 static enum blocks_answer take_from(const struct search *search, uint32_t tree)
 {
-    if (search->seat != NULL) {
-        return search->is_choosy && has_neighbour(search->zone, tree)
-                   ? BLOCKS_NONE
-                   : try_tree(search->zone, tree, search->wish, search->seat);
-    }
-    enum blocks_answer answer = claim_in_tree(tree, search->wish);
-    if (answer == BLOCKS_CLAIMED) {
-        (void)trees_add(tree, -(int32_t)wish_frames(search->wish));
-    }
-    return answer;
+    return search->seat != NULL
+               ? try_tree(search->zone, tree, search->wish, search->seat)
+               : claim_in_tree(tree, search->wish);
+}
+
+/* Does a tree, with @word, have what is looked for? */
+static bool suits(const struct search *search, uint32_t tree, uint32_t word)
+{
+    return tree_fits(tree, word, search->kind) &&
+           !(search->is_choosy &&
+             has_neighbour(search->zone, tree, search->own));
 }
 
 /* The lowest tree that a search below @from looks at. */
@@ -385,7 +381,7 @@ static enum blocks_answer scan(const struct search *search, uint32_t from,
         uint32_t word = look(tree, search->kind);
         bool is_waking = word == TREE_FILLING;
 
-        if (is_waking || tree_fits(tree, word, search->kind)) {
+        if (is_waking || suits(search, tree, word)) {
             *out_edge = (uint32_t)max_u64(*out_edge, tree + 1);
             answer = is_waking ? BLOCKS_NONE : take_from(search, tree);
         }
@@ -396,7 +392,9 @@ static enum blocks_answer scan(const struct search *search, uint32_t from,
 /* Scan from the hint and move it to where the kind begins. */
 static enum blocks_answer scan_from_hint(const struct search *search)
 {
-    _Atomic uint32_t *hint = &search->zone->hint[search->kind];
+    _Atomic uint32_t *hint = search->is_choosy
+                                 ? &search->zone->apart[search->kind]
+                                 : &search->zone->hint[search->kind];
     uint32_t from = atomic_load_explicit(hint, memory_order_relaxed);
     uint32_t edge;
     enum blocks_answer answer = scan(search, from, &edge);
@@ -411,6 +409,7 @@ static enum blocks_answer scan_from_hint(const struct search *search)
 
 static enum blocks_answer search_for_seat(struct search search)
 {
+    search.own = search.seat->tree;
     search.is_choosy = port_cpu_count() > 1;
     enum blocks_answer answer = scan_from_hint(&search);
     if (answer == BLOCKS_NONE && search.is_choosy) {
@@ -482,14 +481,11 @@ static inline struct blocks_seat *seat_at(struct blocks_seat *seat, pfn_t pfn)
     return seat[BLOCKS_LARGE].tree == tree ? &seat[BLOCKS_LARGE] : NULL;
 }
 
-/* @frames came back to a tree where this CPU does not sit: count and hints. */
-static inline void note_release(struct blocks_zone *zone, pfn_t pfn,
-                                unsigned frames)
+/* Frames came back to the block at @pfn, in a tree where this CPU sits not. */
+static inline void note_release(struct blocks_zone *zone, pfn_t pfn)
 {
     uint32_t tree = (uint32_t)(pfn.v / TREE_FRAMES);
     unsigned free = step_free_hint(pfn.v / BLOCK_FRAMES);
-
-    (void)trees_add(tree, (int32_t)frames);
     /* Where somebody sits, blocks_leave() will say so again. */
     raise_hint(zone, BLOCKS_ANY, tree);
     if (free >= PARTIAL_FRAMES) {
@@ -506,11 +502,22 @@ bool blocks_release(struct blocks_zone *zone, struct blocks_seat *seat,
     }
     struct blocks_seat *own = seat_at(seat, pfn);
     if (own != NULL) {
-        own->free += INT32_C(1) << order;
         own->row = pfn.v / ROW_FRAMES;
-        balance(own);
     } else {
-        note_release(zone, pfn, 1u << order);
+        note_release(zone, pfn);
+    }
+    return true;
+}
+
+bool blocks_release_quad(struct blocks_zone *zone, struct blocks_seat *seat,
+                         pfn_t first, uint64_t which)
+{
+    if (!step_swap(first.v / BLOCK_FRAMES, which, COUNT_WHOLE, BLOCK_FRAMES)) {
+        return false;
+    }
+    if (seat_at(seat, first) == NULL) {
+        uint64_t block = lowest_bit(which) / COUNT_BITS;
+        note_release(zone, pfn_add(first, block * BLOCK_FRAMES));
     }
     return true;
 }
@@ -518,18 +525,12 @@ bool blocks_release(struct blocks_zone *zone, struct blocks_seat *seat,
 bool blocks_release_row(struct blocks_zone *zone, struct blocks_seat *seat,
                         pfn_t first, uint64_t mask)
 {
-    unsigned frames = (mask & (mask - 1)) == 0 ? 1 : count_bits(mask);
-
     if (!step_clear_bits(&bitfield_rows[first.v / ROW_FRAMES], mask)) {
         return false;
     }
-    step_give_count(first.v / BLOCK_FRAMES, frames);
-    struct blocks_seat *own = seat_at(seat, first);
-    if (own != NULL) {
-        own->free += (int32_t)frames;
-        balance(own);
-    } else {
-        note_release(zone, first, frames);
+    step_give_count(first.v / BLOCK_FRAMES, step_frames(mask));
+    if (seat_at(seat, first) == NULL) {
+        note_release(zone, first);
     }
     return true;
 }

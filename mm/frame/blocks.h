@@ -26,6 +26,8 @@ struct blocks_zone {
     uint32_t first;                      /* (C) tree */
     uint32_t end;                        /* (C) one past the last tree */
     _Atomic uint32_t hint[BLOCKS_KINDS]; /* (A) search below this tree */
+    /* (A) the same for trees whose counts share no line with another seat */
+    _Atomic uint32_t apart[BLOCKS_KINDS];
 };
 
 /* Small and large blocks come from different trees. */
@@ -41,7 +43,6 @@ enum blocks_use {
  */
 struct blocks_seat {
     uint32_t tree;  /* its index plus one; 0: none */
-    int32_t free;   /* its free frames, as far as its word does not have them */
     uint64_t row;   /* look here first, it has records; or BLOCKS_NO_ROW */
     uint32_t block; /* rows come from here, index in the tree */
 };
@@ -78,57 +79,97 @@ static inline bool blocks_sits_in(const struct blocks_seat *seat,
     return seat->tree > zone->first && seat->tree <= zone->end;
 }
 
-/* A block of a tree that is free, or a pair for order 10; or TREE_BLOCKS. */
-static inline unsigned blocks_find_whole(uint32_t tree, unsigned order)
-{
-    for (unsigned i = 0; i < TREE_BLOCKS; i += 2) {
-        uint32_t pair = step_pair(tree * TREE_BLOCKS + i);
+/*
+ * What the word of a quad shows of each kind: any count but 0; one from 64 to
+ * 511; one of 512.
+ */
+#define BLOCKS_SHOW_ANY     (COUNT_FREE * QUAD_ALL)
+#define BLOCKS_SHOW_PARTIAL ((BLOCK_FRAMES - ROW_FRAMES) * QUAD_ALL)
+#define BLOCKS_SHOW_WHOLE   (BLOCK_FRAMES * QUAD_ALL)
 
-        if (order > BLOCK_ORDER) {
-            if (pair == (BLOCK_FRAMES | BLOCK_FRAMES << HALF_BITS)) {
-                return i;
-            }
-        } else if ((pair & HALF_MASK) == BLOCK_FRAMES) {
-            return i;
-        } else if (pair >> HALF_BITS == BLOCK_FRAMES) {
-            return i + 1;
-        }
+/* Is there something of the kind in a tree that is awake? */
+static inline bool blocks_tree_has(uint32_t tree, enum blocks_kind kind)
+{
+    static const uint64_t shows[BLOCKS_KINDS] = {
+        BLOCKS_SHOW_ANY, BLOCKS_SHOW_PARTIAL, BLOCKS_SHOW_WHOLE};
+    uint64_t counts = 0;
+
+    for (unsigned i = 0; i < TREE_BLOCKS; i += QUAD_BLOCKS) {
+        counts |= step_counts(tree * TREE_BLOCKS + i);
     }
-    return TREE_BLOCKS;
+    return (counts & shows[kind]) != 0;
 }
 
 /*
  * Orders 9 and 10 by one step; no more is tried. @seat is that of large ones.
  * Return: the block, or PFN_NONE. Context: as blocks_claim_at().
  */
-static inline pfn_t blocks_claim_whole(struct blocks_seat *seat, unsigned order)
+static inline pfn_t blocks_claim_whole(const struct blocks_seat *seat,
+                                       unsigned order)
 {
-    uint32_t tree = seat->tree - 1;
-    unsigned index = blocks_find_whole(tree, order);
-    uint64_t block = tree * TREE_BLOCKS + index;
+    uint64_t first = (seat->tree - 1) * TREE_BLOCKS;
 
-    if (index == TREE_BLOCKS || seat->free < 0 ||
-        !record_exists(pfn_of(block * BLOCK_FRAMES)) ||
-        (order > BLOCK_ORDER &&
-         !record_exists(pfn_of((block + 1) * BLOCK_FRAMES))) ||
-        !step_swap(block, order, BLOCK_FRAMES, HALF_WHOLE)) {
-        return PFN_NONE;
+    for (uint64_t quad = first; quad < first + TREE_BLOCKS;
+         quad += QUAD_BLOCKS) {
+        uint64_t free = step_free_blocks(step_counts(quad));
+        if (order > BLOCK_ORDER) {
+            free &= free >> COUNT_BITS & QUAD_EVEN;
+        }
+        if (free == 0) {
+            continue;
+        }
+        uint64_t block = quad + lowest_bit(free) / COUNT_BITS;
+        pfn_t pfn = pfn_of(block * BLOCK_FRAMES);
+        if (record_exists(pfn) &&
+            (order == BLOCK_ORDER ||
+             record_exists(pfn_add(pfn, BLOCK_FRAMES))) &&
+            step_swap(block, step_blocks(block, order), BLOCK_FRAMES,
+                      COUNT_WHOLE)) {
+            return pfn;
+        }
     }
-    seat->free -= INT32_C(1) << order;
-    return pfn_of(block * BLOCK_FRAMES);
+    return PFN_NONE;
+}
+
+/*
+ * Take all blocks of a quad that are free and have records, by one step.
+ * Return: which, as step_blocks() names them; 0: none, and no more is tried.
+ * Context: as blocks_claim_at().
+ */
+static inline uint64_t blocks_claim_quad(const struct blocks_seat *seat,
+                                         pfn_t *out_first)
+{
+    uint64_t first = (seat->tree - 1) * TREE_BLOCKS;
+
+    for (uint64_t quad = first; quad < first + TREE_BLOCKS;
+         quad += QUAD_BLOCKS) {
+        uint64_t which = 0;
+        uint64_t free = step_free_blocks(step_counts(quad));
+        for (; free != 0; free &= free - 1) {
+            uint64_t block = quad + lowest_bit(free) / COUNT_BITS;
+            which |= record_exists(pfn_of(block * BLOCK_FRAMES))
+                         ? step_blocks(block, BLOCK_ORDER)
+                         : 0;
+        }
+        if (which != 0 && step_swap(quad, which, BLOCK_FRAMES, COUNT_WHOLE)) {
+            *out_first = pfn_of(quad * BLOCK_FRAMES);
+            return which;
+        }
+    }
+    return 0;
 }
 
 /*
  * Take where the last was taken or given back, by two steps; no more is tried.
  * Orders 0 to 6 only. Return, Context: as blocks_claim_whole().
  */
-static inline pfn_t blocks_claim_near(struct blocks_seat *seat, unsigned order)
+static inline pfn_t blocks_claim_near(const struct blocks_seat *seat,
+                                      unsigned order)
 {
     uint64_t row = seat->row;
     uint64_t block = row / BLOCK_ROWS;
 
-    if (MM_UNLIKELY(row == BLOCKS_NO_ROW || order > ROW_ORDER ||
-                    seat->free < 0) ||
+    if (MM_UNLIKELY(row == BLOCKS_NO_ROW || order > ROW_ORDER) ||
         !step_take_count(block, 1u << order)) {
         return PFN_NONE;
     }
@@ -137,7 +178,6 @@ static inline pfn_t blocks_claim_near(struct blocks_seat *seat, unsigned order)
         bitfield_undo_count(block, 1u << order);
         return PFN_NONE;
     }
-    seat->free -= INT32_C(1) << order;
     return pfn_of(row * ROW_FRAMES + bit);
 }
 
@@ -172,12 +212,12 @@ static inline bool blocks_release_near(struct blocks_seat *seat, pfn_t pfn,
 {
     uint64_t block = pfn.v / BLOCK_FRAMES;
 
-    if (seat->tree != (uint32_t)(pfn.v / TREE_FRAMES) + 1 ||
-        MM_UNLIKELY(seat->free > (int32_t)TREE_FRAMES)) {
+    if (seat->tree != (uint32_t)(pfn.v / TREE_FRAMES) + 1) {
         return false;
     }
     if (order >= BLOCK_ORDER) {
-        if (!step_swap(block, order, HALF_WHOLE, BLOCK_FRAMES)) {
+        if (!step_swap(block, step_blocks(block, order), COUNT_WHOLE,
+                       BLOCK_FRAMES)) {
             return false;
         }
     } else {
@@ -188,14 +228,15 @@ static inline bool blocks_release_near(struct blocks_seat *seat, pfn_t pfn,
         }
         step_give_count(block, 1u << order);
     }
-    seat->free += INT32_C(1) << order;
     seat->row = pfn.v / ROW_FRAMES;
     return true;
 }
 
 /*
  * Find a tree of @zone where nobody sits and take from it.
- * @out_seat: if claimed, that tree, reserved: sit down or leave.
+ * @out_seat: its tree is that of the seat which is given up for it (0: none):
+ *            beside that one is no reason to keep away. If claimed, the tree
+ *            found, reserved: sit down or leave.
  */
 enum blocks_answer blocks_search(struct blocks_zone *zone,
                                  struct blocks_wish *wish,
@@ -228,6 +269,10 @@ enum blocks_answer blocks_steal_anywhere(struct blocks_zone *zone,
 MM_MUST_CHECK bool blocks_release(struct blocks_zone *zone,
                                   struct blocks_seat *seat, pfn_t pfn,
                                   unsigned order);
+/* The same for the blocks @which, see step_blocks(), of the quad at @first. */
+MM_MUST_CHECK bool blocks_release_quad(struct blocks_zone *zone,
+                                       struct blocks_seat *seat, pfn_t first,
+                                       uint64_t which);
 /* The same for the frames @mask of the row at @first. */
 MM_MUST_CHECK bool blocks_release_row(struct blocks_zone *zone,
                                       struct blocks_seat *seat, pfn_t first,

@@ -12,13 +12,9 @@
 
 bool blocks_claim_block(pfn_t pfn, unsigned order)
 {
-    uint32_t tree = (uint32_t)(pfn.v / TREE_FRAMES);
+    uint32_t word = trees_look((uint32_t)(pfn.v / TREE_FRAMES));
 
-    if ((trees_look(tree) & TREE_READY) == 0 || !bitfield_take_at(pfn, order)) {
-        return false;
-    }
-    (void)trees_add(tree, -(INT32_C(1) << order));
-    return true;
+    return (word & TREE_READY) != 0 && bitfield_take_at(pfn, order);
 }
 
 /* A run under way: free so far is [start, at). */

@@ -190,6 +190,16 @@ void frame_drain(void)
 
 /* --- out ------------------------------------------------------------------ */
 
+/* Where this CPU sits, for a search; nowhere: 0. */
+static uint32_t seat_now(enum blocks_use use)
+{
+    uint64_t irq = port_irq_save();
+    uint32_t tree = frame_this_cpu()->seat[use].tree;
+
+    port_irq_restore(irq);
+    return tree;
+}
+
 /* Sit down at a tree just found, and leave the one before. */
 static void take_seat(enum blocks_use use, const struct blocks_seat *found)
 {
@@ -224,7 +234,7 @@ static enum blocks_answer claim_searching(struct blocks_zone *zone,
                                           struct blocks_wish *wish,
                                           enum frame_zone highest)
 {
-    struct blocks_seat found = {0};
+    struct blocks_seat found = {.tree = seat_now(blocks_use_of(wish->order))};
     enum blocks_answer answer = blocks_search(zone, wish, &found);
 
     if (answer == BLOCKS_CLAIMED) {
@@ -319,6 +329,7 @@ static bool refill_by(struct blocks_zone *zone, enum blocks_kind kind)
             wish.is_stuck = record_back_block(wish.pfn) != MM_OK;
             break; /* again: they are there, or it is passed by */
         case BLOCKS_NONE:
+            found.tree = seat_now(BLOCKS_SMALL);
             if (seats++ == SEATS_TRIED ||
                 !blocks_find_seat(zone, kind, &found)) {
                 return false;

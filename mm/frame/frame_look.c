@@ -290,25 +290,11 @@ static bool check_cpu(const struct frame_cpu *cpu)
            check_row(cpu->pending, frame_pending_mask(cpu));
 }
 
-/* The part of a tree's count that a CPU's seat has. */
-static int32_t seated(uint32_t tree)
-{
-    for (unsigned i = 0; i < frame_cpu_count * BLOCKS_USES; i++) {
-        const struct blocks_seat *seat =
-            &frame_cpu_of[i / BLOCKS_USES]->seat[i % BLOCKS_USES];
-        if (seat->tree == tree + 1) {
-            return seat->free;
-        }
-    }
-    return 0;
-}
-
 static bool check_zone(const struct blocks_zone *zone, uint64_t *total)
 {
     for (uint32_t tree = zone->first; tree < zone->end; tree++) {
         uint64_t free;
-        bool is_reserved = (trees_peek(tree) & TREE_RESERVED) != 0;
-        if (!trees_check(tree, is_reserved ? seated(tree) : 0, &free)) {
+        if (!trees_check(tree, &free)) {
             return false;
         }
         *total += free;

@@ -10,66 +10,72 @@
 #include "base/bits.h"
 #include "frame/bitfield.h"
 
-/* Half of a pair, see bitfield.c. */
-#define HALF_BITS  16
-#define HALF_COUNT UINT32_C(0x3ff)
-#define HALF_WHOLE UINT32_C(0x8000)
-#define HALF_MASK  UINT32_C(0xffff)
+/* A quarter of a word of counts, see bitfield.c. */
+#define COUNT_BITS  16
+#define COUNT_FREE  UINT64_C(0x3ff)
+#define COUNT_WHOLE UINT64_C(0x8000)
+#define COUNT_MASK  UINT64_C(0xffff)
 
-extern _Atomic uint32_t *bitfield_pairs; /* (A) two blocks a word */
-extern _Atomic uint64_t *bitfield_rows;  /* (A) 64 frames a word */
+/* Bit 0 of each quarter: how some blocks of a word, or all, are named. */
+#define QUAD_ALL  UINT64_C(0x0001000100010001)
+#define QUAD_EVEN UINT64_C(0x0000000100000001)
+
+extern _Atomic uint64_t *bitfield_counts; /* (A) four blocks a word */
+extern _Atomic uint64_t *bitfield_rows;   /* (A) 64 frames a word */
 
 /* --- counts -------------------------------------------------------------- */
 
 static inline unsigned step_shift(uint64_t block)
 {
-    return (unsigned)(block % 2) * HALF_BITS;
+    return (unsigned)(block % QUAD_BLOCKS) * COUNT_BITS;
 }
 
-static inline uint32_t step_half(uint64_t block)
+/* The word of block @block and the others of its quad. */
+static inline uint64_t step_counts(uint64_t block)
 {
-    uint32_t pair =
-        atomic_load_explicit(&bitfield_pairs[block / 2], memory_order_relaxed);
-
-    return (pair >> step_shift(block)) & HALF_MASK;
-}
-
-/* The words of block @block, which is even, and of the next one. */
-static inline uint32_t step_pair(uint64_t block)
-{
-    return atomic_load_explicit(&bitfield_pairs[block / 2],
+    return atomic_load_explicit(&bitfield_counts[block / QUAD_BLOCKS],
                                 memory_order_relaxed);
 }
 
-/* The count of a block as of some moment: half a word, read alone. */
+static inline uint64_t step_count(uint64_t block)
+{
+    return (step_counts(block) >> step_shift(block)) & COUNT_MASK;
+}
+
+/* The count of a block as of some moment: a quarter of a word, read alone. */
 static inline unsigned step_free_hint(uint64_t block)
 {
-    const uint16_t *half = (const uint16_t *)bitfield_pairs + block;
+    const uint16_t *count = (const uint16_t *)bitfield_counts + block;
 
-    return __atomic_load_n(half, __ATOMIC_RELAXED) & HALF_COUNT;
+    return (unsigned)(__atomic_load_n(count, __ATOMIC_RELAXED) & COUNT_FREE);
+}
+
+/* Name the block @block, and the next one for order 10, in their word. */
+static inline uint64_t step_blocks(uint64_t block, unsigned order)
+{
+    uint64_t first = UINT64_C(1) << step_shift(block);
+
+    return order > BLOCK_ORDER ? first | first << COUNT_BITS : first;
+}
+
+/* Those blocks of a word of counts that are free altogether. */
+static inline uint64_t step_free_blocks(uint64_t counts)
+{
+    return counts >> BLOCK_ORDER & QUAD_ALL;
 }
 
 /*
- * Change the half words of block @block (and of the next one, for order 10)
- * from @from to @to in one step; false if they are not @from.
+ * Change what stands for the blocks @which of the quad with @block from @from
+ * to @to in one step; false if it is not @from.
  */
-static inline bool step_swap(uint64_t block, unsigned order, uint32_t from,
-                             uint32_t to)
+static inline bool step_swap(uint64_t block, uint64_t which, uint64_t from,
+                             uint64_t to)
 {
-    uint32_t mask = HALF_MASK << step_shift(block);
+    _Atomic uint64_t *word = &bitfield_counts[block / QUAD_BLOCKS];
+    uint64_t old = atomic_load_explicit(word, memory_order_relaxed);
 
-    if (order > BLOCK_ORDER) {
-        mask = UINT32_MAX;
-        from |= from << HALF_BITS;
-        to |= to << HALF_BITS;
-    } else {
-        from <<= step_shift(block);
-        to <<= step_shift(block);
-    }
-    uint32_t old =
-        atomic_load_explicit(&bitfield_pairs[block / 2], memory_order_relaxed);
     do {
-        if ((old & mask) != from) {
+        if ((old & which * COUNT_MASK) != which * from) {
             return false;
         }
         /*
@@ -77,7 +83,7 @@ static inline bool step_swap(uint64_t block, unsigned order, uint32_t from,
          * who takes by this function or by step_take_count().
          */
     } while (!atomic_compare_exchange_weak_explicit(
-        &bitfield_pairs[block / 2], &old, (old & ~mask) | to,
+        word, &old, (old & ~(which * COUNT_MASK)) | which * to,
         memory_order_acq_rel, memory_order_relaxed));
     return true;
 }
@@ -85,30 +91,36 @@ static inline bool step_swap(uint64_t block, unsigned order, uint32_t from,
 /* Own @frames of the clear bits of a block, wherever they are. */
 static inline bool step_take_count(uint64_t block, unsigned frames)
 {
-    uint32_t difference = (uint32_t)frames << step_shift(block);
-    uint32_t old =
-        atomic_load_explicit(&bitfield_pairs[block / 2], memory_order_relaxed);
+    _Atomic uint64_t *word = &bitfield_counts[block / QUAD_BLOCKS];
+    uint64_t difference = (uint64_t)frames << step_shift(block);
+    uint64_t old = atomic_load_explicit(word, memory_order_relaxed);
 
     do {
-        if (((old >> step_shift(block)) & HALF_COUNT) < frames) {
+        if (((old >> step_shift(block)) & COUNT_FREE) < frames) {
             return false;
         }
         /* Acquire: pairs with step_give_count() and step_swap(). */
     } while (!atomic_compare_exchange_weak_explicit(
-        &bitfield_pairs[block / 2], &old, old - difference,
-        memory_order_acquire, memory_order_relaxed));
+        word, &old, old - difference, memory_order_acquire,
+        memory_order_relaxed));
     return true;
 }
 
 static inline void step_give_count(uint64_t block, unsigned frames)
 {
     /* Release: pairs with step_take_count() and step_swap(). */
-    (void)atomic_fetch_add_explicit(&bitfield_pairs[block / 2],
-                                    (uint32_t)frames << step_shift(block),
+    (void)atomic_fetch_add_explicit(&bitfield_counts[block / QUAD_BLOCKS],
+                                    (uint64_t)frames << step_shift(block),
                                     memory_order_release);
 }
 
 /* --- bits ---------------------------------------------------------------- */
+
+/* How many bits are set in @mask, which is not 0; most often it is one. */
+static inline unsigned step_frames(uint64_t mask)
+{
+    return MM_LIKELY((mask & (mask - 1)) == 0) ? 1 : count_bits(mask);
+}
 
 /* Bit 0 of each aligned run of 2^order bits. */
 extern const uint64_t step_run_starts[ROW_ORDER + 1];

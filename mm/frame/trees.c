@@ -9,19 +9,18 @@
  *         but the two bits. A tree sleeps until somebody needs it; who comes
  *         first draws its bitfields from the copy, which never changes,
  *         whatever happens to the map.
+ *         How many frames a tree has is not counted: its two words of counts
+ *         say so as fast, and a free would have one more word to change, which
+ *         all CPUs share.
  * Picture
- *     |free frames, signed 16|      |reserved|ready|
- *      31                  16            2       1
+ *     |reserved|ready|
+ *          2      1
  *
  *     The word and the bitfields of a tree that is not awake are rubbish.
  *
- * Invariants (at rest)
- *     I1 the free frames of a tree, with those a seat has in its own count,
- *        are the sum over its blocks
- * Locking None. The count is changed after that of the block and may lag,
- *         even below zero: it guides searches and decides nothing. A tree that
- *         another CPU just wakes is passed by, and waited for only by who finds
- *         nothing else or must have this very tree; for a while, and once.
+ * Locking None. A tree that another CPU just wakes is passed by, and waited for
+ *         only by who finds nothing else or must have this very tree; for a
+ *         while, and once.
  * Limits  The storage spans addresses 0 to the end of RAM, holes included. A
  *         CPU stopped while it wakes a tree keeps its 16 MiB from the others.
  *         They cannot help it: bits that are drawn over rubbish look like it,
@@ -35,9 +34,6 @@
 #include "base/memory.h"
 
 #define CACHE_LINE UINT64_C(64)
-
-#define TREE_FREE_SHIFT 16
-#define TREE_FLAGS      ((UINT32_C(1) << TREE_FREE_SHIFT) - 1)
 
 _Atomic uint32_t *trees_word;
 uint64_t trees_frames;
@@ -255,9 +251,8 @@ static MM_NOINLINE uint32_t wake_tree(uint32_t tree)
     if (change_state(tree, TREE_ASLEEP, TREE_WAKES)) {
         uint64_t row[TREE_ROWS];
         draw_tree(tree, row);
-        uint32_t free = bitfield_fill(tree * TREE_BLOCKS, TREE_BLOCKS, row);
-        atomic_store_explicit(&trees_word[tree],
-                              TREE_READY | free << TREE_FREE_SHIFT,
+        bitfield_fill(tree * TREE_BLOCKS, TREE_BLOCKS, row);
+        atomic_store_explicit(&trees_word[tree], TREE_READY,
                               memory_order_relaxed);
         /* Release: pairs with the acquire in state_of(). */
         atomic_fetch_or_explicit(&states[tree / STATE_TREES],
@@ -320,69 +315,41 @@ void trees_read(uint32_t tree, uint64_t out[TREE_ROWS])
     }
 }
 
-/* --- changes of a word --------------------------------------------------- */
+/* --- who sits there ------------------------------------------------------ */
 
-/* Relaxed, here and below: a guide for searches, see Locking. */
-uint32_t trees_add(uint32_t tree, int32_t frames)
+/* Relaxed, here and below: it only keeps others at a distance. */
+bool trees_reserve(uint32_t tree)
 {
-    uint32_t difference = (uint32_t)frames << TREE_FREE_SHIFT;
+    uint32_t word = atomic_fetch_or_explicit(&trees_word[tree], TREE_RESERVED,
+                                             memory_order_relaxed);
 
-    return atomic_fetch_add_explicit(&trees_word[tree], difference,
-                                     memory_order_relaxed) +
-           difference;
+    return (word & TREE_RESERVED) == 0;
 }
 
-bool trees_reserve(uint32_t tree, int32_t *out_free)
+void trees_leave(uint32_t tree)
 {
     uint32_t word =
         atomic_load_explicit(&trees_word[tree], memory_order_relaxed);
 
-    do {
-        if ((word & TREE_RESERVED) != 0) {
-            return false;
-        }
-    } while (!atomic_compare_exchange_weak_explicit(
-        &trees_word[tree], &word, (word & TREE_FLAGS) | TREE_RESERVED,
-        memory_order_relaxed, memory_order_relaxed));
-    *out_free = tree_free(word);
-    return true;
-}
-
-int32_t trees_collect(uint32_t tree)
-{
-    return tree_free(atomic_fetch_and_explicit(&trees_word[tree], TREE_FLAGS,
-                                               memory_order_relaxed));
-}
-
-void trees_leave(uint32_t tree, int32_t free)
-{
-    /* The flag is set, so that subtracting it borrows from nothing. */
-    uint32_t difference = ((uint32_t)free << TREE_FREE_SHIFT) - TREE_RESERVED;
-    uint32_t word = atomic_fetch_add_explicit(&trees_word[tree], difference,
-                                              memory_order_relaxed);
-
     ASSERT((word & TREE_RESERVED) != 0);
+    /* Nobody else changes it as long as the flag is set. */
+    atomic_store_explicit(&trees_word[tree], TREE_READY, memory_order_relaxed);
 }
 
-bool trees_check(uint32_t tree, int32_t seated, uint64_t *out_free)
+bool trees_check(uint32_t tree, uint64_t *out_free)
 {
-    uint32_t word = trees_peek(tree);
     uint64_t first = tree * TREE_BLOCKS;
-    int32_t free = 0;
 
-    if ((word & TREE_READY) == 0) {
+    if ((trees_peek(tree) & TREE_READY) == 0) {
         *out_free = trees_usable(tree * TREE_FRAMES, (tree + 1) * TREE_FRAMES);
         return true;
     }
+    *out_free = 0;
     for (uint64_t block = first; block < first + TREE_BLOCKS; block++) {
         if (!bitfield_check(block)) {
             return false;
         }
-        free += (int32_t)bitfield_free(block);
+        *out_free += bitfield_free(block);
     }
-    CHECK_OR_FAIL(free == tree_free(word) + seated,
-                  "trees: I1: tree %u counts %d, a seat there %d, has %d", tree,
-                  tree_free(word), seated, free);
-    *out_free = (uint64_t)free;
     return true;
 }

@@ -56,31 +56,13 @@ uint32_t trees_peek(uint32_t tree);
 /* The bits of a tree as they are, or will be once it wakes. */
 void trees_read(uint32_t tree, uint64_t out[TREE_ROWS]);
 
-/* @frames were given back to a tree, or taken if negative. The new word. */
-uint32_t trees_add(uint32_t tree, int32_t frames);
+/* Keep the others away from a tree that is awake; false if somebody does. */
+MM_MUST_CHECK bool trees_reserve(uint32_t tree);
 
-/*
- * Keep the others away from a tree that is awake, and take its count out of
- * its word. Return: false if it was reserved already.
- */
-MM_MUST_CHECK bool trees_reserve(uint32_t tree, int32_t *out_free);
+/* Let others come to a reserved tree. */
+void trees_leave(uint32_t tree);
 
-/* Take out what others have given back to a reserved tree meanwhile. */
-int32_t trees_collect(uint32_t tree);
-
-/* Put @free into the word of a reserved tree and let others come. */
-void trees_leave(uint32_t tree, int32_t free);
-
-/*
- * I1 of trees.c and the bitfields of one tree; @out_free: its free frames.
- * @seated: the part of its count that a seat has.
- */
-bool trees_check(uint32_t tree, int32_t seated, uint64_t *out_free);
-
-/* Free frames by a tree's word; may be wrong for a moment, even negative. */
-static inline int32_t tree_free(uint32_t word)
-{
-    return (int16_t)(word >> 16);
-}
+/* The bitfields of one tree; @out_free: its free frames. */
+bool trees_check(uint32_t tree, uint64_t *out_free);
 
 #endif

@@ -2,10 +2,9 @@
 /* Tests of blocks: CPUs at trees of their own. */
 /*
  * At risk: two CPUs whose trees share a cache line, or a tree that is found by
- * nobody because somebody sits there; the parts of a tree's count, in its word
- * and at a seat, that drift apart. Provoked by more CPUs than lines, by trees
- * where all that is free is at a seat, and by frames that always leave by one
- * way and come back by the other.
+ * nobody because somebody sits there or beside it; a quad of which more comes
+ * back than was taken. Provoked by more CPUs than lines, by trees where all
+ * that is free is at a seat, and by parts of a quad.
  */
 #include <mm/port.h>
 #include <mm/record.h>
@@ -55,12 +54,7 @@ static void check_tree(const struct blocks_seat *seat)
 {
     uint64_t free;
 
-    CHECK(trees_check(seat->tree - 1, seat->free, &free));
-}
-
-static int32_t word_free(const struct blocks_seat *seat)
-{
-    return tree_free(trees_word[seat->tree - 1]);
+    CHECK(trees_check(seat->tree - 1, &free));
 }
 
 TEST(blocks, cpus_sit_apart_as_long_as_there_is_room)
@@ -77,7 +71,7 @@ TEST(blocks, cpus_sit_apart_as_long_as_there_is_room)
             CHECK(i >= LINES || one / LINE_TREES != other / LINE_TREES);
         }
     }
-    struct blocks_seat none;
+    struct blocks_seat none = {0};
     CHECK(!blocks_find_seat(&zone, BLOCKS_WHOLE, &none));
     for (unsigned i = 0; i < TREES; i++) {
         CHECK_HELPER(check_tree(&seat[i]));
@@ -114,8 +108,6 @@ TEST(blocks, a_seat_is_left_alone_until_nothing_else_is_left)
         CHECK_HELPER(check_tree(&found));
     }
     CHECK_EQUAL(frames, 0);
-    CHECK_EQUAL(seat.free + word_free(&seat), 0);
-    CHECK_EQUAL(found.free + word_free(&found), 0);
 }
 
 TEST(blocks, a_tree_that_was_left_is_found_again)
@@ -140,55 +132,69 @@ TEST(blocks, a_tree_that_was_left_is_found_again)
     }
 }
 
-/* What a seat's own CPU does stays out of the word that all others read. */
-TEST(blocks, a_seat_is_counted_by_its_cpu)
+/* A CPU that goes on does not keep away from where it sat itself. */
+TEST(blocks, a_line_is_used_up_by_who_sits_there)
 {
-    struct blocks_seat seat[BLOCKS_USES] = {0};
-    struct blocks_wish wish = {.order = 3};
+    struct blocks_seat seat[2] = {0};
 
     CHECK_HELPER(start(2));
     CHECK(blocks_find_seat(&zone, BLOCKS_WHOLE, &seat[0]));
-    int32_t all = seat[0].free;
-    CHECK_EQUAL(word_free(&seat[0]), 0);
-    CHECK_EQUAL(blocks_claim_at(&seat[0], &wish), BLOCKS_CLAIMED);
-    CHECK_EQUAL(word_free(&seat[0]), 0);
-    CHECK_EQUAL(seat[0].free, all - 8);
-    CHECK(blocks_release(&zone, seat, wish.pfn, 3));
-    CHECK_EQUAL(word_free(&seat[0]), 0);
-    CHECK_EQUAL(seat[0].free, all);
-    /* Another CPU's part. */
-    CHECK_EQUAL(blocks_claim_at(&seat[0], &wish), BLOCKS_CLAIMED);
-    CHECK(blocks_release(&zone, NULL, wish.pfn, 3));
-    CHECK_EQUAL(word_free(&seat[0]), 8);
-    CHECK_EQUAL(seat[0].free, all - 8);
-    CHECK_HELPER(check_tree(&seat[0]));
-    uint32_t tree = seat[0].tree - 1;
-    blocks_leave(&zone, &seat[0]);
-    CHECK_EQUAL(tree_free(trees_word[tree]), all);
+    for (unsigned i = 1; i < LINE_TREES; i++) {
+        seat[1].tree = seat[0].tree;
+        CHECK(blocks_find_seat(&zone, BLOCKS_WHOLE, &seat[1]));
+        CHECK_EQUAL(seat[1].tree, seat[0].tree - 1);
+        /* What is left is not wanted by it, and nobody looks there again. */
+        while (blocks_claim_whole(&seat[0], BLOCK_ORDER).v != PFN_NONE.v) {
+        }
+        blocks_leave(&zone, &seat[0]);
+        seat[0] = seat[1];
+    }
 }
 
-TEST(blocks, the_parts_of_a_count_do_not_drift_apart)
+/* Trees beside a seat are passed by, not forgotten. */
+TEST(blocks, a_neighbour_that_leaves_has_others_come)
+{
+    struct blocks_seat seat[3] = {0};
+    uint32_t top;
+
+    CHECK_HELPER(start(3));
+    CHECK(blocks_find_seat(&zone, BLOCKS_WHOLE, &seat[0]));
+    top = seat[0].tree;
+    for (unsigned i = 1; i < 3; i++) {
+        CHECK(blocks_find_seat(&zone, BLOCKS_WHOLE, &seat[i]));
+        CHECK(seat[i].tree + LINE_TREES <= seat[i - 1].tree);
+    }
+    while (blocks_claim_whole(&seat[0], BLOCK_ORDER).v != PFN_NONE.v) {
+    }
+    blocks_leave(&zone, &seat[0]);
+    CHECK(blocks_find_seat(&zone, BLOCKS_WHOLE, &seat[0]));
+    CHECK_EQUAL(seat[0].tree, top - 1);
+}
+
+TEST(blocks, a_quad_goes_and_comes_at_once)
 {
     struct blocks_seat seat[BLOCKS_USES] = {0};
-    struct blocks_wish wish = {.order = 0};
+    struct blocks_seat *large = &seat[BLOCKS_LARGE];
+    pfn_t first;
 
-    /* More rounds than the word's part of the count has numbers. */
     CHECK_HELPER(start(2));
     blocks_zone_init(&zone, TREE_FRAMES, 2 * TREE_FRAMES);
-    CHECK(blocks_find_seat(&zone, BLOCKS_WHOLE, &seat[0]));
-    for (unsigned i = 0; i < 70000; i++) {
-        CHECK_EQUAL(blocks_steal(&zone, &wish), BLOCKS_CLAIMED);
-        CHECK(blocks_release(&zone, seat, wish.pfn, 0));
-        if (i % 64 == 0) {
-            CHECK_HELPER(check_tree(&seat[0]));
-        }
-    }
-    for (unsigned i = 0; i < 70000; i++) {
-        CHECK_EQUAL(blocks_claim_at(&seat[0], &wish), BLOCKS_CLAIMED);
-        CHECK(blocks_release(&zone, NULL, wish.pfn, 0));
-        if (i % 64 == 0) {
-            CHECK_HELPER(check_tree(&seat[0]));
-        }
-    }
-    CHECK_EQUAL(seat[0].free + word_free(&seat[0]), TREE_FRAMES);
+    CHECK(blocks_find_seat(&zone, BLOCKS_WHOLE, large));
+    pfn_t tree = pfn_of((large->tree - 1) * TREE_FRAMES);
+    /* Of the first quad, the second block is in use partly. */
+    pfn_t single = pfn_add(tree, BLOCK_FRAMES + 5);
+    CHECK(blocks_claim_block(single, 0));
+    CHECK_EQUAL(blocks_claim_quad(large, &first), QUAD_ALL - 0x10000);
+    CHECK_EQUAL(first.v, tree.v);
+    CHECK_EQUAL(blocks_claim_quad(large, &first), QUAD_ALL);
+    CHECK_EQUAL(first.v, tree.v + QUAD_BLOCKS * BLOCK_FRAMES);
+    CHECK_EQUAL(blocks_claim_quad(large, &first), 0);
+    /* A part of them, and none twice, nor what was not taken whole. */
+    CHECK(blocks_release_quad(&zone, seat, tree, 0x100000001));
+    CHECK(!blocks_release_quad(&zone, seat, tree, 0x1000000000001));
+    CHECK(!blocks_release_quad(&zone, seat, tree, 0x1000000010000));
+    CHECK(blocks_release_quad(&zone, NULL, tree, 0x1000000000000));
+    CHECK(blocks_release(&zone, seat, single, 0));
+    CHECK_EQUAL(blocks_claim_quad(large, &first), QUAD_ALL);
+    CHECK_HELPER(check_tree(large));
 }

@@ -570,27 +570,3 @@ TEST(frame, reclaim_also_fills_up_to_the_lowest_mark)
     CHECK_EQUAL(figures().free, 4 * 30 - 1);
     CHECK(frame_check());
 }
-
-/* --- producers and consumers ---------------------------------------------- */
-
-/* What one CPU takes from its seat and another gives back, for ever. */
-static void pass_on(unsigned order, unsigned times)
-{
-    sim_boot_frames_on(128 * MiB, 2);
-    pfn_t pfn = frame_alloc(order, FRAME_USER, FRAME_ANY);
-    for (unsigned i = 0; i < times; i++) {
-        sim_set_cpu(1);
-        frame_free(pfn, order);
-        sim_set_cpu(0);
-        pfn = frame_alloc(order, FRAME_USER, FRAME_ANY);
-        CHECK(!pfn_is_none(pfn));
-    }
-    CHECK(frame_check());
-}
-
-TEST(frame, counts_of_trees_do_not_run_away)
-{
-    CHECK_HELPER(pass_on(0, 100000));
-    CHECK_HELPER(pass_on(3, 10000));
-    CHECK_HELPER(pass_on(9, 1000));
-}

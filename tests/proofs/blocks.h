@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A pair of blocks in any state, and what has become of it. */
+/* Blocks in any state, and what has become of them. */
 #ifndef TESTS_PROOFS_BLOCKS_H
 #define TESTS_PROOFS_BLOCKS_H
 
@@ -7,16 +7,19 @@
 
 #include "frame/bitfield.c"
 
-#define PAIR_ROWS   (2 * BLOCK_ROWS)
-#define PAIR_FRAMES (2 * BLOCK_FRAMES)
+#ifndef PROOF_BLOCKS
+#define PROOF_BLOCKS 2
+#endif
+#define PROOF_ROWS   (PROOF_BLOCKS * BLOCK_ROWS)
+#define PROOF_FRAMES (PROOF_BLOCKS * BLOCK_FRAMES)
 
-/* Two blocks are all there are; those of a pair never mind the others. */
-static _Atomic uint64_t proof_rows[PAIR_ROWS];
-static _Atomic uint32_t proof_pairs[1];
+/* Of a quad, two blocks have rows: the others need only stay as they are. */
+static _Atomic uint64_t proof_rows[PROOF_ROWS];
+static _Atomic uint64_t proof_counts[1];
 
 /* As they were at first. */
-static uint64_t old_rows[PAIR_ROWS];
-static uint32_t old_pair;
+static uint64_t old_rows[PROOF_ROWS];
+static uint64_t old_counts;
 
 /* Any frame of the two: what is proved of it is proved of all. */
 static uint64_t probe;
@@ -41,40 +44,40 @@ static inline bool is_probed(uint64_t first, uint64_t frames)
     return probe >= first && probe - first < frames;
 }
 
-/* The half word of block 0 or 1, out of a pair. */
-static inline uint32_t half_in(uint32_t pair, uint64_t block)
+/* What a word of counts says of a block. */
+static inline uint64_t count_in(uint64_t counts, uint64_t block)
 {
-    return pair >> (block * HALF_BITS) & HALF_MASK;
+    return counts >> (block * COUNT_BITS) & COUNT_MASK;
 }
 
-static inline uint32_t old_half(uint64_t block)
+static inline uint64_t old_count(uint64_t block)
 {
-    return half_in(old_pair, block);
+    return count_in(old_counts, block);
 }
 
-static inline uint32_t new_half(uint64_t block)
+static inline uint64_t new_count(uint64_t block)
 {
-    return half_in(proof_pairs[0], block);
+    return count_in(proof_counts[0], block);
 }
 
 /* Rows and words of two blocks: any bits at all. */
 static inline void any_blocks(void)
 {
     bitfield_rows = proof_rows;
-    bitfield_pairs = proof_pairs;
-    for (unsigned i = 0; i < PAIR_ROWS; i++) {
+    bitfield_counts = proof_counts;
+    for (unsigned i = 0; i < PROOF_ROWS; i++) {
         old_rows[i] = nondet_u64();
         proof_rows[i] = old_rows[i];
     }
-    old_pair = nondet_u32();
-    proof_pairs[0] = old_pair;
-    probe = any_up_to(PAIR_FRAMES - 1);
+    old_counts = nondet_u64();
+    proof_counts[0] = old_counts;
+    probe = any_up_to(PROOF_FRAMES - 1);
 }
 
 /* The block is whole, or its count is one it can have. */
-static inline void assume_half(uint64_t block)
+static inline void assume_count(uint64_t block)
 {
-    ASSUME(old_half(block) == HALF_WHOLE || old_half(block) <= BLOCK_FRAMES);
+    ASSUME(old_count(block) == COUNT_WHOLE || old_count(block) <= BLOCK_FRAMES);
 }
 
 /*
@@ -86,22 +89,22 @@ static inline void assume_at_rest(uint64_t block)
     uint64_t taken = 0;
     uint64_t free = 0;
 
-    assume_half(block);
+    assume_count(block);
     for (unsigned i = 0; i < BLOCK_ROWS; i++) {
         taken |= old_rows[block * BLOCK_ROWS + i];
         free |= ~old_rows[block * BLOCK_ROWS + i];
     }
-    if (old_half(block) == HALF_WHOLE) {
+    if (old_count(block) == COUNT_WHOLE) {
         ASSUME(taken == 0);
     } else {
-        ASSUME((old_half(block) == 0) == (free == 0));
-        ASSUME((old_half(block) == BLOCK_FRAMES) == (taken == 0));
+        ASSUME((old_count(block) == 0) == (free == 0));
+        ASSUME((old_count(block) == BLOCK_FRAMES) == (taken == 0));
     }
 }
 
 static inline void prove_nothing_changed(void)
 {
-    PROVE(proof_pairs[0] == old_pair, "the counts are as they were");
+    PROVE(proof_counts[0] == old_counts, "the counts are as they were");
     PROVE(is_taken() == was_taken(), "the bits are as they were");
 }
 

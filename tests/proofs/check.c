@@ -11,8 +11,8 @@ void harness(void)
     for (unsigned i = 0; i < BLOCK_ROWS; i++) {
         clear += count_bits(~old_rows[block * BLOCK_ROWS + i]);
     }
-    bool is_right = old_half(block) == clear ||
-                    (old_half(block) == HALF_WHOLE && clear == BLOCK_FRAMES);
+    bool is_right = old_count(block) == clear ||
+                    (old_count(block) == COUNT_WHOLE && clear == BLOCK_FRAMES);
     PROVE(bitfield_check(block) == is_right, "it sees what is wrong");
     prove_nothing_changed();
 }

@@ -22,12 +22,12 @@ void harness(void)
 {
     unsigned order = LOW + (unsigned)any_up_to(HIGH - LOW);
     uint64_t frames = UINT64_C(1) << order;
-    uint64_t first = align_down(any_up_to(PAIR_FRAMES - 1), frames);
+    uint64_t first = align_down(any_up_to(PROOF_FRAMES - 1), frames);
     uint64_t block = first / BLOCK_FRAMES;
 
     any_blocks();
     /* Else the block counts more than it has, if all of this is taken. */
-    ASSUME(old_half(block) <= BLOCK_FRAMES - frames ||
+    ASSUME(old_count(block) <= BLOCK_FRAMES - frames ||
            !run_was_taken(first, frames));
     bool is_given = bitfield_give(pfn_of(first), order);
     PROVE(is_given == run_was_taken(first, frames),
@@ -36,8 +36,8 @@ void harness(void)
         prove_nothing_changed();
         return;
     }
-    PROVE(new_half(block) == old_half(block) + frames, "they are counted");
-    PROVE(new_half(1 - block) == old_half(1 - block),
+    PROVE(new_count(block) == old_count(block) + frames, "they are counted");
+    PROVE(new_count(1 - block) == old_count(1 - block),
           "the other block counts as before");
     PROVE(is_taken() == (was_taken() && !is_probed(first, frames)),
           "they are free now, and no others");

@@ -27,21 +27,21 @@ void harness(void)
     assume_at_rest(block);
     pfn_t pfn =
         bitfield_take(block, ORDER, (unsigned)any_up_to(BLOCK_ROWS - 1));
-    PROVE(new_half(1 - block) == old_half(1 - block),
+    PROVE(new_count(1 - block) == old_count(1 - block),
           "the other block counts as before");
     if (pfn_is_none(pfn)) {
         uint64_t first = align_down(any_up_to(BLOCK_FRAMES - 1), RUN_FRAMES);
 
         prove_nothing_changed();
-        PROVE((old_half(block) & HALF_COUNT) < RUN_FRAMES ||
+        PROVE((old_count(block) & COUNT_FREE) < RUN_FRAMES ||
                   !run_was_free(block * BLOCK_FRAMES + first),
               "in vain only if there is no such run");
         return;
     }
     PROVE(pfn.v / BLOCK_FRAMES == block, "the frames are of this block");
     PROVE(is_aligned(pfn.v, RUN_FRAMES), "they are aligned to their number");
-    PROVE((old_half(block) & HALF_COUNT) >= RUN_FRAMES, "the count had them");
-    PROVE(new_half(block) == old_half(block) - RUN_FRAMES,
+    PROVE((old_count(block) & COUNT_FREE) >= RUN_FRAMES, "the count had them");
+    PROVE(new_count(block) == old_count(block) - RUN_FRAMES,
           "they are counted off");
     PROVE(is_taken() == (was_taken() || is_probed(pfn.v, RUN_FRAMES)),
           "they are taken now, and no others");

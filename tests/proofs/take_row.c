@@ -14,14 +14,14 @@ static void prove_block(uint64_t block)
     uint64_t free = ~old_rows[first.v / ROW_FRAMES];
     if (got == 0) {
         prove_nothing_changed();
-        PROVE((old_half(block) & HALF_COUNT) < count_bits(free) || free == 0,
+        PROVE((old_count(block) & COUNT_FREE) < count_bits(free) || free == 0,
               "in vain only if there was none");
         return;
     }
     PROVE(got == free, "all that was free in the row");
-    PROVE(new_half(block) == old_half(block) - count_bits(got),
+    PROVE(new_count(block) == old_count(block) - count_bits(got),
           "they are counted off");
-    PROVE(new_half(1 - block) == old_half(1 - block),
+    PROVE(new_count(1 - block) == old_count(1 - block),
           "the other block counts as before");
     bool is_mine =
         is_probed(first.v, ROW_FRAMES) && (got >> probe % ROW_FRAMES & 1) != 0;

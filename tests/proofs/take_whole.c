@@ -8,9 +8,9 @@ void harness(void)
     uint64_t frames = UINT64_C(1) << ORDER;
 
     any_blocks();
-    bool was_free = old_half(block) == BLOCK_FRAMES;
+    bool was_free = old_count(block) == BLOCK_FRAMES;
     if (ORDER > BLOCK_ORDER) {
-        was_free = was_free && old_half(1) == BLOCK_FRAMES;
+        was_free = was_free && old_count(1) == BLOCK_FRAMES;
     }
     pfn_t pfn = bitfield_take(block, ORDER, 0);
     PROVE(is_taken() == was_taken(), "no bit is touched");
@@ -23,7 +23,7 @@ void harness(void)
     for (uint64_t i = 0; i < 2; i++) {
         uint64_t first = i * BLOCK_FRAMES;
         bool is_mine = first >= pfn.v && first < pfn.v + frames;
-        PROVE(new_half(i) == (is_mine ? HALF_WHOLE : old_half(i)),
+        PROVE(new_count(i) == (is_mine ? COUNT_WHOLE : old_count(i)),
               "marked whole, and no other");
     }
 }

@@ -117,20 +117,20 @@ static uint64_t any_bits(enum act what)
  * with any frames free among the first ANY_BITS of each row, fewer where CBMC
  * would take too long.
  */
-static uint32_t any_block(uint64_t row[2])
+static uint64_t any_block(uint64_t row[2])
 {
     bool is_whole =
         nondet_bool() || FIRST == GIVE_WHOLE || SECOND == GIVE_WHOLE;
     bool is_free = is_whole || nondet_bool();
-    uint32_t half = 0;
+    uint64_t count = 0;
 
     for (unsigned i = 0; i < 2; i++) {
         row[i] = is_free ? 0 : nondet_u64() | ~low_bits(ANY_BITS);
         bitfield_rows[i] = row[i];
-        half += count_bits(~row[i]);
+        count += count_bits(~row[i]);
     }
-    bitfield_pairs[0] = is_whole ? HALF_WHOLE : half;
-    return bitfield_pairs[0];
+    bitfield_counts[0] = is_whole ? COUNT_WHOLE : count;
+    return bitfield_counts[0];
 }
 
 static unsigned count_both(const uint64_t *row)
@@ -139,8 +139,8 @@ static unsigned count_both(const uint64_t *row)
 }
 
 /* What @first and @second have got, and what is left, are one whole. */
-static void prove_sum(const uint64_t old[2], uint32_t half, struct result first,
-                      struct result second)
+static void prove_sum(const uint64_t old[2], uint64_t count,
+                      struct result first, struct result second)
 {
     for (unsigned i = 0; i < 2; i++) {
         uint64_t left = old[i] & ~(first.given[i] | second.given[i]);
@@ -158,8 +158,8 @@ static void prove_sum(const uint64_t old[2], uint32_t half, struct result first,
     if (first.is_whole || second.is_whole) {
         return;
     }
-    PROVE(bitfield_pairs[0] ==
-              half + count_both(first.given) + count_both(second.given) -
+    PROVE(bitfield_counts[0] ==
+              count + count_both(first.given) + count_both(second.given) -
                   count_both(first.taken) - count_both(second.taken),
           "the count is that of the bits");
 }
@@ -175,9 +175,9 @@ static void prove_whole(struct result first, struct result second)
 
     if (is_taken) {
         PROVE(taken == 0, "nobody else has a part of the whole");
-        PROVE(bitfield_pairs[0] == HALF_WHOLE, "it is marked so");
+        PROVE(bitfield_counts[0] == COUNT_WHOLE, "it is marked so");
     } else if (is_given) {
-        PROVE(bitfield_pairs[0] == BLOCK_FRAMES - taken,
+        PROVE(bitfield_counts[0] == BLOCK_FRAMES - taken,
               "the count is that of the bits");
     }
 }
@@ -185,7 +185,7 @@ static void prove_whole(struct result first, struct result second)
 void harness(void)
 {
     uint64_t old[2];
-    uint32_t half = any_block(old);
+    uint64_t count = any_block(old);
     uint64_t first_bits = any_bits(FIRST);
     uint64_t second_bits = any_bits(SECOND);
 
@@ -198,7 +198,7 @@ __CPROVER_ASYNC_1:
     struct result second = act(SECOND, second_bits);
     ASSUME(is_done);
     struct result first = first_result;
-    prove_sum(old, half, first, second);
+    prove_sum(old, count, first, second);
     PROVE(FIRST >= GIVE || SECOND < GIVE || SECOND == GIVE_WHOLE ||
               second.given[0] == second_bits,
           "who gives back what is his is not refused");

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Two CPUs at the two halves of a pair: neither minds the other's half. */
+/* Two CPUs at two blocks of a quad: neither minds the other's count. */
 #include "tests/proofs/proof.h"
 
 #include "frame/bitfield.c"
@@ -9,9 +9,9 @@ static unsigned wanted[2];
 static bool is_first_mine;
 static bool is_done;
 
-static uint32_t half_in(uint32_t pair, unsigned block)
+static uint64_t count_in(uint64_t counts, unsigned block)
 {
-    return pair >> (block * HALF_BITS) & HALF_MASK;
+    return counts >> (block * COUNT_BITS) & COUNT_MASK;
 }
 
 static void first_cpu(unsigned frames)
@@ -20,47 +20,49 @@ static void first_cpu(unsigned frames)
     is_done = true;
 }
 
-static void prove_halves(uint32_t old, bool is_second_mine)
+static void prove_counts(uint64_t old, bool is_second_mine)
 {
-    uint32_t pair = bitfield_pairs[0];
+    uint64_t counts = bitfield_counts[0];
     bool is_mine[2] = {is_first_mine, is_second_mine};
 
     for (unsigned i = 0; i < 2; i++) {
-        uint32_t half = half_in(old, i);
-        PROVE(is_mine[i] == ((half & HALF_COUNT) >= wanted[i]),
-              "each gets what is in its half");
-        PROVE(half_in(pair, i) == half - (is_mine[i] ? wanted[i] : 0),
-              "each half counts what was taken of it");
+        uint64_t count = count_in(old, i);
+        PROVE(is_mine[i] == ((count & COUNT_FREE) >= wanted[i]),
+              "each gets what its block has");
+        PROVE(count_in(counts, i) == count - (is_mine[i] ? wanted[i] : 0),
+              "each block counts what was taken of it");
     }
 }
 
-static void prove_both(uint32_t old, bool is_both_mine)
+static void prove_both(uint64_t old, bool is_both_mine)
 {
-    uint32_t all = (uint32_t)BLOCK_FRAMES << HALF_BITS | BLOCK_FRAMES;
+    uint64_t pair = step_blocks(0, BLOCK_ORDER + 1);
 
     PROVE(!is_first_mine || !is_both_mine, "not a part and the whole");
-    PROVE(is_first_mine || is_both_mine || old != all, "one of them gets it");
-    PROVE(!is_both_mine ||
-              bitfield_pairs[0] == (HALF_WHOLE << HALF_BITS | HALF_WHOLE),
-          "both halves are marked");
+    PROVE(is_first_mine || is_both_mine ||
+              (old & pair * COUNT_MASK) != pair * BLOCK_FRAMES,
+          "one of them gets it");
+    PROVE(!is_both_mine || bitfield_counts[0] == ((old & ~(pair * COUNT_MASK)) |
+                                                  pair * COUNT_WHOLE),
+          "both are marked, and no other");
 }
 
 void harness(void)
 {
-    uint32_t old = nondet_u32();
+    uint64_t old = nondet_u64();
     bool is_second_mine;
 
     for (unsigned i = 0; i < 2; i++) {
         wanted[i] = 1 + (unsigned)any_up_to(BLOCK_FRAMES - 1);
-        ASSUME(half_in(old, i) == HALF_WHOLE ||
-               half_in(old, i) <= BLOCK_FRAMES);
+        ASSUME(count_in(old, i) == COUNT_WHOLE ||
+               count_in(old, i) <= BLOCK_FRAMES);
     }
-    bitfield_pairs[0] = old;
+    bitfield_counts[0] = old;
 __CPROVER_ASYNC_1:
     first_cpu(wanted[0]);
     if (TAKES_BOTH) {
-        is_second_mine =
-            step_swap(0, BLOCK_ORDER + 1, BLOCK_FRAMES, HALF_WHOLE);
+        is_second_mine = step_swap(0, step_blocks(0, BLOCK_ORDER + 1),
+                                   BLOCK_FRAMES, COUNT_WHOLE);
     } else {
         is_second_mine = step_take_count(1, wanted[1]);
     }
@@ -68,6 +70,6 @@ __CPROVER_ASYNC_1:
     if (TAKES_BOTH) {
         prove_both(old, is_second_mine);
     } else {
-        prove_halves(old, is_second_mine);
+        prove_counts(old, is_second_mine);
     }
 }
