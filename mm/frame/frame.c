@@ -8,15 +8,17 @@
  *         that is shared. When it is empty, frames come from a row of 64 that
  *         was claimed by one exchange; they are not copied, its mask says
  *         which are left. A second array has frames that are known to be zero.
- *         Behind them stand the bits of blocks.c.
+ *         Blocks of order 9 come from a quad in the same way. Behind them
+ *         stand the bits of blocks.c.
  * Picture
  *     frame_alloc(0) <-- array of this CPU <-- its row of 64 frames <-- blocks
  *     frame_free(0)  --> array of this CPU --> oldest half, full --> blocks
  *                    \-- its block is sparse: a row that waits ----> blocks
+ *     order 9       <--> quads, as rows ----------------------------> blocks
  *     other orders  <--> the last one freed <-----------------------> blocks
  *
  * Invariants
- *     I1 what a CPU keeps (arrays, row, the last block freed) is taken by the
+ *     I1 what a CPU keeps (arrays, parts, the last block freed) is taken by the
  *        bits and has records of type FRAME_NONE
  *     I2 a block that is handed out has records; the first has its type, its
  *        order and at least one reference
@@ -24,8 +26,8 @@
  *        what the bits say
  * Locking None. A CPU's structure is touched with interrupts off only; others
  *         ask it to give back what it keeps (frame_short.c).
- * Cost    Order 0: no atomic operation; now and then a few. Other orders: three
- *         or so for each call.
+ * Cost    Orders 0 and 9: no atomic operation; now and then a few. Other
+ *         orders: none if the last one freed is of that order, else one or two.
  * Limits  Two CPUs that free the same block at the same moment may both pass
  *         the check; the bits tell when the frames come back, and the counters
  *         by type stay wrong.
@@ -104,8 +106,9 @@ void frame_init(struct memmap *map, void *storage)
     frame_cpu_count = port_cpu_count();
     for (unsigned i = 0; i < frame_cpu_count; i++) {
         frame_cpu_of[i] = &cpus[i];
-        cpus[i].row = PFN_NONE;
-        cpus[i].pending = PFN_NONE;
+        for (unsigned part = 0; part < PARTS; part++) {
+            cpus[i].part[part].first = PFN_NONE;
+        }
     }
     record_cover(frames, rest);
     trees_init(map, frames, rest + record_bytes(frames));
@@ -161,7 +164,8 @@ static pfn_t pop_low(unsigned flags)
     struct frame_cpu *cpu = frame_this_cpu();
     uint32_t count = frame_count(cpu, ARRAY_PLAIN);
     enum frame_zone highest = frame_zone_for(flags);
-    pfn_t next = count > 0 ? cpu->frame[ARRAY_PLAIN][count - 1] : cpu->row;
+    pfn_t next = count > 0 ? cpu->frame[ARRAY_PLAIN][count - 1]
+                           : cpu->part[PART_ROW].first;
     pfn_t pfn = PFN_NONE;
 
     if (frame_zone_of(next) <= highest) {
@@ -218,69 +222,6 @@ static MM_NOINLINE pfn_t alloc_single(enum frame_type type, unsigned flags)
     return pfn;
 }
 
-/* Search for a block where this CPU's seat did not have it at once. */
-static MM_NOINLINE pfn_t alloc_searching(unsigned order, enum frame_type type,
-                                         unsigned flags)
-{
-    struct blocks_wish wish = {.order = order};
-
-    ASSERT(order <= MM_MAX_ORDER);
-    ASSERT(type > FRAME_NONE && type < FRAME_TYPES);
-    if (!frame_claim(&wish, flags)) {
-        frame_count_failure();
-        return PFN_NONE;
-    }
-    frame_hand_out(wish.pfn, order, type);
-    if (flags & FRAME_ZEROED) {
-        frame_zero(wish.pfn, order);
-    }
-    return wish.pfn;
-}
-
-/* A block that is at hand: the last one freed, or one beside it. */
-static inline pfn_t take_block(struct frame_cpu *cpu, unsigned order)
-{
-    struct blocks_seat *seat = &cpu->seat[blocks_use_of(order)];
-    pfn_t pfn = PFN_NONE;
-
-    if (frame_recent_order(cpu) == order) {
-        pfn = cpu->recent;
-        frame_set_recent(cpu, PFN_NONE, 0);
-        return pfn;
-    }
-    /* Lower zones are for those who ask for them. */
-    if (seat->tree > frame_zones[frame_top_zone].blocks.first &&
-        !frame_is_watched) {
-        pfn = order >= BLOCK_ORDER ? blocks_claim_whole(seat, order)
-                                   : blocks_claim_near(seat, order);
-    }
-    if (MM_LIKELY(!pfn_is_none(pfn))) {
-        frame_add_taken(cpu, frame_top_zone, INT64_C(1) << order);
-    }
-    return pfn;
-}
-
-/* A block of more than one frame. */
-static MM_NOINLINE pfn_t alloc_block(unsigned order, enum frame_type type,
-                                     unsigned flags)
-{
-    ASSERT(order <= MM_MAX_ORDER);
-    uint64_t irq = port_irq_save();
-    struct frame_cpu *cpu = frame_this_cpu();
-    pfn_t pfn = (flags & ~(unsigned)FRAME_MAY_RECLAIM) == 0
-                    ? take_block(cpu, order)
-                    : PFN_NONE;
-
-    if (MM_UNLIKELY(pfn_is_none(pfn))) {
-        port_irq_restore(irq);
-        return alloc_searching(order, type, flags);
-    }
-    frame_count_alloc(cpu, order, type);
-    frame_begin_record(pfn, order, type);
-    port_irq_restore(irq);
-    return pfn;
-}
-
 /* A frame that was cleared ahead; else one that is cleared now. */
 static MM_NOINLINE pfn_t alloc_zeroed(enum frame_type type, unsigned flags)
 {
@@ -310,7 +251,7 @@ static MM_NOINLINE pfn_t alloc_other(unsigned order, enum frame_type type,
                                      unsigned flags)
 {
     if (order != 0) {
-        return alloc_block(order, type, flags);
+        return frame_alloc_block(order, type, flags);
     }
     return (flags & (FRAME_BELOW_4G | FRAME_BELOW_16M)) == 0 &&
                    (flags & FRAME_ZEROED) != 0
@@ -333,13 +274,12 @@ static inline pfn_t alloc(unsigned order, enum frame_type type, unsigned flags)
         frame_set_count(cpu, ARRAY_PLAIN, count - 1);
         pfn = cpu->frame[ARRAY_PLAIN][count - 1];
     } else {
-        uint64_t mask = frame_row_mask(cpu);
+        uint64_t mask = frame_mask(cpu, PART_ROW);
         if (MM_UNLIKELY(mask == 0)) {
             port_irq_restore(irq);
             return alloc_single(type, flags);
         }
-        frame_set_row_mask(cpu, mask & (mask - 1));
-        pfn = pfn_add(cpu->row, lowest_bit(mask));
+        pfn = frame_pop_part(cpu, PART_ROW, mask);
     }
     cpu->allocs[type]++;
     frame_begin_record(pfn, 0, type);
@@ -382,15 +322,15 @@ static inline bool keep(struct frame_cpu *cpu, pfn_t pfn)
     uint64_t bit = UINT64_C(1) << (pfn.v % ROW_FRAMES);
     uint32_t count = frame_count(cpu, ARRAY_PLAIN);
 
-    if (row == cpu->row.v) {
-        frame_set_row_mask(cpu, frame_row_mask(cpu) | bit);
+    if (frame_is_in_part(cpu, PART_ROW, row)) {
+        frame_add_to_part(cpu, PART_ROW, bit);
         return true;
     }
     if (frame_is_sparse(pfn)) {
-        if (row != cpu->pending.v) {
+        if (!frame_is_in_part(cpu, PART_ROW_NEW, row)) {
             return false;
         }
-        frame_set_pending(cpu, cpu->pending, frame_pending_mask(cpu) | bit);
+        frame_add_to_part(cpu, PART_ROW_NEW, bit);
         return true;
     }
     if (MM_UNLIKELY(count >= cpu->limit)) {
@@ -414,8 +354,8 @@ static MM_NOINLINE void free_elsewhere(pfn_t pfn)
         return;
     }
     if (frame_is_sparse(pfn)) {
-        frame_drain_pending();
-        cpu->pending = pfn_of(align_down(pfn.v, ROW_FRAMES));
+        frame_drain_part(cpu, PART_ROW_NEW);
+        cpu->part[PART_ROW_NEW].first = pfn_of(align_down(pfn.v, ROW_FRAMES));
     } else {
         cpu->limit = ARRAY_FRAMES;
         if (count == ARRAY_FRAMES) {
@@ -429,65 +369,10 @@ static MM_NOINLINE void free_elsewhere(pfn_t pfn)
     }
 }
 
-/*
- * Debug builds ask the bits, too, whether a block that a record lets pass is
- * in use; others do when it leaves this CPU.
- */
-static bool is_free_by_bits(pfn_t pfn, unsigned order)
-{
-    if (!MM_DEBUG || !blocks_is_free(pfn)) {
-        return false;
-    }
-    port_bug("frame: part of the block at 0x%lx, order %u, is free already",
-             pfn_to_phys(pfn).v, order);
-    return true;
-}
-
-/*
- * Keep a block as the last one freed, and give back the one that was, or give
- * it back itself if memory is short. Interrupts are off.
- */
-static inline void give_block(struct frame_cpu *cpu, pfn_t pfn, unsigned order)
-{
-    if (MM_LIKELY(!frame_is_short())) {
-        pfn_t last = cpu->recent;
-        unsigned last_order = frame_recent_order(cpu);
-
-        frame_set_recent(cpu, pfn, order);
-        pfn = last;
-        order = last_order;
-    }
-    if (order != 0) {
-        frame_release(pfn, order);
-    }
-}
-
-static MM_NOINLINE void free_block(pfn_t pfn, unsigned order)
-{
-    unsigned type = FRAME_NONE;
-
-    if (MM_LIKELY(order <= MM_MAX_ORDER && record_exists(pfn))) {
-        type = frame_sole_type(record_of(pfn), order);
-    }
-    if (MM_UNLIKELY(type == FRAME_NONE)) {
-        frame_report("frame_free", pfn, order);
-        return;
-    }
-    if (is_free_by_bits(pfn, order)) {
-        return;
-    }
-    uint64_t irq = port_irq_save();
-    struct frame_cpu *cpu = frame_this_cpu();
-    frame_count_free(cpu, order, (enum frame_type)type);
-    frame_end_record(record_of(pfn));
-    give_block(cpu, pfn, order);
-    port_irq_restore(irq);
-}
-
 void frame_free(pfn_t pfn, unsigned order)
 {
     if (MM_UNLIKELY(order != 0 || !record_exists(pfn))) {
-        free_block(pfn, order);
+        frame_free_block(pfn, order);
         return;
     }
     struct frame_record *record = record_of(pfn);
@@ -496,7 +381,7 @@ void frame_free(pfn_t pfn, unsigned order)
         frame_report("frame_free", pfn, order);
         return;
     }
-    if (is_free_by_bits(pfn, order)) {
+    if (frame_is_free_by_bits(pfn, order)) {
         return;
     }
     uint64_t irq = port_irq_save();

@@ -47,24 +47,25 @@ void frame_release(pfn_t pfn, unsigned order)
     }
 }
 
-void frame_release_row(pfn_t first, uint64_t mask)
+void frame_release_part(enum frame_part part, pfn_t first, uint64_t mask)
 {
     enum frame_zone zone = frame_zone_of(first);
+    struct blocks_zone *blocks = &frame_zones[zone].blocks;
     uint64_t irq = port_irq_save();
     struct frame_cpu *cpu = frame_this_cpu();
-    bool success =
-        blocks_release_row(&frame_zones[zone].blocks, cpu->seat, first, mask);
+    bool success = part < PART_QUAD
+                       ? blocks_release_row(blocks, cpu->seat, first, mask)
+                       : blocks_release_quad(blocks, cpu->seat, first, mask);
 
     if (MM_LIKELY(success)) {
-        int64_t frames = (mask & (mask - 1)) == 0 ? 1 : count_bits(mask);
-        frame_add_taken(cpu, zone, -frames);
+        frame_add_taken(cpu, zone, -(int64_t)frame_mask_frames(part, mask));
         frame_note_motion();
     }
     port_irq_restore(irq);
     if (MM_UNLIKELY(!success)) {
-        port_bug("frame: some of the frames 0x%lx in the row at 0x%lx are "
-                 "free already",
-                 mask, pfn_to_phys(first).v);
+        port_bug("frame: some of the %s 0x%lx at 0x%lx are free already",
+                 part < PART_QUAD ? "frames" : "blocks", mask,
+                 pfn_to_phys(first).v);
     }
 }
 
@@ -76,7 +77,7 @@ void frame_release_each(const pfn_t *frame, unsigned count)
         for (; i < count && align_down(frame[i].v, ROW_FRAMES) == row; i++) {
             mask |= UINT64_C(1) << (frame[i].v - row);
         }
-        frame_release_row(pfn_of(row), mask);
+        frame_release_part(PART_ROW, pfn_of(row), mask);
     }
 }
 
@@ -99,7 +100,7 @@ static void end_drain(struct frame_cpu *cpu)
 }
 
 /*
- * They leave the array first: what a report of frame_release_row() calls may
+ * They leave the array first: what a report of frame_release_part() calls may
  * wait for a lock, and who waits drains.
  */
 void frame_drain_array(enum frame_array array, unsigned count)
@@ -121,39 +122,20 @@ void frame_drain_array(enum frame_array array, unsigned count)
     port_irq_restore(irq);
 }
 
-/* Keep frames of a row for this CPU. Interrupts are off. */
-static void keep_row(struct frame_cpu *cpu, pfn_t row, uint64_t mask)
+void frame_drain_part(struct frame_cpu *cpu, enum frame_part part)
 {
-    cpu->row = row;
-    frame_set_row_mask(cpu, mask);
-}
-
-/* Give back what is left of a row of this CPU. Interrupts are off. */
-static void drain_row(struct frame_cpu *cpu, pfn_t *row, _Atomic uint64_t *mask)
-{
-    pfn_t first = *row;
-    uint64_t left = atomic_load_explicit(mask, memory_order_relaxed);
+    pfn_t first = cpu->part[part].first;
+    uint64_t mask = frame_mask(cpu, part);
 
     begin_drain(cpu);
-    *row = PFN_NONE;
-    atomic_store_explicit(mask, 0, memory_order_relaxed);
-    if (left != 0) {
-        frame_release_row(first, left);
+    frame_set_part(cpu, part, PFN_NONE, 0);
+    if (mask != 0) {
+        frame_release_part(part, first, mask);
     }
     end_drain(cpu);
 }
 
-void frame_drain_pending(void)
-{
-    uint64_t irq = port_irq_save();
-    struct frame_cpu *cpu = frame_this_cpu();
-
-    drain_row(cpu, &cpu->pending, &cpu->pending_mask);
-    port_irq_restore(irq);
-}
-
-/* Give back the last block freed. Interrupts are off. */
-static void drain_recent(struct frame_cpu *cpu)
+void frame_drain_recent(struct frame_cpu *cpu)
 {
     pfn_t recent = cpu->recent;
     unsigned order = frame_recent_order(cpu);
@@ -172,9 +154,10 @@ void frame_drain_cpu(void)
 
     frame_drain_array(ARRAY_ZEROED, ARRAY_FRAMES);
     frame_drain_array(ARRAY_PLAIN, ARRAY_FRAMES);
-    drain_row(cpu, &cpu->pending, &cpu->pending_mask);
-    drain_row(cpu, &cpu->row, &cpu->row_mask);
-    drain_recent(cpu);
+    for (unsigned part = 0; part < PARTS; part++) {
+        frame_drain_part(cpu, (enum frame_part)part);
+    }
+    frame_drain_recent(cpu);
     /* The next free asks whether it may stay here. */
     cpu->limit = 0;
 }
@@ -287,6 +270,47 @@ bool frame_claim_with(enum frame_effort effort, struct blocks_wish *wish,
     return false;
 }
 
+/* --- quads ---------------------------------------------------------------- */
+
+/* Blocks from this CPU's seat, if that is in the zone, become its own. */
+static bool refill_quad_seated(const struct blocks_zone *zone)
+{
+    uint64_t irq = port_irq_save();
+    struct frame_cpu *cpu = frame_this_cpu();
+    const struct blocks_seat *seat = &cpu->seat[BLOCKS_LARGE];
+    uint64_t mask = frame_mask(cpu, PART_QUAD);
+
+    if (mask == 0 && blocks_sits_in(seat, zone)) {
+        pfn_t first = PFN_NONE;
+        mask = blocks_claim_quad(seat, &first);
+        frame_set_part(cpu, PART_QUAD, first, mask);
+        frame_add_taken(cpu, frame_top_zone,
+                        (int64_t)frame_mask_frames(PART_QUAD, mask));
+    }
+    port_irq_restore(irq);
+    return mask != 0;
+}
+
+bool frame_refill_quad(void)
+{
+    struct blocks_zone *zone = &frame_zones[frame_top_zone].blocks;
+    struct blocks_seat found = {.tree = seat_now(BLOCKS_LARGE)};
+
+    if (frame_is_watched || frame_is_short()) {
+        return false;
+    }
+    if (refill_quad_seated(zone)) {
+        return true;
+    }
+    if ((blocks_sits_in(&found, zone) &&
+         blocks_tree_has(found.tree - 1, BLOCKS_WHOLE)) ||
+        !blocks_find_seat(zone, BLOCKS_WHOLE, &found)) {
+        return false; /* there are some without records, or none */
+    }
+    take_seat(BLOCKS_LARGE, &found);
+    return refill_quad_seated(zone);
+}
+
 /* --- rows ----------------------------------------------------------------- */
 
 /* A row from this CPU's seat, if that is in the zone, becomes its own. */
@@ -300,13 +324,13 @@ static enum blocks_answer refill_seated(const struct blocks_zone *zone,
     enum blocks_answer answer = BLOCKS_NONE;
     uint64_t mask;
 
-    if (frame_row_mask(cpu) != 0) {
+    if (frame_mask(cpu, PART_ROW) != 0) {
         answer = BLOCKS_CLAIMED; /* an interrupt was faster */
     } else if (blocks_sits_in(seat, zone)) {
         answer = blocks_claim_row(seat, kind, wish, &mask);
         if (answer == BLOCKS_CLAIMED) {
-            keep_row(cpu, wish->pfn, mask);
-            frame_add_taken(cpu, frame_zone_of(cpu->row), count_bits(mask));
+            frame_set_part(cpu, PART_ROW, wish->pfn, mask);
+            frame_add_taken(cpu, frame_zone_of(wish->pfn), count_bits(mask));
             cpu->refills++;
         }
     }
@@ -364,12 +388,12 @@ bool frame_take_pending(unsigned least)
 {
     uint64_t irq = port_irq_save();
     struct frame_cpu *cpu = frame_this_cpu();
-    uint64_t mask = frame_pending_mask(cpu);
-    bool success = frame_row_mask(cpu) != 0;
+    uint64_t mask = frame_mask(cpu, PART_ROW_NEW);
+    bool success = frame_mask(cpu, PART_ROW) != 0;
 
     if (!success && mask != 0 && count_bits(mask) >= least) {
-        keep_row(cpu, cpu->pending, mask);
-        frame_set_pending(cpu, PFN_NONE, 0);
+        frame_set_part(cpu, PART_ROW, cpu->part[PART_ROW_NEW].first, mask);
+        frame_set_part(cpu, PART_ROW_NEW, PFN_NONE, 0);
         success = true;
     }
     port_irq_restore(irq);

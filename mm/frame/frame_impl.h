@@ -17,6 +17,22 @@
 enum frame_array { ARRAY_PLAIN, ARRAY_ZEROED, ARRAYS };
 _Static_assert((int)FRAME_ZEROED == ARRAY_ZEROED, "the flag is the index");
 
+/* Frames of a row, and blocks of a quad, that a CPU keeps. */
+enum frame_part {
+    PART_ROW,     /* single frames come from here */
+    PART_ROW_NEW, /* where those that were freed wait, see frame_free() */
+    PART_QUAD,    /* the same for blocks of order 9 */
+    PART_QUAD_NEW,
+    PARTS
+};
+
+struct frame_kept {
+    pfn_t first;           /* (P) of the row or quad; or PFN_NONE */
+    _Atomic uint64_t mask; /* (P) a bit a frame; or as step_blocks() has it */
+};
+
+#define QUAD_FRAMES (QUAD_BLOCKS * BLOCK_FRAMES)
+
 /*
  * (P): changed by its CPU alone, with interrupts off. What is _Atomic others
  * read at any time, to see whether it is worth to ask; frame_look.c reads all,
@@ -29,11 +45,8 @@ struct frame_cpu {
     _Atomic uint32_t in_hand;   /* (P) drains under way: frames in no list */
     _Atomic bool is_reclaiming; /* (A) began a call of the hook */
     pfn_t recent;               /* (P) the last block freed */
-    _Atomic uint32_t recent_order; /* (P) its order; 0: none */
-    pfn_t row;                     /* (P) first frame of a row of 64 */
-    _Atomic uint64_t row_mask;     /* (P) those of it that are its own */
-    pfn_t pending; /* (P) row that sparse frees wait in; or PFN_NONE */
-    _Atomic uint64_t pending_mask;        /* (P) those that do */
+    _Atomic uint32_t recent_order;        /* (P) its order; 0: none */
+    struct frame_kept part[PARTS];        /* (P) */
     struct blocks_seat seat[BLOCKS_USES]; /* (P) */
     pfn_t frame[ARRAYS][ARRAY_FRAMES];    /* (P) the last goes out next */
     uint64_t allocs[FRAME_TYPES];         /* (P) calls that succeeded */
@@ -71,26 +84,60 @@ static inline void frame_set_count(struct frame_cpu *cpu,
     atomic_store_explicit(&cpu->count[array], count, memory_order_relaxed);
 }
 
-static inline uint64_t frame_row_mask(const struct frame_cpu *cpu)
+static inline uint64_t frame_mask(const struct frame_cpu *cpu,
+                                  enum frame_part part)
 {
-    return atomic_load_explicit(&cpu->row_mask, memory_order_relaxed);
+    return atomic_load_explicit(&cpu->part[part].mask, memory_order_relaxed);
 }
 
-static inline void frame_set_row_mask(struct frame_cpu *cpu, uint64_t mask)
+static inline void frame_set_mask(struct frame_cpu *cpu, enum frame_part part,
+                                  uint64_t mask)
 {
-    atomic_store_explicit(&cpu->row_mask, mask, memory_order_relaxed);
+    atomic_store_explicit(&cpu->part[part].mask, mask, memory_order_relaxed);
 }
 
-static inline uint64_t frame_pending_mask(const struct frame_cpu *cpu)
+static inline void frame_set_part(struct frame_cpu *cpu, enum frame_part part,
+                                  pfn_t first, uint64_t mask)
 {
-    return atomic_load_explicit(&cpu->pending_mask, memory_order_relaxed);
+    cpu->part[part].first = first;
+    frame_set_mask(cpu, part, mask);
 }
 
-static inline void frame_set_pending(struct frame_cpu *cpu, pfn_t row,
-                                     uint64_t mask)
+/* Is this the part that begins at frame @first? */
+static inline bool frame_is_in_part(const struct frame_cpu *cpu,
+                                    enum frame_part part, uint64_t first)
 {
-    cpu->pending = row;
-    atomic_store_explicit(&cpu->pending_mask, mask, memory_order_relaxed);
+    return cpu->part[part].first.v == first;
+}
+
+static inline void frame_add_to_part(struct frame_cpu *cpu,
+                                     enum frame_part part, uint64_t mask)
+{
+    frame_set_mask(cpu, part, frame_mask(cpu, part) | mask);
+}
+
+/* The frame, or the first one of the block, that bit @bit of a mask is for. */
+static inline pfn_t frame_in_part(const struct frame_cpu *cpu,
+                                  enum frame_part part, unsigned bit)
+{
+    return pfn_add(cpu->part[part].first,
+                   part < PART_QUAD ? bit : bit / COUNT_BITS * BLOCK_FRAMES);
+}
+
+/* The lowest frame or block of a part is the CPU's no more. @mask: not 0. */
+static inline pfn_t frame_pop_part(struct frame_cpu *cpu, enum frame_part part,
+                                   uint64_t mask)
+{
+    frame_set_mask(cpu, part, mask & (mask - 1));
+    return frame_in_part(cpu, part, lowest_bit(mask));
+}
+
+static inline uint64_t frame_mask_frames(enum frame_part part, uint64_t mask)
+{
+    if (mask == 0) {
+        return 0;
+    }
+    return step_frames(mask) * (part < PART_QUAD ? 1 : BLOCK_FRAMES);
 }
 
 static inline unsigned frame_recent_order(const struct frame_cpu *cpu)
@@ -189,20 +236,27 @@ MM_MUST_CHECK bool frame_claim_with(enum frame_effort effort,
 /* Give this CPU a row of frames; not while anybody is short of them. */
 bool frame_refill(void);
 
+/*
+ * Give this CPU the free blocks of a quad that have records. Return: false if
+ * there are none at its seat or a new one, or if somebody is short.
+ */
+bool frame_refill_quad(void);
+
 /* Use what waits to be given back as this CPU's row, if it is @least frames. */
 bool frame_take_pending(unsigned least);
 
 /* Give back; what is free already is reported. */
 void frame_release(pfn_t pfn, unsigned order);
-void frame_release_row(pfn_t first, uint64_t mask);
+void frame_release_part(enum frame_part part, pfn_t first, uint64_t mask);
 /* @count single frames in any order; those of one row go together. */
 void frame_release_each(const pfn_t *frame, unsigned count);
 
 /* Give back the @count oldest frames of an array, if it has so many. */
 void frame_drain_array(enum frame_array array, unsigned count);
 
-/* Give back what waits for it. */
-void frame_drain_pending(void);
+/* Give back a part; the last block freed. Context: interrupts off. */
+void frame_drain_part(struct frame_cpu *cpu, enum frame_part part);
+void frame_drain_recent(struct frame_cpu *cpu);
 
 /* Give back all that this CPU keeps. Context: interrupts off. */
 void frame_drain_cpu(void);
@@ -273,6 +327,10 @@ void frame_forget_marks(void);
 /* frame_alloc() of one frame, as part of a larger request. */
 pfn_t frame_alloc_one(enum frame_type type, unsigned flags);
 
+/* frame_alloc() and frame_free() of more than one frame (frame_block.c). */
+pfn_t frame_alloc_block(unsigned order, enum frame_type type, unsigned flags);
+void frame_free_block(pfn_t pfn, unsigned order);
+
 /* The next frame this CPU keeps, or PFN_NONE. Interrupts are off. */
 static inline pfn_t frame_pop_here(struct frame_cpu *cpu,
                                    enum frame_array array)
@@ -283,10 +341,9 @@ static inline pfn_t frame_pop_here(struct frame_cpu *cpu,
         frame_set_count(cpu, array, count - 1);
         return cpu->frame[array][count - 1];
     }
-    uint64_t mask = frame_row_mask(cpu);
+    uint64_t mask = frame_mask(cpu, PART_ROW);
     if (array == ARRAY_PLAIN && mask != 0) {
-        frame_set_row_mask(cpu, mask & (mask - 1));
-        return pfn_add(cpu->row, lowest_bit(mask));
+        return frame_pop_part(cpu, PART_ROW, mask);
     }
     return PFN_NONE;
 }
@@ -409,6 +466,20 @@ static inline void frame_count_free(struct frame_cpu *cpu, unsigned order,
 void frame_hand_out(pfn_t pfn, unsigned order, enum frame_type type);
 
 void frame_zero(pfn_t pfn, unsigned order);
+
+/*
+ * Debug builds ask the bits, too, whether a block that a record lets pass is
+ * in use; others do when it leaves this CPU.
+ */
+static inline bool frame_is_free_by_bits(pfn_t pfn, unsigned order)
+{
+    if (!MM_DEBUG || !blocks_is_free(pfn)) {
+        return false;
+    }
+    port_bug("frame: part of the block at 0x%lx, order %u, is free already",
+             pfn_to_phys(pfn).v, order);
+    return true;
+}
 
 /* Say what is wrong with @pfn as a block of @order; @what was called. */
 void frame_report(const char *what, pfn_t pfn, unsigned order);

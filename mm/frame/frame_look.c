@@ -34,11 +34,15 @@ static bool is_spare(pfn_t pfn)
            (spare_mask(spare) >> index & 1) != 0;
 }
 
-static bool is_in_row(pfn_t pfn, pfn_t row, uint64_t mask)
+static bool is_in_part(const struct frame_cpu *cpu, enum frame_part part,
+                       pfn_t pfn)
 {
-    uint64_t bit = pfn.v - row.v;
+    uint64_t bit = pfn.v - cpu->part[part].first.v;
 
-    return bit < ROW_FRAMES && (mask >> bit & 1) != 0;
+    if (part >= PART_QUAD) {
+        bit = bit / BLOCK_FRAMES * COUNT_BITS;
+    }
+    return bit < 64 && (frame_mask(cpu, part) >> bit & 1) != 0;
 }
 
 static bool is_kept_by(const struct frame_cpu *cpu, pfn_t pfn)
@@ -51,9 +55,10 @@ static bool is_kept_by(const struct frame_cpu *cpu, pfn_t pfn)
             }
         }
     }
-    if (is_in_row(pfn, cpu->row, frame_row_mask(cpu)) ||
-        is_in_row(pfn, cpu->pending, frame_pending_mask(cpu))) {
-        return true;
+    for (unsigned part = 0; part < PARTS; part++) {
+        if (is_in_part(cpu, (enum frame_part)part, pfn)) {
+            return true;
+        }
     }
     unsigned order = frame_recent_order(cpu);
     return order != 0 && pfn.v - cpu->recent.v < UINT64_C(1) << order;
@@ -176,9 +181,6 @@ void frame_report(const char *what, pfn_t pfn, unsigned order)
 /* Add what one CPU keeps, and what it has counted. */
 static void add_cpu(const struct frame_cpu *cpu, struct frame_stats *out)
 {
-    uint64_t row = count_bits(frame_row_mask(cpu));
-    uint64_t pending = count_bits(frame_pending_mask(cpu));
-
     for (unsigned zone = 0; zone < FRAME_ZONES; zone++) {
         out->zone_free[zone] -=
             (uint64_t)frame_taken(cpu, (enum frame_zone)zone);
@@ -190,11 +192,11 @@ static void add_cpu(const struct frame_cpu *cpu, struct frame_stats *out)
         }
         out->cached += count;
     }
-    out->zone_free[frame_zone_of(cpu->row)] += row;
-    out->cached += row;
-    if (pending != 0) {
-        out->zone_free[frame_zone_of(cpu->pending)] += pending;
-        out->cached += pending;
+    for (unsigned part = 0; part < PARTS; part++) {
+        uint64_t frames = frame_mask_frames(
+            (enum frame_part)part, frame_mask(cpu, (enum frame_part)part));
+        out->zone_free[frame_zone_of(cpu->part[part].first)] += frames;
+        out->cached += frames;
     }
     if (frame_recent_order(cpu) != 0) {
         uint64_t frames = UINT64_C(1) << frame_recent_order(cpu);
@@ -262,10 +264,10 @@ static bool check_kept(pfn_t pfn)
     return true;
 }
 
-static bool check_row(pfn_t row, uint64_t mask)
+static bool check_part(const struct frame_cpu *cpu, enum frame_part part)
 {
-    for (; mask != 0; mask &= mask - 1) {
-        if (!check_kept(pfn_add(row, lowest_bit(mask)))) {
+    for (uint64_t mask = frame_mask(cpu, part); mask != 0; mask &= mask - 1) {
+        if (!check_kept(frame_in_part(cpu, part, lowest_bit(mask)))) {
             return false;
         }
     }
@@ -286,8 +288,12 @@ static bool check_cpu(const struct frame_cpu *cpu)
     if (frame_recent_order(cpu) != 0 && !check_kept(cpu->recent)) {
         return false;
     }
-    return check_row(cpu->row, frame_row_mask(cpu)) &&
-           check_row(cpu->pending, frame_pending_mask(cpu));
+    for (unsigned part = 0; part < PARTS; part++) {
+        if (!check_part(cpu, (enum frame_part)part)) {
+            return false;
+        }
+    }
+    return true;
 }
 
 static bool check_zone(const struct blocks_zone *zone, uint64_t *total)

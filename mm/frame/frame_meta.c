@@ -18,8 +18,8 @@ static void release_run(uint64_t spare)
     uint64_t row = align_down(run.v, ROW_FRAMES);
 
     if (spare_mask(spare) != 0) {
-        frame_release_row(pfn_of(row), (uint64_t)spare_mask(spare)
-                                           << (run.v - row));
+        frame_release_part(PART_ROW, pfn_of(row),
+                           (uint64_t)spare_mask(spare) << (run.v - row));
     }
 }
 

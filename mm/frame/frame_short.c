@@ -12,8 +12,9 @@
  *         in the meantime, and so does who waits for a lock or for the TLBs of
  *         others (docs/locking.md); it waits FRAME_PATIENCE turns at most.
  * Limits  A CPU that does not answer for so long keeps its frames, at most
- *         ARRAYS * ARRAY_FRAMES, two rows and a block, until it does. What
- *         another claim holds that will be given up is out of sight meanwhile.
+ *         ARRAYS * ARRAY_FRAMES, two rows, two quads and a block, until it
+ *         does. What another claim holds that will be given up is out of sight
+ *         meanwhile.
  * Watermarks are compared with a sum over all CPUs, once for each claim; what a
  * CPU keeps counts as used until a mark is hit, and is then asked for.
  */
@@ -65,8 +66,11 @@ static bool keeps(const struct frame_cpu *cpu)
     /* Acquire: pairs with the release in end_drain(). */
     return atomic_load_explicit(&cpu->in_hand, memory_order_acquire) != 0 ||
            frame_count(cpu, ARRAY_PLAIN) != 0 ||
-           frame_count(cpu, ARRAY_ZEROED) != 0 || frame_row_mask(cpu) != 0 ||
-           frame_recent_order(cpu) != 0 || frame_pending_mask(cpu) != 0;
+           frame_count(cpu, ARRAY_ZEROED) != 0 ||
+           frame_recent_order(cpu) != 0 || frame_mask(cpu, PART_ROW) != 0 ||
+           frame_mask(cpu, PART_ROW_NEW) != 0 ||
+           frame_mask(cpu, PART_QUAD) != 0 ||
+           frame_mask(cpu, PART_QUAD_NEW) != 0;
 }
 
 /* A CPU, or the run for metadata. */
