@@ -169,9 +169,11 @@ static inline void frame_add_taken(struct frame_cpu *cpu, enum frame_zone zone,
 /*
  * A frame of a block with so many free ones does not enter the array: it would
  * be handed out next, and the block would never be free altogether, while
- * others that are nearly used up are not filled.
+ * others that are nearly used up are not filled. As many as a row has: what is
+ * not sparse is not worth a refill. (With 128, 49.6 instead of 52.0 % of the
+ * possible 2 MiB blocks are free at 75 % use; with 48 it is 52.0, too.)
  */
-#define SPARSE_FRAMES 128
+#define SPARSE_FRAMES ROW_FRAMES
 
 /* Is a frame's block one that should become free altogether? */
 static inline bool frame_is_sparse(pfn_t pfn)
