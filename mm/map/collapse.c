@@ -35,9 +35,15 @@ struct collapse {
 };
 
 /* Bits in which pages may differ, and still become one. */
-#define SAME_MASK                                                              \
-    (~(PTE_FRAME | PTE_AD | PTE_KIND_MASK | PTE_P | PTE_OWN | PTE_NONE |       \
-       PTE_PAT_OTHER))
+#define DIFFER_MASK                                                            \
+    (PTE_FRAME | PTE_AD | PTE_KIND_MASK | PTE_P | PTE_OWN | PTE_NONE |         \
+     PTE_PAT_OTHER)
+
+/* What all pages must have in common. Without NX leaves have no XD. */
+static uint64_t common_bits(pte_t entry)
+{
+    return entry.v & ~(DIFFER_MASK | (pt_features.has_nx ? 0 : PTE_XD));
+}
 
 static bool is_zero_promise(pte_t entry)
 {
@@ -80,12 +86,12 @@ static bool replace(pte_t *slot, pte_t *expected, pte_t entry)
 /* What there is to collapse. Return: false if that cannot be one page. */
 static bool look(const pte_t *table, struct pt_collapse *found)
 {
-    uint64_t first = load_entry(&table[0]).v & SAME_MASK;
+    uint64_t first = common_bits(load_entry(&table[0]));
 
     for (unsigned i = 0; i < PTE_TABLE_COUNT; i++) {
         pte_t entry = load_entry(&table[i]);
 
-        if ((entry.v & SAME_MASK) != first) {
+        if (common_bits(entry) != first) {
             return false;
         }
         if (is_zero_promise(entry)) {

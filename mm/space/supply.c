@@ -120,9 +120,10 @@ static bool is_copied_on_write(const struct pt_entry *entry)
     return entry->state == PTE_PRESENT && (entry->attr.flags & PT_COW) != 0;
 }
 
+/* Not executable then; without NX all leaves look as if they were. */
 static struct pt_attr writable(struct pt_attr attr)
 {
-    unsigned flags = attr.flags & ~(unsigned)PT_COW;
+    unsigned flags = attr.flags & ~(unsigned)(PT_COW | PT_EXEC);
 
     attr.flags = (uint8_t)(flags | PT_WRITE);
     return attr;
