@@ -427,68 +427,6 @@ TEST(frame, ranges_that_come_back_leave_no_trace_in_the_map)
     CHECK_HELPER(check_soundness());
 }
 
-/* --- watermarks ----------------------------------------------------------- */
-
-#define RANGE_FRAMES UINT64_C(512)
-
-static unsigned wakes;
-
-static void count_wake(void)
-{
-    wakes++;
-}
-
-/* The lowest @min, and @low, counted from what is free after one range. */
-static void boot_marked(int64_t min, int64_t low)
-{
-    static const struct frame_reclaim hooks = {.wake = count_wake};
-
-    sim_boot_frames(SMALL_RAM);
-    frame_set_reclaim(&hooks);
-    frame_free(frame_alloc(3, FRAME_USER, FRAME_ANY), 3);
-    frame_drain();
-    wakes = 0;
-    int64_t left = (int64_t)(figures().free - RANGE_FRAMES);
-    struct frame_watermarks marks = {
-        (uint64_t)(left + min), (uint64_t)(left + low), (uint64_t)(left + low)};
-    CHECK_EQUAL(frame_set_watermarks(&marks), MM_OK);
-    CHECK_HELPER(keep());
-}
-
-TEST(frame, a_range_stays_if_too_little_would_be_left)
-{
-    CHECK_HELPER(boot_marked(1, 1));
-    CHECK_EQUAL(remove_frames(6000, 6000 + RANGE_FRAMES), MM_ENOMEM);
-    CHECK_HELPER(check_kept());
-    CHECK_EQUAL(wakes, 0);
-    /* What this CPU keeps counts as free. */
-    frame_free(frame_alloc(3, FRAME_USER, FRAME_RESERVE), 3);
-    CHECK_EQUAL(remove_frames(6000, 6000 + RANGE_FRAMES - 1), MM_OK);
-    CHECK_HELPER(check_soundness());
-    CHECK_EQUAL(remove_frames(5000, 5001), MM_ENOMEM);
-    CHECK_EQUAL(add_frames(6000, 6001), MM_OK);
-    CHECK_EQUAL(remove_frames(5000, 5001), MM_OK);
-    CHECK_EQUAL(wakes, 0);
-    CHECK_HELPER(check_soundness());
-}
-
-TEST(frame, a_range_that_goes_below_the_low_mark_says_so)
-{
-    CHECK_HELPER(boot_marked(-100, 0));
-    CHECK_EQUAL(remove_frames(6000, 6000 + RANGE_FRAMES), MM_OK);
-    CHECK_EQUAL(wakes, 0);
-    CHECK_EQUAL(remove_frames(5000, 5008),
-                MM_ENOMEM); /* the high mark could not be reached any more */
-    pfn_t pfn = frame_alloc_metadata();
-    CHECK_EQUAL(wakes, 1);
-    CHECK_EQUAL(add_frames(6000, 6000 + RANGE_FRAMES), MM_OK);
-    /* There is enough: it is called again. */
-    CHECK_EQUAL(remove_frames(6000, 6000 + RANGE_FRAMES), MM_OK);
-    CHECK_EQUAL(wakes, 2);
-    CHECK(!pfn_is_none(pfn));
-    CHECK_HELPER(check_soundness());
-}
-
 /* --- a zone that had nothing ---------------------------------------------- */
 
 TEST(frame, ram_that_comes_above_all_other_is_used)
