@@ -100,9 +100,13 @@ static uint64_t kept_meanwhile;
 static uint64_t kept_by(unsigned cpu)
 {
     const struct frame_cpu *it = frame_cpu_of[cpu];
+    uint64_t kept = frame_count(it, ARRAY_PLAIN) |
+                    frame_count(it, ARRAY_ZEROED) | frame_recent_order(it);
 
-    return frame_count(it, ARRAY_PLAIN) | frame_count(it, ARRAY_ZEROED) |
-           frame_row_mask(it) | frame_pending_mask(it) | frame_recent_order(it);
+    for (unsigned part = 0; part < PARTS; part++) {
+        kept |= frame_mask(it, (enum frame_part)part);
+    }
+    return kept;
 }
 
 static void play_1(void)
