@@ -83,7 +83,7 @@ HCFLAGS_schedule := -DMM_DEBUG=1
 HCFLAGS_explore  := -DMM_DEBUG=1 -DFRAME_PATIENCE=20 -fno-builtin \
                     -fno-tree-loop-distribute-patterns
 # Calls that the simulation looks at: tests/host/sim_watch.h.
-WATCHED := frame_alloc_at frame_free pt_open pt_close tlb_commit \
+WATCHED := frame_alloc_at frame_free pt_open pt_open_two pt_close tlb_commit \
            tlb_begin_lazy tlb_end_lazy tlb_switch
 HLDFLAGS         := $(WATCHED:%=-Wl,--wrap=%) -lpthread
 HLDFLAGS_        := $(SANITIZE)

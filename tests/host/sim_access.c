@@ -23,6 +23,31 @@ pte_t sim_read_entry(pfn_t table, unsigned index)
                                         memory_order_acquire)};
 }
 
+bool sim_mark_entry(pfn_t table, unsigned index, pte_t entry, uint64_t bits)
+{
+    pte_t *slot = (pte_t *)phys_to_virt(pfn_to_phys(table)) + index;
+
+    return (entry.v & bits) == bits ||
+           atomic_compare_exchange_strong_explicit(
+               (_Atomic uint64_t *)&slot->v, &entry.v, entry.v | bits,
+               memory_order_relaxed, memory_order_relaxed);
+}
+
+/* What is cached will do, but for a write that must set D first. */
+static bool find_usable(vaddr_t address, unsigned access,
+                        struct translation *out)
+{
+    if (!sim_find(address, out)) {
+        return false;
+    }
+    if ((access & WALK_WRITE) && !out->is_dirty &&
+        sim_judge(out, access) == WALK_ALLOWED) {
+        sim_forget_translation(address);
+        return false;
+    }
+    return true;
+}
+
 /*
  * Between the look-up and the access anything may happen elsewhere, but no
  * interrupt here: an instruction is finished with its translation before.
@@ -35,7 +60,7 @@ enum walk_verdict sim_translate(vaddr_t address, unsigned access, paddr_t *out)
     if (!pt_is_canonical(address)) {
         return WALK_NON_CANONICAL;
     }
-    if (sim_find(address, &one)) {
+    if (find_usable(address, access, &one)) {
         verdict = sim_judge(&one, access);
     } else {
         verdict = sim_fill(address, access, &one);

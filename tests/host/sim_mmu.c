@@ -302,6 +302,16 @@ void sim_forget_page(vaddr_t address)
     end();
 }
 
+void sim_forget_translation(vaddr_t address)
+{
+    struct sim_tlb *tlb = begin();
+
+    forget_translations(tlb, (struct scope){.has_globals = true,
+                                            .pcid = sim_pcid(tlb),
+                                            .page = address});
+    end();
+}
+
 /* --- filling -------------------------------------------------------------- */
 
 bool sim_find(vaddr_t address, struct translation *out)
@@ -391,10 +401,35 @@ static struct translation translate(const struct shortcut *at, vaddr_t address,
         .is_writable = at->is_writable,
         .is_executable = at->is_executable,
         .is_user = at->is_user,
+        .is_dirty = (entry.v & PTE_D) != 0,
         .pcid = at->pcid,
         .start = align_down(address, pte_span(at->level)),
         .level = at->level,
         .pfn = pte_pfn(entry, at->level)};
+}
+
+/*
+ * Use the leaf @entry: A is set, and D by a write [SDM-3A 4.8 "Accessed and
+ * Dirty Flags"].
+ * Return: false if the entry has changed meanwhile.
+ */
+static bool use_leaf(struct sim_tlb *tlb, const struct shortcut *at,
+                     vaddr_t address, pte_t entry, unsigned access,
+                     struct translation *out, enum walk_verdict *out_verdict)
+{
+    uint64_t bits = PTE_A | (access & WALK_WRITE ? PTE_D : 0);
+
+    *out = translate(at, address, (pte_t){entry.v | bits});
+    *out_verdict = sim_judge(out, access);
+    if (*out_verdict != WALK_ALLOWED) {
+        return true;
+    }
+    if (!sim_mark_entry(at->table, pte_index(address, at->level), entry,
+                        bits)) {
+        return false;
+    }
+    keep_translation(tlb, out);
+    return true;
 }
 
 /* Between the reads of two entries other CPUs do what they like. */
@@ -414,14 +449,16 @@ enum walk_verdict sim_fill(vaddr_t address, unsigned access,
         if (walk_reserved_bits(entry, at.level) != 0) {
             return WALK_RESERVED_BIT;
         }
+        struct shortcut above = at;
         narrow_rights(&at, entry);
         if (!pte_is_table(entry, at.level)) {
-            *out = translate(&at, address, entry);
-            enum walk_verdict verdict = sim_judge(out, access);
-            if (verdict == WALK_ALLOWED) {
-                keep_translation(tlb, out);
+            enum walk_verdict verdict;
+
+            if (use_leaf(tlb, &at, address, entry, access, out, &verdict)) {
+                return verdict;
             }
-            return verdict;
+            at = above; /* look again */
+            continue;
         }
         at.table = pte_pfn(entry, at.level);
         at.start = align_down(address, pte_span(at.level));

@@ -18,6 +18,7 @@ struct translation {
     bool is_writable;
     bool is_executable;
     bool is_user;
+    bool is_dirty; /* writes do not set D any more */
     unsigned pcid;
     unsigned level;
     vaddr_t start;
@@ -80,8 +81,16 @@ enum walk_verdict sim_fill(vaddr_t address, unsigned access,
  */
 pte_t sim_read_entry(pfn_t table, unsigned index);
 
+/*
+ * Set @bits in that entry, as a CPU does: if it is @entry still, in one step.
+ */
+bool sim_mark_entry(pfn_t table, unsigned index, pte_t entry, uint64_t bits);
+
 /* Does @one allow @access under the rules that are on? */
 enum walk_verdict sim_judge(const struct translation *one, unsigned access);
+
+/* Before D is set: only the translation, not the way to it. */
+void sim_forget_translation(vaddr_t address);
 
 /* A denied access makes the CPU forget what it had for the page. */
 void sim_forget_page(vaddr_t address);

@@ -129,20 +129,42 @@ static bool is_changing(uint64_t since, pfn_t root, vaddr_t start, vaddr_t last,
     return false;
 }
 
+/* From now on [start, end) is being changed. */
+static void note_open(const struct pt *pt, vaddr_t start, vaddr_t end,
+                      const struct tlb_batch *batch)
+{
+    sim_lock();
+    struct change *one = new_change(batch);
+    one->root = pt->root;
+    one->is_kernel = pt->is_kernel;
+    one->opened = (struct tlb_range){start, end, 0};
+    one->is_whole = true;
+    one->opened_at = ++now;
+    sim_unlock();
+}
+
 enum mm_status __wrap_pt_open(struct pt *pt, vaddr_t start, vaddr_t end,
                               struct tlb_batch *batch, struct pt_cursor *out)
 {
     enum mm_status status = __real_pt_open(pt, start, end, batch, out);
 
     if (status == MM_OK) {
-        sim_lock();
-        struct change *one = new_change(batch);
-        one->root = pt->root;
-        one->is_kernel = pt->is_kernel;
-        one->opened = (struct tlb_range){start, end, 0};
-        one->is_whole = true;
-        one->opened_at = ++now;
-        sim_unlock();
+        note_open(pt, start, end, batch);
+    }
+    return status;
+}
+
+/* What lies between the two counts as open, too: less is found there. */
+enum mm_status __wrap_pt_open_two(struct pt *pt, vaddr_t start, vaddr_t end,
+                                  vaddr_t start2, vaddr_t end2,
+                                  struct tlb_batch *batch,
+                                  struct pt_cursor *out)
+{
+    enum mm_status status =
+        __real_pt_open_two(pt, start, end, start2, end2, batch, out);
+
+    if (status == MM_OK) {
+        note_open(pt, min_u64(start, start2), max_u64(end, end2), batch);
     }
     return status;
 }
@@ -189,6 +211,7 @@ static bool is_stale_translation(const struct sim_tlb *tlb,
     return walk.state != PTE_PRESENT ||
            walk.step[walk.count - 1].level != one->level ||
            !pfn_equal(phys_to_pfn(walk.physical), one->pfn) ||
+           (one->is_dirty && !(walk.step[walk.count - 1].entry.v & PTE_D)) ||
            (one->is_writable && !walk.is_writable) ||
            (one->is_executable && !walk.is_executable) ||
            (one->is_user && !walk.is_user);

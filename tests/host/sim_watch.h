@@ -21,6 +21,14 @@ enum mm_status __real_pt_open(struct pt *pt, vaddr_t start, vaddr_t end,
                               struct tlb_batch *batch, struct pt_cursor *out);
 enum mm_status __wrap_pt_open(struct pt *pt, vaddr_t start, vaddr_t end,
                               struct tlb_batch *batch, struct pt_cursor *out);
+enum mm_status __real_pt_open_two(struct pt *pt, vaddr_t start, vaddr_t end,
+                                  vaddr_t start2, vaddr_t end2,
+                                  struct tlb_batch *batch,
+                                  struct pt_cursor *out);
+enum mm_status __wrap_pt_open_two(struct pt *pt, vaddr_t start, vaddr_t end,
+                                  vaddr_t start2, vaddr_t end2,
+                                  struct tlb_batch *batch,
+                                  struct pt_cursor *out);
 void __real_pt_close(struct pt_cursor *cursor);
 void __wrap_pt_close(struct pt_cursor *cursor);
 void __real_tlb_commit(struct tlb_batch *batch);
