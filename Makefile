@@ -120,7 +120,8 @@ ISO     := $(B)/vellum.iso
 HOST_TESTS := $(HOSTS:%=$(B)/host-%/test)
 # What the builds have all of, and what only those that are made for it.
 HOST_BASE  := $(filter mm/% tests/shared/test.c tests/shared/random.c \
-              tests/host/main.c tests/host/sim%,$(HOST_SOURCES))
+              tests/shared/pt_% tests/host/main.c tests/host/sim%,\
+              $(HOST_SOURCES))
 HOST_EXPLORE          := $(filter tests/host/schedule% %_explore.c,\
                          $(HOST_SOURCES))
 HOST_SCHEDULE         := $(filter tests/host/schedule% %_schedule.c,\

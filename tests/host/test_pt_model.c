@@ -4,371 +4,199 @@
  * At risk: an operation on a range that says something else at one page of
  * it, or beside it; a large entry split or merged wrongly; a translation left
  * in a TLB; a table or frame lost or released early; a failure that leaves a
- * trace. So random operations of all kinds and sizes run beside an array that
- * has one word for each page, with a TLB that never forgets by itself, and
- * every allocation is made to fail.
+ * trace. So random operations of all kinds and sizes, up to 1 TiB, run on two
+ * spaces beside an array that has one element for each page
+ * (tests/shared/pt_ops.h), with a TLB that never forgets by itself, and every
+ * allocation is made to fail. A sequence that fails is made short and printed.
  */
-#include "tests/host/space_scene.h"
+#include "tests/shared/test.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-#include "base/bits.h"
+#include "tests/host/pt_shrink.h"
+#include "tests/host/sim_pt.h"
 
-/* The window: around 1 GiB, so that levels 0 to 3 are crossed. */
-#define WINDOW_PAGES 4096u
-#define WINDOW       (GiB - WINDOW_PAGES / 2 * PAGE_BYTES)
-#define WINDOW_END   (WINDOW + WINDOW_PAGES * PAGE_BYTES)
+/*
+ * Operations in a sequence, and sequences: a million in one build, and others
+ * in the rest. STEPS in the environment: so many times as much.
+ */
+#define OPERATIONS 5000
+#ifdef __clang__
+#define SEQUENCES  40
+#define FIRST_SEED 200000
+#elif !MM_DEBUG
+#define SEQUENCES  40
+#define FIRST_SEED 400000
+#else
+#define SEQUENCES  200
+#define FIRST_SEED 0
+#endif
 
-struct page {
-    enum pte_state state;
-    enum pt_promise promise;
-    uint64_t payload;
-    pfn_t pfn;
-    struct pt_attr attr;
+/* Of these every allocation fails in turn. */
+#define STARVED_OPERATIONS 60
+#define STARVED_SEQUENCES  25
+
+static uint8_t bytes[OPERATIONS * PT_OP_BYTES];
+
+static unsigned times(void)
+{
+    const char *steps = getenv("STEPS");
+
+    return steps != NULL ? (unsigned)strtoul(steps, NULL, 0) : 1;
+}
+
+static void add(struct pt_outcome *sum, const struct pt_outcome *one)
+{
+    sum->done += one->done;
+    sum->failures += one->failures;
+    for (unsigned i = 0; i < PT_OP_KINDS; i++) {
+        sum->did[i] += one->did[i];
+    }
+}
+
+/* Shorten what has failed, and say how to see it again. */
+static void explain(struct pt_case one, const struct pt_outcome *outcome,
+                    uint64_t seed)
+{
+    printf("# seed %llu: after %zu operations: %s\n", (unsigned long long)seed,
+           outcome->done, outcome->reason);
+    if (!one.is_starved && (outcome->done + 1) * PT_OP_BYTES < one.size) {
+        struct pt_case begin = one;
+        struct pt_outcome again;
+
+        begin.size = (outcome->done + 1) * PT_OP_BYTES;
+        if (!pt_case_passes(&begin, true, &again)) {
+            one = begin;
+        }
+    }
+    one.size = pt_case_shrink(&one, bytes);
+    struct pt_outcome last;
+    (void)pt_case_passes(&one, false, &last);
+    printf("# %s\n", last.reason);
+    pt_case_print(&one);
+}
+
+/* Sequence @seed, of @operations. */
+static void try_seed(uint64_t seed, size_t operations, bool is_starved,
+                     struct pt_outcome *sum)
+{
+    struct pt_case one = {.bytes = bytes,
+                          .size = operations * PT_OP_BYTES,
+                          .machine = (unsigned)(seed % SIM_PT_MACHINES),
+                          .is_starved = is_starved};
+    struct test_random random;
+    struct pt_outcome outcome;
+
+    test_random_init(&random, seed);
+    pt_ops_generate(&random, bytes, one.size);
+    bool is_right = pt_case_passes(&one, false, &outcome);
+    if (!is_right) {
+        explain(one, &outcome, seed);
+    }
+    CHECK(is_right);
+    add(sum, &outcome);
+}
+
+static void try_seeds(unsigned count, size_t operations, bool is_starved,
+                      struct pt_outcome *sum)
+{
+    uint64_t first = test_seed() * 1000003 + FIRST_SEED;
+
+    printf("# seeds %llu to %llu\n", (unsigned long long)first,
+           (unsigned long long)(first + count - 1));
+    for (unsigned i = 0; i < count; i++) {
+        CHECK_HELPER(try_seed(first + i, operations, is_starved, sum));
+    }
+}
+
+/* --- what failed once ------------------------------------------------------
+ */
+
+static const struct {
+    unsigned machine;
+    bool is_starved;
+    const char *text;
+} failed_once[] = {
+    /* a copy across what the other space has: a part of it is there then */
+    {3, false,
+     "404b87b0a43375e2"
+     "16578dee5ae2ed97"
+     "16db9f2b0c173987"},
+    /* a page that is copied on write, without NX: never writable again */
+    {2, false,
+     "874b2bd33ec48088"
+     "0da31c9f30c18b44"
+     "96bb31bead0b1bbb"
+     "bcbe77415f3b33c9"},
+    /* moving a gap over a promise */
+    {1, true,
+     "aa9d5429dfa4d246"
+     "73669b6d3d93ce23"},
+    /* the last holder of a large block that is copied on write */
+    {3, false,
+     "e59ee0f70b337b1b"
+     "f61ceb4545fc0cd5"
+     "56002d67f1400808"
+     "9c80421c709dc8b9"},
+    /* pages of a block, one of them written to, become one again */
+    {1, false,
+     "7841580a6c0ba82b"
+     "b72b84c862b42ac0"
+     "2b56a744512b7460"
+     "3d6d1e3b97658731"
+     "eb8fc56ae755495a"
+     "2a242f6b69f7a777"
+     "fa165fe892e995fb"},
 };
 
-static struct page model[WINDOW_PAGES];
-static struct test_random randomness;
-
-static uint64_t below(uint64_t limit)
+TEST(pt_model, what_failed_once_does_not_again)
 {
-    return test_random_below(&randomness, limit);
-}
+    for (unsigned i = 0; i < sizeof(failed_once) / sizeof(failed_once[0]);
+         i++) {
+        struct pt_case one = {.bytes = bytes,
+                              .machine = failed_once[i].machine,
+                              .is_starved = failed_once[i].is_starved};
+        struct pt_outcome outcome;
 
-static vaddr_t page_address(unsigned page)
-{
-    return WINDOW + page * PAGE_BYTES;
-}
-
-static void start_model(void)
-{
-    memset(model, 0, sizeof(model));
-    test_random_init(&randomness, test_seed());
-    start();
-}
-
-/* What an access must come to, from the model alone. */
-static enum walk_verdict expected_verdict(const struct page *page,
-                                          unsigned access)
-{
-    unsigned flags = page->attr.flags;
-    bool by_user = (access & WALK_USER) != 0;
-
-    if (page->state != PTE_PRESENT) {
-        return WALK_NOT_PRESENT;
-    }
-    if (by_user && !(flags & PT_USER)) {
-        return WALK_SUPERVISOR;
-    }
-    if (access & WALK_EXEC) {
-        if (!(flags & PT_EXEC)) {
-            return WALK_NO_EXECUTE;
+        one.size = pt_case_parse(failed_once[i].text, bytes, sizeof(bytes));
+        bool is_right = pt_case_passes(&one, false, &outcome);
+        if (!is_right) {
+            printf("# %s\n", outcome.reason);
+            pt_case_print(&one);
         }
-        return (flags & PT_USER) && !by_user ? WALK_USER_EXEC : WALK_ALLOWED;
-    }
-    if ((flags & PT_USER) && !by_user) {
-        return WALK_USER_ACCESS;
-    }
-    return (access & WALK_WRITE) && !(flags & PT_WRITE) ? WALK_READ_ONLY
-                                                        : WALK_ALLOWED;
-}
-
-static unsigned random_access(void)
-{
-    static const unsigned kind[] = {WALK_READ, WALK_WRITE, WALK_EXEC};
-
-    return kind[below(3)] | (below(2) ? WALK_USER : 0);
-}
-
-/* One access through the TLB: it must do what the model says. */
-static void touch(unsigned index)
-{
-    unsigned access = random_access();
-    uint64_t inside = below(PAGE_BYTES);
-    paddr_t physical;
-    enum walk_verdict verdict =
-        sim_translate(page_address(index) + inside, access, &physical);
-
-    CHECK_EQUAL(verdict, expected_verdict(&model[index], access));
-    if (verdict == WALK_ALLOWED) {
-        CHECK_EQUAL(physical.v, pfn_to_phys(model[index].pfn).v + inside);
+        CHECK(is_right);
     }
 }
 
-static void compare_page(unsigned index, const struct pt_entry *entry)
+/* --- random ones -----------------------------------------------------------
+ */
+
+static void print(const struct pt_outcome *sum)
 {
-    const struct page *page = &model[index];
-    uint64_t pages = (page_address(index) - entry->start) >> PAGE_SHIFT;
-
-    CHECK_EQUAL(entry->state, page->state);
-    if (page->state == PTE_ABSENT) {
-        return;
+    printf("# %zu operations; took effect:", sum->done);
+    for (unsigned i = 0; i < PT_OP_KINDS; i++) {
+        printf(" %llu", (unsigned long long)sum->did[i]);
     }
-    CHECK(pt_attr_equal(entry->attr, page->attr));
-    if (page->state == PTE_PRESENT) {
-        CHECK_EQUAL(entry->pfn.v + pages, page->pfn.v);
-        return;
-    }
-    CHECK_EQUAL(entry->promise, page->promise);
-    uint64_t step = page->promise == PT_OBJECT ? pages : 0;
-    CHECK_EQUAL(entry->payload + step, page->payload);
-}
-
-static void compare_all(void)
-{
-    struct tlb_batch batch;
-    struct pt_cursor cursor;
-    struct pt_entry entry;
-
-    CHECK_EQUAL(pt_open(&space, WINDOW, WINDOW_END, &batch, &cursor), MM_OK);
-    for (unsigned i = 0; i < WINDOW_PAGES && !test_has_failed(); i++) {
-        pt_query(&cursor, page_address(i), &entry);
-        compare_page(i, &entry);
-    }
-    pt_close(&cursor);
-}
-
-static struct pt_attr random_attr(void)
-{
-    static const unsigned flags[] = {
-        0, PT_WRITE, PT_EXEC, PT_USER, PT_USER | PT_WRITE, PT_USER | PT_EXEC};
-    static const enum pt_memory memory[] = {PT_WB, PT_WB, PT_WC, PT_UC};
-    struct pt_attr attr = {(uint8_t)flags[below(6)], (uint8_t)memory[below(4)],
-                           (uint8_t)below(256)};
-
-    return attr;
-}
-
-struct extent {
-    unsigned first;
-    unsigned count;
-};
-
-/* All sizes: single pages, odd runs, whole aligned 2 MiB. */
-static struct extent random_extent(void)
-{
-    struct extent extent;
-
-    switch (below(4)) {
-    case 0:
-        extent.first = (unsigned)below(WINDOW_PAGES);
-        extent.count = 1;
-        break;
-    case 1:
-        extent.first = (unsigned)below(WINDOW_PAGES / 512) * 512;
-        extent.count = 512 * (1 + (unsigned)below(2));
-        break;
-    default:
-        extent.first = (unsigned)below(WINDOW_PAGES);
-        extent.count = 1 + (unsigned)below(700);
-        break;
-    }
-    if (extent.count > WINDOW_PAGES - extent.first) {
-        extent.count = WINDOW_PAGES - extent.first;
-    }
-    return extent;
-}
-
-static bool model_is_vacant(struct extent extent)
-{
-    for (unsigned i = 0; i < extent.count; i++) {
-        enum pte_state state = model[extent.first + i].state;
-        if (state == PTE_PRESENT || state == PTE_PARKED) {
-            return false;
-        }
-    }
-    return true;
-}
-
-static void model_set(struct extent extent, struct page page)
-{
-    for (unsigned i = 0; i < extent.count; i++) {
-        struct page *one = &model[extent.first + i];
-
-        *one = page;
-        one->pfn = pfn_add(page.pfn, page.state == PTE_PRESENT ? i : 0);
-        if (page.state == PTE_PROMISE && page.promise == PT_OBJECT) {
-            one->payload = page.payload + i;
-        }
-    }
-}
-
-static enum mm_status random_map(struct pt_cursor *cursor, struct extent extent)
-{
-    struct page page = {.state = PTE_PRESENT, .attr = random_attr()};
-    enum mm_status status;
-
-    /* Half of the time alike modulo 2 MiB, so that large leaves arise. */
-    page.pfn = pfn_of(DEVICE_PFN + (below(2) ? extent.first : below(5000)));
-    status = pt_map(cursor, page_address(extent.first), page.pfn,
-                    extent.count * PAGE_BYTES, page.attr);
-    if (!model_is_vacant(extent)) {
-        return status == MM_EEXIST ? MM_EEXIST : MM_EFAULT;
-    }
-    if (status == MM_OK) {
-        model_set(extent, page);
-    }
-    return status;
-}
-
-static enum mm_status random_promise(struct pt_cursor *cursor,
-                                     struct extent extent)
-{
-    struct page page = {.state = PTE_PROMISE, .attr = random_attr()};
-    enum mm_status status;
-
-    page.promise = (enum pt_promise)below(4);
-    page.payload = page.promise == PT_OBJECT ? below(1 << 20) : 0;
-    status = pt_promise(cursor, page_address(extent.first),
-                        extent.count * PAGE_BYTES, page.promise, page.attr,
-                        page.payload);
-    if (!model_is_vacant(extent)) {
-        return status == MM_EEXIST ? MM_EEXIST : MM_EFAULT;
-    }
-    if (status == MM_OK) {
-        model_set(extent, page);
-    }
-    return status;
-}
-
-static enum mm_status random_protect(struct pt_cursor *cursor,
-                                     struct extent extent)
-{
-    struct pt_attr attr = random_attr();
-    enum mm_status status = pt_protect(cursor, page_address(extent.first),
-                                       extent.count * PAGE_BYTES, attr);
-
-    for (unsigned i = 0; status == MM_OK && i < extent.count; i++) {
-        struct page *page = &model[extent.first + i];
-        if (page->state != PTE_ABSENT) {
-            page->attr.flags = attr.flags;
-            page->attr.memory = attr.memory;
-        }
-    }
-    return status;
-}
-
-static enum mm_status random_unmap(struct pt_cursor *cursor,
-                                   struct extent extent)
-{
-    vaddr_t begin = page_address(extent.first);
-    vaddr_t reached;
-    enum mm_status status =
-        pt_unmap(cursor, begin, extent.count * PAGE_BYTES, &reached);
-
-    if (status == MM_OK) {
-        model_set(extent, (struct page){.state = PTE_ABSENT});
-        return reached == begin + extent.count * PAGE_BYTES ? MM_OK : MM_EFAULT;
-    }
-    return status;
-}
-
-/* Neither changes what anything means. */
-static enum mm_status random_resize(struct pt_cursor *cursor,
-                                    struct extent extent)
-{
-    vaddr_t address = page_address(extent.first);
-
-    if (below(2)) {
-        enum mm_status status = pt_split(cursor, address);
-        return status == MM_ENOENT ? MM_OK : status;
-    }
-    enum mm_status status = pt_merge(cursor, address, 1);
-    return status == MM_ENOENT || status == MM_EINVAL ? MM_OK : status;
-}
-
-static enum mm_status random_step(struct pt_cursor *cursor)
-{
-    struct extent extent = random_extent();
-
-    switch (below(10)) {
-    case 0:
-    case 1:
-    case 2:
-        return random_map(cursor, extent);
-    case 3:
-    case 4:
-        return random_promise(cursor, extent);
-    case 5:
-    case 6:
-        return random_protect(cursor, extent);
-    case 7:
-    case 8:
-        return random_unmap(cursor, extent);
-    default:
-        return random_resize(cursor, extent);
-    }
-}
-
-/* One operation in its own cursor; the lock covers more than it needs. */
-static void step(void)
-{
-    struct tlb_batch batch;
-    struct pt_cursor cursor;
-
-    CHECK_EQUAL(pt_open(&space, WINDOW, WINDOW_END, &batch, &cursor), MM_OK);
-    enum mm_status status = random_step(&cursor);
-    pt_close(&cursor);
-    tlb_commit(&batch);
-    CHECK(status == MM_OK || status == MM_EEXIST || status == MM_ENOMEM);
-    CHECK_EQUAL(sim_stale(), 0);
-}
-
-static void warm_up(void)
-{
-    for (unsigned i = 0; i < 12 && !test_has_failed(); i++) {
-        touch((unsigned)below(WINDOW_PAGES));
-        if (!test_has_failed()) {
-            sim_walk_ahead(page_address((unsigned)below(WINDOW_PAGES)));
-        }
-    }
+    printf("\n");
 }
 
 TEST(pt_model, random_operations_match_a_naive_model)
 {
-    CHECK_HELPER(start_model());
-    for (unsigned i = 0; i < 6000; i++) {
-        CHECK_HELPER(warm_up());
-        CHECK_HELPER(step());
-        if (i % 64 == 0) {
-            struct audit_verdict verdict;
-            CHECK_HELPER(compare_all());
-            CHECK(pt_audit(&space, &verdict));
-        }
-    }
-    CHECK_HELPER(compare_all());
-    CHECK_HELPER(finish());
+    struct pt_outcome sum = {0};
+
+    CHECK_HELPER(try_seeds(SEQUENCES * times(), OPERATIONS, false, &sum));
+    print(&sum);
 }
 
-/* Every allocation fails once in a while, and then nothing has changed. */
+/* Each allocation of each sequence fails once, and then nothing has changed. */
 TEST(pt_model, failed_allocations_leave_no_trace)
 {
-    unsigned failures = 0;
+    struct pt_outcome sum = {0};
 
-    CHECK_HELPER(start_model());
-    for (unsigned i = 0; i < 3000; i++) {
-        uint64_t tables = atomic_load(&space.tables);
-        struct tlb_batch batch;
-        struct pt_cursor cursor;
-
-        frame_inject(1 + below(3));
-        CHECK_EQUAL(pt_open(&space, WINDOW, WINDOW_END, &batch, &cursor),
-                    MM_OK);
-        enum mm_status status = random_step(&cursor);
-        pt_close(&cursor);
-        tlb_commit(&batch);
-        frame_inject(0);
-        CHECK(status == MM_OK || status == MM_EEXIST || status == MM_ENOMEM);
-        if (status == MM_ENOMEM) {
-            struct audit_verdict verdict;
-
-            failures++;
-            CHECK_HELPER(compare_all());
-            CHECK(pt_audit(&space, &verdict));
-            /* A split that went through stays; it says the same. */
-            CHECK(atomic_load(&space.tables) <= tables + 2);
-        }
-    }
-    CHECK(failures > 20);
-    CHECK_HELPER(finish());
+    CHECK_HELPER(
+        try_seeds(STARVED_SEQUENCES * times(), STARVED_OPERATIONS, true, &sum));
+    CHECK(sum.failures > 300);
+    printf("# %llu calls without memory\n", (unsigned long long)sum.failures);
 }
