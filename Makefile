@@ -148,7 +148,8 @@ COUNTED   := -fsanitize-coverage=inline-8bit-counters,pc-table
 PARSERS   := kernel/% mm/frame/memmap.c tests/fuzz/%
 FUZZED     = $(if $(filter tests/fuzz/fuzz_frame.c tests/fuzz/frame%,$(1)),,\
              $(if $(filter $(PARSERS),$(1)),-fsanitize=fuzzer-no-link,\
-             $(if $(filter mm/frame/%,$(1)),$(COUNTED))))
+             $(if $(filter mm/frame/% mm/map/% tests/shared/pt%,$(1)),\
+             $(COUNTED))))
 
 # bench/native: the workloads, and what they are linked with.
 NATIVE_WORK     := $(patsubst %,bench/native/%.c,\
