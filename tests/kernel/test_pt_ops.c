@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: MIT */
+/* Operations on page tables beside a naive model, on the real MMU. */
+#include "tests/shared/test.h"
+
+#include <mm/fault.h>
+#include <mm/frame.h>
+#include <mm/port.h>
+#include "kernel/cpu.h"
+#include "kernel/fixup.h"
+#include "kernel/smp.h"
+#include "kernel/trap.h"
+#include "tests/kernel/crew.h"
+#include "tests/shared/pt_ops.h"
+#include "tests/shared/text.h"
+
+/*
+ * At risk: what the simulated MMU gets wrong, too, because whoever wrote it
+ * believed the same. So the operations of the host's model test run here; each
+ * access is a probe, by one CPU after the other, so that each has something
+ * cached that others take away. Pages are touched by ring 0: those of user
+ * mode are refused if the processor has SMAP and SMEP. A frame says in its
+ * first word which it is, and executes as a function that returns.
+ */
+
+/* Operations, in pieces; between them everything is compared. */
+#define PIECES 12
+#define PIECE  64
+
+static struct pt space[PT_SPACES];
+static struct pt_ops ops;
+static uint8_t bytes[PIECE * PT_OP_BYTES];
+
+/* --- accesses ------------------------------------------------------------- */
+
+struct visit {
+    vaddr_t address;
+    unsigned access;
+    struct pt_sight *sight;
+    enum walk_verdict verdict;
+};
+
+static enum walk_verdict verdict_of(const struct probe *probe)
+{
+    if (probe->vector != TRAP_PAGE || (probe->error & FAULT_RSVD) != 0) {
+        return WALK_RESERVED_BIT;
+    }
+    return probe->error & FAULT_P ? WALK_READ_ONLY : WALK_NOT_PRESENT;
+}
+
+static bool probe_page(const struct visit *visit, struct probe *probe)
+{
+    if (visit->access & WALK_EXEC) {
+        uint64_t code = visit->sight->has_memory ? sizeof(uint64_t) : 0;
+        return probe_exec((const void *)(visit->address + code), probe);
+    }
+    if (visit->access & WALK_WRITE) {
+        return probe_write64((void *)visit->address, visit->sight->word, probe);
+    }
+    return probe_read64((const void *)visit->address, probe);
+}
+
+static void make_visit(void *argument)
+{
+    struct visit *visit = argument;
+    struct probe probe;
+
+    tlb_switch(visit->sight->space);
+    if (!probe_page(visit, &probe)) {
+        visit->verdict = verdict_of(&probe);
+        return;
+    }
+    visit->verdict = WALK_ALLOWED;
+    if (visit->access == WALK_READ) {
+        visit->sight->word = probe.value;
+    }
+}
+
+/* The next CPU that is online. */
+static unsigned take_turn(void)
+{
+    static unsigned cpu;
+
+    do {
+        cpu = (cpu + 1) % smp_possible();
+    } while (!smp_is_online(cpu));
+    return cpu;
+}
+
+static enum walk_verdict access_page(vaddr_t address, unsigned access,
+                                     struct pt_sight *sight)
+{
+    struct visit visit = {address, access, sight, WALK_NON_CANONICAL};
+    unsigned cpu = take_turn();
+
+    if (cpu == port_cpu() || smp_call(cpu, make_visit, &visit) != MM_OK) {
+        make_visit(&visit);
+    }
+    return visit.verdict;
+}
+
+static void load_kernel(void *argument)
+{
+    (void)argument;
+    tlb_switch(&pt_kernel.tlb);
+}
+
+static void leave(struct tlb_space *left)
+{
+    struct tlb_space *mine = tlb_is_loaded(left) ? &pt_kernel.tlb : NULL;
+
+    crew_start(load_kernel, NULL);
+    crew_wait();
+    if (mine != NULL) {
+        tlb_switch(mine);
+    }
+}
+
+static struct pt_world world = {
+    .accesses = WALK_READ | WALK_WRITE | WALK_EXEC,
+    .is_alone = true,
+    .has_handler = true,
+    .access = access_page,
+    .leave = leave,
+};
+
+/* --- the test ------------------------------------------------------------- */
+
+static uint64_t frames_in_use(void)
+{
+    struct frame_stats stats;
+
+    frame_stats(&stats);
+    return stats.by_type[FRAME_USER] + stats.by_type[FRAME_TABLE];
+}
+
+static void explain(unsigned piece, size_t done)
+{
+    char text[200];
+    char line[240];
+
+    pt_op_describe(&ops, bytes + done * PT_OP_BYTES, text, sizeof(text));
+    test_format(line, sizeof(line), "# piece %u, operation %llu: %s", piece,
+                (unsigned long long)done, text);
+    test_print(line);
+    test_fail(__FILE__, __LINE__, "%s", ops.reason);
+}
+
+static void run_pieces(void)
+{
+    struct test_random random;
+    size_t done = 0;
+
+    test_random_init(&random, test_seed());
+    for (unsigned i = 0; i < PIECES; i++) {
+        pt_ops_generate(&random, bytes, sizeof(bytes));
+        if (!pt_ops_run(&ops, bytes, sizeof(bytes), &done)) {
+            explain(i, done < PIECE ? done : PIECE - 1);
+            return;
+        }
+    }
+}
+
+/* log2 of the frames that @size bytes take. */
+static unsigned order_of(size_t size)
+{
+    unsigned order = 0;
+
+    while ((PAGE_BYTES << order) < size) {
+        order++;
+    }
+    return order;
+}
+
+TEST(pt_ops, the_processor_agrees_with_a_naive_model)
+{
+    vaddr_t base = pt_features.levels == 5 ? UINT64_C(1) << 52 : 0;
+    struct pt_layout layout = pt_layout_large(base);
+    unsigned order = order_of(pt_model_bytes(&layout));
+    pfn_t memory = frame_alloc(order, FRAME_KERNEL, FRAME_ANY);
+    uint64_t frames = frames_in_use();
+
+    if (pfn_is_none(memory)) {
+        return; /* a machine with very little of it */
+    }
+    world.rules =
+        (struct walk_rules){true, cpu_features.has_nx, cpu_features.has_smep,
+                            cpu_features.has_smap};
+    bool has_begun = pt_ops_init(&ops, &world, &layout, space,
+                                 phys_to_virt(pfn_to_phys(memory)));
+    if (has_begun) {
+        run_pieces();
+        (void)pt_ops_fini(&ops);
+    }
+    frame_free(memory, order);
+    CHECK(has_begun);
+    CHECK_EQUAL(frames_in_use(), frames);
+}
