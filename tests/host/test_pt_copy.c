@@ -254,6 +254,8 @@ TEST(pt_copy, small_pages_become_a_large_one_with_their_contents)
 {
     struct pt_collapse found;
     struct pt_entry entry;
+    struct tlb_stats before;
+    struct tlb_stats after;
 
     CHECK_HELPER(start());
     open_range(HERE, 2 * MiB);
@@ -269,7 +271,10 @@ TEST(pt_copy, small_pages_become_a_large_one_with_their_contents)
         }
         give_page(HERE + 2 * i * PAGE_BYTES, PT_WRITE, (int)i + 1);
     }
+    tlb_stats(&before);
     CHECK_EQUAL(pt_collapse(&space, HERE, is_wanted, &found), MM_OK);
+    tlb_stats(&after);
+    CHECK_EQUAL(after.commits - before.commits, 2); /* frozen; replaced */
     CHECK_EQUAL(found.present, 20);
     CHECK_EQUAL(found.promised, 492);
     open_range(HERE, 2 * MiB);

@@ -272,9 +272,8 @@ static struct block look_at_block(struct pt_ops *ops, const struct pt_job *job)
     }
     block.is_large = is_large(ops, job->space, block.address);
     block.is_plain = block.is_plain && block.is_alike && block.is_wanted &&
-                     !block.is_large &&
-                     (pt_features.has_nx || block.promised == 0) &&
-                     block.present > 0 && (first->attr.flags & PT_NONE) == 0 &&
+                     !block.is_large && block.present > 0 &&
+                     (first->attr.flags & PT_NONE) == 0 &&
                      (first->attr.memory == PT_WB) && block.span.count == 512;
     return block;
 }

@@ -166,8 +166,9 @@ MM_MUST_CHECK enum mm_status pt_move(struct pt_cursor *cursor, vaddr_t from,
  * users of swap slots and objects does so before.
  * @to  other than the cursor's space, loaded and used nowhere yet; nothing but
  *      gaps in the range.
- * Return: MM_OK; MM_EINVAL: out of the range; MM_EEXIST; MM_ENOMEM: @to has a
- *         part of it, for pt_fini(); accesses here mean what they meant.
+ * Return: MM_OK; MM_EINVAL: out of the range; MM_EEXIST: @to says something in
+ *         the way; MM_ENOMEM. After these two @to has a part of it, for
+ *         pt_fini(); accesses here mean what they meant.
  */
 MM_MUST_CHECK enum mm_status pt_copy(struct pt_cursor *cursor, struct pt *to,
                                      vaddr_t start, uint64_t bytes);
