@@ -16,10 +16,11 @@
  *    copied on write write         who may  a copy, or the page itself
  *    present         refused       any      the right that is missing
  *    parked          any           any      no access
- *    promise         any           other    the page is the kernel's, the
- * user's promise, none   any           any      no access promise, guard  any
- * any      guard promise, zero   promised      any      a zeroed frame; try
- * again promise, zero   not promised  any      the right that is missing
+ *    promise         any           other    a page of the other side
+ *    promise, none   any           any      no access
+ *    promise, guard  any           any      guard
+ *    promise, zero   promised      any      a zeroed frame; try again
+ *    promise, zero   not promised  any      the right that is missing
  *    anything else   any           any      not mapped
  *
  * Locking: supply.c opens cursors. Their locks cannot be in the way: code that
