@@ -7,7 +7,9 @@
  *           or takes its page back, which changes the entry. They are copied
  *           with nothing locked, from frames that have a second holder. Then
  *           the entries are compared with what they were; if one has changed
- *           the writer has won, and all stays small.
+ *           the writer has won, and all stays small. The pages stay read-only
+ *           then: a copy of the space may share them by now. The first write
+ *           to each takes it back.
  *
  * Cost      A frame for the snapshot, 2 MiB copied, two flushes. Interrupts
  *           are off for 512 entries at a time.
@@ -84,10 +86,14 @@ static bool replace(pte_t *slot, pte_t *expected, pte_t entry)
 }
 
 /* What there is to collapse. Return: false if that cannot be one page. */
-static bool look(const pte_t *table, struct pt_collapse *found)
+static bool look(const struct pt *pt, const pte_t *table,
+                 struct pt_collapse *found)
 {
     uint64_t first = common_bits(load_entry(&table[0]));
 
+    if (first & pte_tag_bits(pt->shared_tags)) {
+        return false; /* others write to its frames, by other entries */
+    }
     for (unsigned i = 0; i < PTE_TABLE_COUNT; i++) {
         pte_t entry = load_entry(&table[i]);
 
@@ -162,7 +168,7 @@ static enum mm_status try_in_place(struct collapse *work, pt_collapse_fn wanted,
         return MM_EINVAL;
     }
     pte_t *table = seek_table(&work->cursor, work->address);
-    if (table == NULL || !look(table, &found)) {
+    if (table == NULL || !look(work->pt, table, &found)) {
         status = MM_ENOENT;
     } else if (!pt_may_resize(pte_attr(load_entry(&table[0]), 0).flags) ||
                !wanted(context, &found)) {
@@ -183,7 +189,7 @@ static enum mm_status freeze_all(struct collapse *work)
         return MM_EINVAL;
     }
     pte_t *table = seek_table(&work->cursor, work->address);
-    bool is_there = table != NULL && look(table, &found);
+    bool is_there = table != NULL && look(work->pt, table, &found);
     if (is_there) {
         freeze(work, table);
     }
@@ -209,14 +215,20 @@ static void copy_pages(const struct collapse *work)
     }
 }
 
-/* --- second visit: one page, or all as it was ----------------------------- */
+/* --- second visit: one page, or as many as there were --------------------- */
 
-/* Does the table still say what it did; may a CPU have read it since? */
+/* Does @entry say what it did? A CPU may have used the page since. */
+static bool is_same(pte_t entry, pte_t before)
+{
+    uint64_t used = pte_is_present(before) ? PTE_AD : 0;
+
+    return (entry.v | used) == (before.v | used);
+}
+
 static bool is_unchanged(const struct collapse *work, const pte_t *table)
 {
     for (unsigned i = 0; table != NULL && i < PTE_TABLE_COUNT; i++) {
-        if ((load_entry(&table[i]).v | PTE_AD) !=
-            (work->before[i].v | PTE_AD)) {
+        if (!is_same(load_entry(&table[i]), work->before[i])) {
             return false;
         }
     }
@@ -250,35 +262,16 @@ static void finish(struct collapse *work)
                     0);
 }
 
-/* Writable again, where nobody has noticed that it was not. */
-static void thaw_entry(pte_t *slot, pte_t frozen)
-{
-    pte_t entry = load_entry(slot);
-
-    while (pte_is_present(entry) && (entry.v & PTE_COW) != 0 &&
-           (entry.v | PTE_AD) == (frozen.v | PTE_AD)) {
-        pte_t thawed = {(entry.v & ~PTE_COW) | PTE_RW};
-
-        if (replace(slot, &entry, thawed)) {
-            return;
-        }
-    }
-}
-
-/* One large leaf if nothing has changed, else all as it was. */
+/* One large leaf if nothing has changed. */
 static enum mm_status conclude(struct collapse *work)
 {
     if (enter(work) != MM_OK) {
         return MM_EINVAL;
     }
-    pte_t *table = seek_table(&work->cursor, work->address);
+    const pte_t *table = seek_table(&work->cursor, work->address);
     bool is_same = is_unchanged(work, table);
     if (is_same) {
         finish(work);
-    }
-    for (unsigned i = 0; !is_same && table != NULL && i < PTE_TABLE_COUNT;
-         i++) {
-        thaw_entry(&table[i], work->before[i]);
     }
     leave(work);
     return is_same ? MM_OK : MM_EBUSY;

@@ -180,6 +180,11 @@ static enum fault_result take_back(struct pt *pt, vaddr_t page,
         } else {
             result = FAULT_NO_MEMORY;
             hold(out_from, entry, page);
+            /*
+             * The copy of the space that shared the page may not have flushed
+             * yet: no CPU may write to it any more once it is copied.
+             */
+            tlb_batch_range(&visit.batch, page, page + PAGE_BYTES, 0);
         }
     }
     leave(&visit);
