@@ -483,6 +483,28 @@ pfn_t __wrap_frame_alloc_at(const char *site, unsigned order,
     return pfn;
 }
 
+void __wrap_frame_free_bulk(const pfn_t *frames, unsigned count)
+{
+    sim_serialize();
+    for (unsigned i = 0; is_watching && i < count; i++) {
+        look_on_all(frames[i], 0, "released");
+    }
+    __real_frame_free_bulk(frames, count);
+}
+
+unsigned __wrap_frame_alloc_bulk_at(const char *site, pfn_t *out,
+                                    unsigned count, enum frame_type type,
+                                    unsigned flags)
+{
+    sim_serialize();
+    unsigned taken = __real_frame_alloc_bulk_at(site, out, count, type, flags);
+
+    for (unsigned i = 0; is_watching && i < taken; i++) {
+        look_on_all(out[i], 0, "handed out");
+    }
+    return taken;
+}
+
 unsigned sim_cached(pfn_t start, uint64_t frames)
 {
     unsigned cached = 0;

@@ -17,6 +17,14 @@ pfn_t __wrap_frame_alloc_at(const char *site, unsigned order,
                             enum frame_type type, unsigned flags);
 void __real_frame_free(pfn_t pfn, unsigned order);
 void __wrap_frame_free(pfn_t pfn, unsigned order);
+void __real_frame_free_bulk(const pfn_t *frames, unsigned count);
+void __wrap_frame_free_bulk(const pfn_t *frames, unsigned count);
+unsigned __real_frame_alloc_bulk_at(const char *site, pfn_t *out,
+                                    unsigned count, enum frame_type type,
+                                    unsigned flags);
+unsigned __wrap_frame_alloc_bulk_at(const char *site, pfn_t *out,
+                                    unsigned count, enum frame_type type,
+                                    unsigned flags);
 enum mm_status __real_pt_open(struct pt *pt, vaddr_t start, vaddr_t end,
                               struct tlb_batch *batch, struct pt_cursor *out);
 enum mm_status __wrap_pt_open(struct pt *pt, vaddr_t start, vaddr_t end,
