@@ -52,6 +52,9 @@ unsigned tlb_ceiling = 32;
 #define CHAINED UINT16_MAX
 _Static_assert((CHAINED & TABLE_GONE) != 0, "as is said of a table before");
 
+/* As many as frame_free_bulk() ends with interrupts off at once. */
+#define RETURNED_FRAMES 16
+
 /* A link: the frame of the next block, and the level of a tree, plus 1. */
 #define LINK_LEVEL_SHIFT 40
 #define LINK_FRAME       ((UINT64_C(1) << LINK_LEVEL_SHIFT) - 1)
@@ -108,18 +111,6 @@ void tlb_space_fini(struct tlb_space *space)
     }
 }
 
-void tlb_batch_init(struct tlb_batch *batch, struct tlb_space *space)
-{
-    batch->space = space;
-    batch->range_count = 0;
-    batch->shared_count = 0;
-    batch->pages = 0;
-    batch->whole = false;
-    batch->tables = false;
-    batch->chain = PFN_NONE;
-    batch->chain_count = 0;
-}
-
 /* Can @start..@end of @level be said by moving an end of @range? */
 static bool extends(const struct tlb_range *range, vaddr_t start, vaddr_t end,
                     unsigned level)
@@ -153,16 +144,12 @@ void tlb_batch_range(struct tlb_batch *batch, vaddr_t start, vaddr_t end,
     batch->range[batch->range_count++] = (struct tlb_range){start, end, level};
 }
 
-bool tlb_batch_has_room(const struct tlb_batch *batch)
-{
-    return batch->shared_count < TLB_BATCH_SHARED;
-}
-
 /*
  * A block with one holder comes here once. Twice means that two mappings
  * claimed the one reference: the chain would run in a circle.
  */
-static void chain_block(struct tlb_batch *batch, pfn_t pfn, uint64_t note)
+static inline void chain_block(struct tlb_batch *batch, pfn_t pfn,
+                               uint64_t note)
 {
     struct frame_record *record = record_of(pfn);
 
@@ -192,10 +179,14 @@ static void release_shared(struct tlb_batch *batch, pfn_t pfn)
 
 void tlb_batch_release(struct tlb_batch *batch, pfn_t pfn)
 {
-    pfn_t block = frame_head(pfn);
+    pfn_t block = record_of(pfn)->type != FRAME_NONE ? pfn : frame_head(pfn);
 
-    /* One holder: it is this mapping, and it cannot be found any more. */
-    if (frame_is_sole(block)) {
+    /*
+     * One holder: it is this mapping, and it cannot be found any more.
+     * Acquire: who was alone before has written all it wrote.
+     */
+    if (atomic_load_explicit(&record_of(block)->refs, memory_order_acquire) ==
+        1) {
         chain_block(batch, block, 0);
     } else {
         release_shared(batch, block);
@@ -253,9 +244,41 @@ static void release_entries(struct tlb_batch *batch, pfn_t table,
     }
 }
 
+/* Frames with one holder on their way back, which goes faster for many. */
+struct returned {
+    pfn_t frame[RETURNED_FRAMES];
+    unsigned count;
+};
+
+static void give_back(struct returned *returned)
+{
+    frame_free_bulk(returned->frame, returned->count);
+    returned->count = 0;
+}
+
+/* The block that was chained, which has no other holder. */
+static inline void give_block(struct returned *returned, pfn_t block,
+                              uint64_t stamp)
+{
+    if (MM_UNLIKELY(record_of(block)->order != 0)) {
+        let_go(block, stamp);
+        return;
+    }
+    if (MM_DEBUG) {
+        stamp_block(block, stamp);
+    }
+    returned->frame[returned->count++] = block;
+    if (returned->count == RETURNED_FRAMES) {
+        give_back(returned);
+    }
+}
+
 /* Only as many as were chained: see chain_block(). */
 static void release_chain(struct tlb_batch *batch, uint64_t stamp)
 {
+    struct returned returned;
+
+    returned.count = 0;
     while (batch->chain_count > 0) {
         pfn_t block = batch->chain;
         struct frame_record *record = record_of(block);
@@ -264,15 +287,16 @@ static void release_chain(struct tlb_batch *batch, uint64_t stamp)
 
         batch->chain = pfn_of(link & LINK_FRAME);
         batch->chain_count--;
-        if (level > 0) {
+        if (MM_UNLIKELY(level > 0)) {
             release_entries(batch, block, level - 1, stamp);
         }
         atomic_store_explicit(&record->entries, 0, memory_order_relaxed);
-        let_go(block, stamp);
+        give_block(&returned, block, stamp);
     }
+    give_back(&returned);
 }
 
-static void release(struct tlb_batch *batch, uint64_t stamp)
+static MM_NOINLINE void release(struct tlb_batch *batch, uint64_t stamp)
 {
     release_chain(batch, stamp);
     for (unsigned i = 0; i < batch->shared_count; i++) {

@@ -452,8 +452,9 @@ static void apply_to_kernel(struct tlb_cpu *cpu, const struct tlb_batch *batch,
     set_generation(cpu, TLB_KERNEL_SLOT, generation);
 }
 
-static void apply_to_space(struct tlb_cpu *cpu, const struct tlb_batch *batch,
-                           uint64_t generation)
+static MM_NOINLINE void apply_to_space(struct tlb_cpu *cpu,
+                                       const struct tlb_batch *batch,
+                                       uint64_t generation)
 {
     struct tlb_space *space = batch->space;
     unsigned number = find_slot(cpu, space);

@@ -176,6 +176,18 @@ static MM_NOINLINE void await(struct tlb_cpu *cpu, unsigned me)
     }
 }
 
+/* The flush @generation that @batch is, here and wherever else it must be. */
+static MM_NOINLINE void shoot_all(struct tlb_cpu *cpu, unsigned me,
+                                  const struct tlb_batch *batch,
+                                  uint64_t generation)
+{
+    cpu->request.batch = batch;
+    cpu->request.generation = generation;
+    post_all(cpu, me);
+    tlb_apply(cpu, batch, generation);
+    await(cpu, me);
+}
+
 uint64_t tlb_shoot(const struct tlb_batch *batch)
 {
     uint64_t irq = port_irq_save();
@@ -191,15 +203,10 @@ uint64_t tlb_shoot(const struct tlb_batch *batch)
     uint64_t generation =
         1 + atomic_fetch_add_explicit(&batch->space->generation, 1,
                                       memory_order_seq_cst);
-    bool has_others = !is_alone(batch->space, me);
-    if (has_others) {
-        cpu->request.batch = batch;
-        cpu->request.generation = generation;
-        post_all(cpu, me);
-    }
-    tlb_apply(cpu, batch, generation);
-    if (has_others) {
-        await(cpu, me);
+    if (is_alone(batch->space, me)) {
+        tlb_apply(cpu, batch, generation);
+    } else {
+        shoot_all(cpu, me, batch, generation);
     }
     tlb_add(&cpu->count.commits, 1);
     tlb_add(&cpu->count.released, batch->chain_count + batch->shared_count);

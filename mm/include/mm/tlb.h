@@ -98,7 +98,18 @@ void tlb_space_init(struct tlb_space *space, paddr_t root, bool is_kernel);
  */
 void tlb_space_fini(struct tlb_space *space);
 
-void tlb_batch_init(struct tlb_batch *batch, struct tlb_space *space);
+static inline void tlb_batch_init(struct tlb_batch *batch,
+                                  struct tlb_space *space)
+{
+    batch->space = space;
+    batch->range_count = 0;
+    batch->shared_count = 0;
+    batch->pages = 0;
+    batch->whole = false;
+    batch->tables = false;
+    batch->chain = PFN_NONE;
+    batch->chain_count = 0;
+}
 
 /* Leaves of @level in [start, end) were removed or lost rights. */
 void tlb_batch_range(struct tlb_batch *batch, vaddr_t start, vaddr_t end,
@@ -113,7 +124,10 @@ void tlb_batch_range(struct tlb_batch *batch, vaddr_t start, vaddr_t end,
 void tlb_force_whole(struct tlb_space *space);
 
 /* Is there room to release one more shared frame? If not, commit first. */
-bool tlb_batch_has_room(const struct tlb_batch *batch);
+static inline bool tlb_batch_has_room(const struct tlb_batch *batch)
+{
+    return batch->shared_count < TLB_BATCH_SHARED;
+}
 
 /*
  * Let go of the block that holds @pfn, one reference, once nothing can reach
