@@ -37,11 +37,11 @@ static bool do_window(unsigned pages)
 
 static bool do_lookup(unsigned argument)
 {
-    struct pt_attr attr;
-    pfn_t frame;
+    vaddr_t address = (vaddr_t)do_lookup;
+    struct pt_leaf leaf = pt_lookup(&pt_kernel, address);
 
     (void)argument;
-    return pt_lookup(&pt_kernel, (vaddr_t)do_lookup, &frame, &attr);
+    return pte_is_present(leaf.entry) && pt_leaf_pfn(leaf, address).v != 0;
 }
 
 static bool do_flush(unsigned pages)

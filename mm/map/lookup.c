@@ -5,39 +5,38 @@
 #include "map/table.h"
 
 /* The descent of pt_lookup(): no table on its way may be released. */
-static bool descend(pfn_t table, vaddr_t address, pfn_t *out_pfn,
-                    struct pt_attr *out_attr)
+static inline struct pt_leaf descend(const struct pt *pt, vaddr_t address)
 {
-    for (unsigned level = pt_features.levels - 1;; level--) {
-        const pte_t *slot = &table_at(table)[pte_index(address, level)];
-        /* Pairs with cursor_swap(): what the entry points to is complete. */
-        pte_t entry = {atomic_load_explicit((const _Atomic uint64_t *)&slot->v,
-                                            memory_order_acquire)};
+    const pte_t *table = table_at(pt->root);
+    unsigned level = pt_features.levels - 1;
 
-        if (!pte_is_present(entry)) {
-            return false;
-        }
-        if (pte_is_leaf(entry, level)) {
-            uint64_t inside = address & (pte_span(level) - 1);
+    for (;; level--) {
+        pte_t entry = table_look(table, address, level);
 
-            *out_pfn = pfn_add(pte_pfn(entry, level), inside >> PAGE_SHIFT);
-            *out_attr = pte_attr(entry, level);
-            return true;
+        if ((entry.v & (PTE_P | PTE_PS)) != PTE_P || level == 0) {
+            return (struct pt_leaf){entry, level};
         }
-        table = pte_table(entry);
+        table = table_under(entry);
     }
 }
 
-bool pt_lookup(struct pt *pt, vaddr_t address, pfn_t *out_pfn,
-               struct pt_attr *out_attr)
+/* Tables of a space, which this CPU may not have loaded. */
+static MM_NOINLINE struct pt_leaf visit(struct pt *pt, vaddr_t address)
+{
+    bool is_visit = tlb_begin_visit(&pt->tlb);
+    struct pt_leaf leaf = descend(pt, address);
+
+    tlb_end_visit(&pt->tlb, is_visit);
+    return leaf;
+}
+
+struct pt_leaf pt_lookup(struct pt *pt, vaddr_t address)
 {
     if (!pt_is_canonical(address)) {
-        return false;
+        return (struct pt_leaf){{0}, 0};
     }
-    bool is_visit = tlb_begin_visit(&pt->tlb);
-    bool is_present = descend(pt->root, address, out_pfn, out_attr);
-    tlb_end_visit(&pt->tlb, is_visit);
-    return is_present;
+    /* Every CPU is in the kernel's set. */
+    return pt->is_kernel ? descend(pt, address) : visit(pt, address);
 }
 
 struct pt *pt_of(vaddr_t address)

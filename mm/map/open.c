@@ -36,60 +36,33 @@
 #include "map/scan.h"
 
 /* The table on the way to @address, at most down to @level. */
-static pfn_t find_table(const struct pt *pt, vaddr_t address, unsigned level,
-                        unsigned *out_level)
+static inline pfn_t find_table(const struct pt *pt, vaddr_t address,
+                               unsigned level, unsigned *out_level)
 {
     unsigned at = pt_features.levels - 1;
-    pfn_t table = pt->root;
+    const pte_t *table = table_at(pt->root);
 
     for (; at > level; at--) {
-        const pte_t *slot = &table_at(table)[pte_index(address, at)];
-        /* Acquire: pairs with cursor_swap(); the table is complete. */
-        pte_t entry = {atomic_load_explicit((const _Atomic uint64_t *)&slot->v,
-                                            memory_order_acquire)};
+        pte_t entry = table_look(table, address, at);
+
         if (!pte_is_table(entry, at)) {
             break;
         }
-        table = pte_table(entry);
+        table = table_under(entry);
     }
     *out_level = at;
-    return table;
+    return phys_to_pfn(virt_to_phys(table));
 }
 
-/* Entries of this level, 512 GiB each, start-up makes for the kernel's half. */
-#define KERNEL_LEVEL 3
-
-/* Has start-up made all entries of the kernel's range? */
-static bool has_top_entries(const struct pt *pt, vaddr_t start, vaddr_t end)
+/* Is [start, end) whole pages of what the tables of @pt translate? */
+static bool is_legal(const struct pt *pt, vaddr_t start, vaddr_t end)
 {
-    uint64_t span = pte_span(KERNEL_LEVEL);
-    unsigned level;
+    uint64_t half = UINT64_C(1) << (pte_shift(pt_features.levels) - 1);
 
-    for (vaddr_t at = start; at - start < end - start;
-         at = align_down(at, span) + span) {
-        find_table(pt, at, KERNEL_LEVEL - 1, &level);
-        if (level >= KERNEL_LEVEL) {
-            return false;
-        }
+    if (start >= end || !is_aligned(start | end, PAGE_BYTES)) {
+        return false;
     }
-    return true;
-}
-
-/* Status of opening [start, end); the rules of pt_open(). */
-static enum mm_status check_range(const struct pt *pt, vaddr_t start,
-                                  vaddr_t end)
-{
-    bool is_upper = (start >> 63) != 0;
-
-    if (start >= end || start == 0 || !is_aligned(start | end, PAGE_BYTES) ||
-        !pt_is_canonical(start) || !pt_is_canonical(end - 1) ||
-        ((end - 1) >> 63) != (start >> 63) || is_upper != pt->is_kernel) {
-        return MM_EINVAL;
-    }
-    if (pt->is_kernel && !has_top_entries(pt, start, end)) {
-        return MM_ERANGE;
-    }
-    return MM_OK;
+    return pt->is_kernel ? start >= -half : start > 0 && end <= half;
 }
 
 /* The lowest level a table that covers [start, end) may have; see Idea. */
@@ -106,8 +79,8 @@ static unsigned lowest_cover(vaddr_t start, vaddr_t end)
 }
 
 /* The same, locked, and still hooked. */
-static pfn_t lock_on_way(const struct pt *pt, vaddr_t address, unsigned level,
-                         unsigned *out_level)
+static inline pfn_t lock_on_way(const struct pt *pt, vaddr_t address,
+                                unsigned level, unsigned *out_level)
 {
     for (;;) {
         pfn_t table = find_table(pt, address, level, out_level);
@@ -149,7 +122,7 @@ static bool is_first(const struct pt_cursor *cursor, unsigned range,
 }
 
 /* Lock what the ranges touch below the cover: before its entries are read. */
-static void lock_below(const struct pt_cursor *cursor)
+static MM_NOINLINE void lock_below(const struct pt_cursor *cursor)
 {
     struct scan scan;
     enum scan_event event;
@@ -171,7 +144,7 @@ static void lock_below(const struct pt_cursor *cursor)
 }
 
 /* Unlock it: after the last of its entries was read. */
-static void unlock_below(const struct pt_cursor *cursor)
+static MM_NOINLINE void unlock_below(const struct pt_cursor *cursor)
 {
     struct scan scan;
     enum scan_event event;
@@ -197,36 +170,60 @@ static void unlock_below(const struct pt_cursor *cursor)
     }
 }
 
-/* Lock the tables of the cursor's ranges, of which @end is the last address. */
-static void lock_tables(struct pt_cursor *cursor, vaddr_t end)
+/* Entries of this level, 512 GiB each, start-up makes for the kernel's half. */
+#define KERNEL_LEVEL 3
+
+/* Has start-up made all entries of the kernel's range? */
+static MM_NOINLINE bool has_top_entries(const struct pt *pt,
+                                        const struct pt_range *range)
+{
+    uint64_t span = pte_span(KERNEL_LEVEL);
+    unsigned level;
+
+    for (vaddr_t at = range->start;
+         at - range->start < range->end - range->start;
+         at = align_down(at, span) + span) {
+        find_table(pt, at, KERNEL_LEVEL - 1, &level);
+        if (level >= KERNEL_LEVEL) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Are the ranges such as a cursor may hold? Lower covers say so themselves. */
+static bool may_hold(const struct pt_cursor *cursor)
+{
+    return !cursor->pt->is_kernel || cursor->cover < KERNEL_LEVEL ||
+           (has_top_entries(cursor->pt, &cursor->range[0]) &&
+            has_top_entries(cursor->pt, &cursor->range[1]));
+}
+
+/*
+ * Lock the tables of the cursor's ranges, of which @end is the last address.
+ * Return: MM_OK; MM_ERANGE, as pt_open().
+ */
+static inline enum mm_status lock_tables(struct pt_cursor *cursor, vaddr_t end)
 {
     struct pt *pt = cursor->pt;
     vaddr_t start = cursor->range[0].start;
     bool is_visit = tlb_begin_visit(&pt->tlb);
     pfn_t table =
         lock_on_way(pt, start, lowest_cover(start, end), &cursor->cover);
+    enum mm_status status = MM_OK;
 
     cursor->path[cursor->cover] = table;
     cursor->level = cursor->cover;
     cursor->at = start;
     cursor->slot = &table_at(table)[pte_index(start, cursor->cover)];
-    if (cursor->cover > 0) {
+    if (!may_hold(cursor)) {
+        table_unlock(table);
+        status = MM_ERANGE;
+    } else if (cursor->cover > 0) {
         lock_below(cursor);
     }
     tlb_end_visit(&pt->tlb, is_visit);
-}
-
-/* The ranges are set and legal. */
-static void open_ranges(struct pt *pt, vaddr_t end, struct tlb_batch *batch,
-                        struct pt_cursor *out)
-{
-    tlb_batch_init(batch, &pt->tlb);
-    out->pt = pt;
-    out->batch = batch;
-    out->irq = port_irq_save();
-    lock_check_wait(&pt->order);
-    lock_tables(out, end);
-    lock_note_taken(&pt->order);
+    return status;
 }
 
 static void set_range(struct pt_cursor *out, vaddr_t start, vaddr_t end)
@@ -235,32 +232,52 @@ static void set_range(struct pt_cursor *out, vaddr_t start, vaddr_t end)
     out->range[1] = (struct pt_range){0, 0};
 }
 
+/* A cursor that has nothing locked yet. */
+static void start_cursor(struct pt_cursor *out, struct pt *pt,
+                         struct tlb_batch *batch)
+{
+    tlb_batch_init(batch, &pt->tlb);
+    out->pt = pt;
+    out->batch = batch;
+}
+
+/* The ranges are set and legal; @end is the end of the last. */
+static inline enum mm_status open_ranges(struct pt *pt, vaddr_t end,
+                                         struct tlb_batch *batch,
+                                         struct pt_cursor *out)
+{
+    start_cursor(out, pt, batch);
+    out->irq = port_irq_save();
+    lock_check_wait(&pt->order);
+    enum mm_status status = lock_tables(out, end);
+    if (status != MM_OK) {
+        port_irq_restore(out->irq);
+        return status;
+    }
+    lock_note_taken(&pt->order);
+    return MM_OK;
+}
+
 enum mm_status pt_open(struct pt *pt, vaddr_t start, vaddr_t end,
                        struct tlb_batch *batch, struct pt_cursor *out)
 {
-    enum mm_status status = check_range(pt, start, end);
-
-    if (status == MM_OK) {
-        set_range(out, start, end);
-        open_ranges(pt, end, batch, out);
+    if (!is_legal(pt, start, end)) {
+        return MM_EINVAL;
     }
-    return status;
+    set_range(out, start, end);
+    return open_ranges(pt, end, batch, out);
 }
 
 enum mm_status cursor_open_beside(struct pt *pt, vaddr_t start, vaddr_t end,
                                   struct tlb_batch *batch,
                                   struct pt_cursor *out)
 {
-    enum mm_status status = check_range(pt, start, end);
-
-    if (status == MM_OK) {
-        set_range(out, start, end);
-        tlb_batch_init(batch, &pt->tlb);
-        out->pt = pt;
-        out->batch = batch;
-        lock_tables(out, end);
+    if (!is_legal(pt, start, end)) {
+        return MM_EINVAL;
     }
-    return status;
+    set_range(out, start, end);
+    start_cursor(out, pt, batch);
+    return lock_tables(out, end);
 }
 
 enum mm_status pt_open_two(struct pt *pt, vaddr_t start, vaddr_t end,
@@ -269,21 +286,16 @@ enum mm_status pt_open_two(struct pt *pt, vaddr_t start, vaddr_t end,
 {
     struct pt_range low = {start, end};
     struct pt_range high = {start2, end2};
-    enum mm_status status = check_range(pt, start, end);
 
-    if (status == MM_OK) {
-        status = check_range(pt, start2, end2);
-    }
-    if (status != MM_OK) {
-        return status;
+    if (!is_legal(pt, start, end) || !is_legal(pt, start2, end2)) {
+        return MM_EINVAL;
     }
     out->range[0] = start < start2 ? low : high;
     out->range[1] = start < start2 ? high : low;
     if (out->range[0].end > out->range[1].start) {
         return MM_EINVAL;
     }
-    open_ranges(pt, out->range[1].end, batch, out);
-    return MM_OK;
+    return open_ranges(pt, out->range[1].end, batch, out);
 }
 
 /* --- closing -------------------------------------------------------------- */

@@ -13,8 +13,8 @@
  * marks. Whoever holds the table's lock is the only writer.
  */
 #define TABLE_COUNT  0x3ffu
-#define TABLE_PINNED 0x400u /* it stays when it is empty */
-#define TABLE_GONE   0x800u /* nothing leads to it any more */
+#define TABLE_PINNED 0x400u  /* it stays when it is empty */
+#define TABLE_GONE   0x800u  /* nothing leads to it any more */
 
 _Static_assert(MM_MAX_CPUS <= UINT8_MAX, "tickets of a table are bytes");
 
@@ -22,6 +22,23 @@ _Static_assert(MM_MAX_CPUS <= UINT8_MAX, "tickets of a table are bytes");
 static inline pte_t *table_at(pfn_t table)
 {
     return phys_to_virt(pfn_to_phys(table));
+}
+
+/* The table that @entry leads to, as memory. */
+static inline pte_t *table_under(pte_t entry)
+{
+    return phys_to_virt(paddr_of(entry.v & PTE_FRAME));
+}
+
+/* What a table of @level says of @address, for who may not have locked it. */
+static inline pte_t table_look(const pte_t *table, vaddr_t address,
+                               unsigned level)
+{
+    const pte_t *slot = &table[pte_index(address, level)];
+
+    /* Pairs with cursor_swap(): what the entry points to is complete. */
+    return (pte_t){atomic_load_explicit((const _Atomic uint64_t *)&slot->v,
+                                        memory_order_acquire)};
 }
 
 static inline unsigned table_marks(pfn_t table)

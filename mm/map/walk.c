@@ -34,14 +34,6 @@ void pt_setup(const struct pt_features *features)
     pt_features = *features;
 }
 
-bool pt_is_canonical(vaddr_t address)
-{
-    /* From the highest translated bit up, all bits are that bit. */
-    int64_t sign = (int64_t)address >> (pte_shift(pt_features.levels) - 1);
-
-    return sign == 0 || sign == -1;
-}
-
 unsigned pt_max_leaf(void)
 {
     return pt_features.has_1g ? 2 : 1;

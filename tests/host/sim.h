@@ -67,4 +67,18 @@ bool sim_log_contains(const char *text);
 /* Does @act, in a copy of this process, end in a panic that says @text? */
 bool sim_panics(void (*act)(void), const char *text);
 
+/* pt_lookup() in words: is @address mapped, to what, and how? */
+static inline bool sim_lookup(struct pt *pt, vaddr_t address, pfn_t *out_pfn,
+                              struct pt_attr *out_attr)
+{
+    struct pt_leaf leaf = pt_lookup(pt, address);
+
+    if (!pte_is_present(leaf.entry)) {
+        return false;
+    }
+    *out_pfn = pt_leaf_pfn(leaf, address);
+    *out_attr = pte_attr(leaf.entry, leaf.level);
+    return true;
+}
+
 #endif

@@ -332,7 +332,7 @@ TEST(fault, a_kept_promise_has_the_rights_it_named)
 
     CHECK_HELPER(build_zoo());
     CHECK(sim_write(page_of(ZOO_ZERO), 0x42));
-    CHECK(pt_lookup(&pt_kernel, page_of(ZOO_ZERO), &pfn, &attr));
+    CHECK(sim_lookup(&pt_kernel, page_of(ZOO_ZERO), &pfn, &attr));
     CHECK_EQUAL(attr.flags, PT_WRITE | PT_GLOBAL | PT_OWNED);
     CHECK_EQUAL(record_of(pfn)->type, FRAME_KMAP);
     CHECK_EQUAL(record_of(pfn)->refs, 1);

@@ -200,7 +200,7 @@ TEST(kmap, frames_belong_to_the_block)
     for (unsigned i = 0; i < 8; i++) {
         pfn_t pfn;
         struct pt_attr attr;
-        CHECK(pt_lookup(&pt_kernel, block + i * PAGE_BYTES, &pfn, &attr));
+        CHECK(sim_lookup(&pt_kernel, block + i * PAGE_BYTES, &pfn, &attr));
         CHECK(!pfn_equal(pfn, last));
         CHECK_EQUAL(record_of(pfn)->type, FRAME_KMAP);
         CHECK_EQUAL(record_of(pfn)->refs, 1);
@@ -229,7 +229,7 @@ TEST(kmap, shared_frames_outlive_their_block)
     for (unsigned i = 0; i < PAGES; i++) {
         struct pt_attr attr;
         vaddr_t page = block + i * PAGE_BYTES;
-        CHECK(pt_lookup(&pt_kernel, page, &frame[i], &attr));
+        CHECK(sim_lookup(&pt_kernel, page, &frame[i], &attr));
         CHECK(sim_write(page, 0x77));
         frame_ref(frame[i]);
     }
@@ -315,7 +315,7 @@ TEST(kmap, a_window_leads_to_the_device)
                     WALK_ALLOWED);
         CHECK_EQUAL(physical.v, DEVICE + 0x123 + offset);
     }
-    CHECK(pt_lookup(&pt_kernel, window, &pfn, &attr));
+    CHECK(sim_lookup(&pt_kernel, window, &pfn, &attr));
     CHECK_EQUAL(attr.memory, PT_WC);
     CHECK_EQUAL(attr.flags, PT_WRITE | PT_GLOBAL);
     CHECK_EQUAL(sim_translate(window, WALK_EXEC, &physical), WALK_NO_EXECUTE);

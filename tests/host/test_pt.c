@@ -264,17 +264,17 @@ TEST(pt, lookup_agrees_with_query)
     pfn_t pfn;
 
     CHECK_HELPER(start());
-    CHECK(!pt_lookup(&space, GiB, &pfn, &attr));
+    CHECK(!sim_lookup(&space, GiB, &pfn, &attr));
     CHECK_HELPER(open_all(&space, GiB, 2 * GiB, &batch, &cursor));
     CHECK_EQUAL(
         pt_map(&cursor, GiB, pfn_of(DEVICE_PFN), 4 * MiB, pt_attr(PT_WRITE)),
         MM_OK);
     pt_close(&cursor);
     tlb_commit(&batch);
-    CHECK(pt_lookup(&space, GiB + 3 * MiB, &pfn, &attr));
+    CHECK(sim_lookup(&space, GiB + 3 * MiB, &pfn, &attr));
     CHECK_EQUAL(pfn.v, DEVICE_PFN + 768);
     CHECK_EQUAL(attr.flags, PT_WRITE);
-    CHECK(!pt_lookup(&space, GiB + 4 * MiB, &pfn, &attr));
+    CHECK(!sim_lookup(&space, GiB + 4 * MiB, &pfn, &attr));
     CHECK_HELPER(finish());
 }
 

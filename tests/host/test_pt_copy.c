@@ -66,7 +66,7 @@ static unsigned flags_at(struct pt *pt, vaddr_t address, pfn_t *out_pfn)
     struct pt_attr attr;
 
     *out_pfn = PFN_NONE;
-    return pt_lookup(pt, address, out_pfn, &attr) ? attr.flags : ~0u;
+    return sim_lookup(pt, address, out_pfn, &attr) ? attr.flags : ~0u;
 }
 
 TEST(pt_copy, both_sides_share_until_somebody_writes)

@@ -52,7 +52,7 @@ TEST(pt_edges, a_large_block_with_two_holders_is_cut_and_stays_one)
     shut();
     CHECK_EQUAL(atomic_load(&record_of(pfn)->refs), 512);
     CHECK_EQUAL(record_of(pfn)->order, 9);
-    CHECK(pt_lookup(&space, WINDOW + PAGE_BYTES, &out, &attr));
+    CHECK(sim_lookup(&space, WINDOW + PAGE_BYTES, &out, &attr));
     CHECK_EQUAL(out.v, pfn.v + 1);
     CHECK_HELPER(open_it());
     CHECK_EQUAL(
@@ -524,8 +524,8 @@ TEST(pt_edges, lookup_refuses_what_is_not_canonical)
 
     sim_boot(RAM);
     vaddr_t address = SIM_DIRECT + 4 * MiB;
-    CHECK(pt_lookup(&pt_kernel, address, &pfn, &attr));
-    CHECK(!pt_lookup(&pt_kernel, address ^ (UINT64_C(1) << 60), &pfn, &attr));
+    CHECK(sim_lookup(&pt_kernel, address, &pfn, &attr));
+    CHECK(!sim_lookup(&pt_kernel, address ^ (UINT64_C(1) << 60), &pfn, &attr));
 }
 
 /* --- invalidation and audit -------------------------------------------------

@@ -432,11 +432,9 @@ static void touch_part(struct part part)
 
 static void look_up(struct part part)
 {
-    pfn_t pfn;
-    struct pt_attr attr;
     uint64_t irq = port_irq_save();
 
-    (void)pt_lookup(&space, part.start, &pfn, &attr);
+    (void)pt_lookup(&space, part.start);
     port_irq_restore(irq);
 }
 

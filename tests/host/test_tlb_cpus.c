@@ -351,7 +351,7 @@ TEST(tlb_cpus, a_pcid_keeps_what_is_up_to_date)
         pfn_t pfn;
         struct pt_attr attr;
         uint64_t irq = port_irq_save();
-        CHECK(pt_lookup(&space, BASE, &pfn, &attr));
+        CHECK(sim_lookup(&space, BASE, &pfn, &attr));
         port_irq_restore(irq);
         tlb_switch(&pt_kernel.tlb);
         CHECK_EQUAL(sim_cached(pfn, 1), 0); /* not usable */

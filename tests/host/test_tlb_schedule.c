@@ -246,8 +246,8 @@ static void look_up(const struct scene_place *place)
     uint64_t irq = port_irq_save();
 
     is_descending[sim_cpu()] = true;
-    (void)pt_lookup(place->pt, scene_page(place, below(mood->pages)), &pfn,
-                    &attr);
+    (void)sim_lookup(place->pt, scene_page(place, below(mood->pages)), &pfn,
+                     &attr);
     is_descending[sim_cpu()] = false;
     sim_end_descent();
     port_irq_restore(irq);

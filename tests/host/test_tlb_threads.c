@@ -176,7 +176,7 @@ static void look_up(struct pt *pt)
     struct pt_attr attr;
     uint64_t irq = port_irq_save();
 
-    (void)pt_lookup(pt, page_at(pt, below(PAGES)), &pfn, &attr);
+    (void)sim_lookup(pt, page_at(pt, below(PAGES)), &pfn, &attr);
     port_irq_restore(irq);
 }
 

@@ -144,16 +144,17 @@ void pt_ops_access(struct pt_ops *ops, unsigned index, unsigned access)
 static void look_up(struct pt_ops *ops, unsigned space, unsigned index)
 {
     const struct pt_page *page = pt_ops_page(ops, space, index);
-    struct pt_entry entry = {.state = PTE_PRESENT};
+    vaddr_t address = ops->model.cell[index].start;
     uint64_t irq = port_irq_save();
-    bool is_present = pt_lookup(ops->space[space], ops->model.cell[index].start,
-                                &entry.pfn, &entry.attr);
+    struct pt_leaf leaf = pt_lookup(ops->space[space], address);
+    bool is_present = pte_is_present(leaf.entry);
 
     port_irq_restore(irq);
     EXPECT_EQUAL(ops, is_present, page->state == PTE_PRESENT);
     if (is_present) {
-        EXPECT_EQUAL(ops, entry.pfn.v, page->number);
-        EXPECT(ops, pt_attr_alike(entry.attr, page->attr));
+        EXPECT_EQUAL(ops, pt_leaf_pfn(leaf, address).v, page->number);
+        EXPECT(ops,
+               pt_attr_alike(pte_attr(leaf.entry, leaf.level), page->attr));
     }
 }
 

@@ -220,16 +220,30 @@ MM_MUST_CHECK enum mm_status pt_split(struct pt_cursor *cursor,
 MM_MUST_CHECK enum mm_status pt_merge(struct pt_cursor *cursor, vaddr_t address,
                                       unsigned level);
 
+/* What pt_lookup() finds: the last entry on the way, and its level. */
+struct pt_leaf {
+    pte_t entry; /* present; else nothing is mapped */
+    unsigned level;
+};
+
 /*
  * Translate without a lock: for fault paths.
- * Return: false if nothing present is there; @out_pfn and @out_attr else. As
- *         long as interrupts stay off, the frame is not released if @pt is
+ * Return: the entry that says what @address means. If it is present then, as
+ *         long as interrupts stay off, its frame is not released if @pt is
  *         the kernel's or loaded on this CPU.
  * Context: interrupts off; as tlb_begin_visit(). Reads tables while others
  *          change them: docs/locking.md says what keeps them from release.
  */
-bool pt_lookup(struct pt *pt, vaddr_t address, pfn_t *out_pfn,
-               struct pt_attr *out_attr);
+struct pt_leaf pt_lookup(struct pt *pt, vaddr_t address);
+
+/* The frame of the page at @address in a present @leaf. */
+static inline pfn_t pt_leaf_pfn(struct pt_leaf leaf, vaddr_t address)
+{
+    uint64_t inside = pte_span(leaf.level) - 1;
+    uint64_t first = leaf.entry.v & PTE_FRAME & ~inside;
+
+    return phys_to_pfn(paddr_of(first | (address & inside)));
+}
 
 /* What pt_collapse() has found in a 2 MiB block, for its policy. */
 struct pt_collapse {

@@ -36,7 +36,13 @@ extern unsigned pt_quirks; /* (C) enum pt_quirk; the host sets it, or none */
 bool pt_may_resize(unsigned flags);
 
 /* Does @address have the bits above the top level equal to its sign? */
-bool pt_is_canonical(vaddr_t address);
+static inline bool pt_is_canonical(vaddr_t address)
+{
+    /* From the highest translated bit up, all bits are that bit. */
+    int64_t sign = (int64_t)address >> (pte_shift(pt_features.levels) - 1);
+
+    return sign == 0 || sign == -1;
+}
 
 /* Largest level a leaf may have on this CPU: 1 or 2. */
 unsigned pt_max_leaf(void);
