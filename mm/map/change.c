@@ -14,7 +14,27 @@ struct protection {
     struct pte_rights rights;
     bool is_write;
     uint64_t shared; /* bits of the tag: others may write as well */
+    /* Leaves of level 0 with (entry & mask) == PTE_P change by these alone. */
+    uint64_t plain_mask;
+    uint64_t plain_kept;
+    uint64_t plain_set;
 };
+
+static void protection_init(struct protection *wanted, const struct pt *pt,
+                            struct pt_attr attr)
+{
+    wanted->shared = pte_tag_bits(pt->shared_tags);
+    wanted->rights = pte_rights(attr);
+    wanted->is_write = (attr.flags & PT_WRITE) != 0;
+    /* Holders decide who writes to what is owned; no access is another form. */
+    wanted->plain_mask = PTE_P | PTE_COW | (wanted->is_write ? PTE_OWN : 0);
+    if (attr.flags & PT_NONE) {
+        wanted->plain_mask = 0;
+    }
+    wanted->plain_kept = ~(PTE_RIGHTS | pte_high_pat(0));
+    wanted->plain_set =
+        cursor_for_cpu((pte_t){wanted->rights.leaf[0] | PTE_P}).v;
+}
 
 /* Has the block of an owned leaf or parked entry another holder? */
 static bool is_shared(pte_t entry, unsigned level)
@@ -41,22 +61,61 @@ static pte_t mark_shared(pte_t entry, unsigned level,
     return entry;
 }
 
-/* Give the entry where the cursor stands other rights. */
-static void protect_entry(struct pt_cursor *cursor,
-                          const struct protection *wanted)
+/* @entry, not absent, with other rights. */
+static MM_NOINLINE pte_t with_rights(pte_t entry, unsigned level,
+                                     const struct protection *wanted)
 {
-    unsigned level = cursor->level;
-    pte_t entry = cursor_entry(cursor);
+    pte_t marked = mark_shared(entry, level, wanted);
+
+    return cursor_for_cpu(pte_with_rights(marked, level, &wanted->rights));
+}
+
+/*
+ * Give the entry at @slot other rights.
+ * Return: may a CPU have cached what it said?
+ */
+static inline bool protect_entry(pte_t *slot, unsigned level,
+                                 const struct protection *wanted)
+{
+    pte_t entry;
     pte_t changed;
 
     do {
-        pte_t marked = mark_shared(entry, level, wanted);
-        changed =
-            cursor_for_cpu(pte_with_rights(marked, level, &wanted->rights));
-    } while (!cursor_replace(cursor, &entry, changed));
-    if (pte_is_present(entry) && entry.v != changed.v) {
-        tlb_batch_range(cursor->batch, cursor->at, cursor_next(cursor), level);
+        entry = slot_entry(slot);
+        if (level == 0 && (entry.v & wanted->plain_mask) == PTE_P) {
+            changed.v = (entry.v & wanted->plain_kept) | wanted->plain_set;
+        } else if (pte_is_absent(entry)) {
+            return false;
+        } else {
+            changed = with_rights(entry, level, wanted);
+        }
+        if (changed.v == entry.v) {
+            return false;
+        }
+    } while (!slot_replace(slot, entry, changed));
+    return pte_is_present(entry);
+}
+
+/*
+ * The same for all from where the cursor stands on to @end, in its table.
+ * Return: the address after the last.
+ */
+static vaddr_t protect_run(struct pt_cursor *cursor, vaddr_t end,
+                           const struct protection *wanted)
+{
+    unsigned count = cursor_run(cursor, end);
+    unsigned level = cursor->level;
+    pte_t *slot = cursor->slot;
+
+    for (unsigned i = 0; i < count; i++) {
+        unsigned first = i;
+
+        while (i < count && protect_entry(&slot[i], level, wanted)) {
+            i++;
+        }
+        cursor_forget(cursor, first, i);
     }
+    return cursor_after(cursor, count);
 }
 
 enum mm_status pt_protect(struct pt_cursor *cursor, vaddr_t start,
@@ -65,47 +124,82 @@ enum mm_status pt_protect(struct pt_cursor *cursor, vaddr_t start,
     if (!cursor_has(cursor, start, bytes) || !cursor_allows(cursor, attr)) {
         return MM_EINVAL;
     }
-    struct protection wanted = {
-        .rights = pte_rights(attr),
-        .is_write = (attr.flags & PT_WRITE) != 0,
-        .shared = pte_tag_bits(cursor->pt->shared_tags),
-    };
+    struct protection wanted;
+    protection_init(&wanted, cursor->pt, attr);
     enum mm_status status = cursor_cut_ends(cursor, start, bytes);
     if (status != MM_OK) {
         return status;
     }
-    for (vaddr_t at = start; at - start < bytes; at = cursor_next(cursor)) {
-        cursor_seek(cursor, at, 0);
-        if (!pte_is_absent(cursor_entry(cursor))) {
-            protect_entry(cursor, &wanted);
-        }
+    for (vaddr_t at = start; at - start < bytes;) {
+        cursor_seek_page(cursor, at);
+        at = protect_run(cursor, start + bytes, &wanted);
     }
     return MM_OK;
 }
 
-/* May the entry be removed now, or is the batch full of shared frames? */
-static bool has_room_for(const struct pt_cursor *cursor, pte_t entry,
-                         unsigned level)
+/* Entries of a run that are removed. */
+struct removal {
+    struct tlb_batch *batch;
+    unsigned removed;
+    bool is_full; /* the batch has no room for what the next one holds */
+};
+
+/*
+ * Make the entry at @slot absent and hand the batch what it held. What the
+ * CPU notes in it meanwhile is lost: who wants D asks pt_age() before.
+ * Return: may a CPU have cached what it said?
+ */
+static inline bool remove_entry(struct removal *removal, pte_t *slot,
+                                unsigned level)
 {
-    return !pte_owns_frames(entry, level) || tlb_batch_has_room(cursor->batch);
+    pte_t old = slot_entry(slot);
+
+    if (pte_is_absent(old)) {
+        return false;
+    }
+    bool is_owner = pte_owns_frames(old, level);
+    if (is_owner && !tlb_batch_has_room(removal->batch)) {
+        removal->is_full = true;
+        return false;
+    }
+    slot_store(slot, (pte_t){0});
+    removal->removed++;
+    if (is_owner) {
+        tlb_batch_release(removal->batch, pte_pfn(old, level));
+    }
+    /* A parked one may have been present until a batch that waits still. */
+    return pte_is_present(old) || is_owner;
 }
 
-/* Make the entry absent and hand the batch what it held. */
-static void remove_entry(struct pt_cursor *cursor)
+/*
+ * The same for all from where the cursor stands on to @end, in its table, and
+ * for that, if it is empty then.
+ * @out_next: the address after the last, or that for which the batch was full.
+ * Return: were all removed?
+ */
+static bool remove_run(struct pt_cursor *cursor, vaddr_t end, vaddr_t *out_next)
 {
+    struct removal removal = {.batch = cursor->batch};
+    unsigned count = cursor_run(cursor, end);
     unsigned level = cursor->level;
-    pte_t old = cursor_swap(cursor, (pte_t){0});
+    pte_t *slot = cursor->slot;
+    unsigned i;
 
-    bool is_owner = pte_owns_frames(old, level);
+    for (i = 0; i < count; i++) {
+        unsigned first = i;
 
-    /* A parked one may have been present until a batch that waits still. */
-    if (pte_is_present(old) || is_owner) {
-        tlb_batch_range(cursor->batch, cursor->at, cursor_next(cursor), level);
+        while (i < count && remove_entry(&removal, &slot[i], level)) {
+            i++;
+        }
+        cursor_forget(cursor, first, i);
+        if (removal.is_full) {
+            break;
+        }
     }
-    if (is_owner) {
-        tlb_batch_release(cursor->batch, pte_pfn(old, level));
-    }
+    *out_next = cursor_after(cursor, removal.is_full ? i : count);
+    cursor_count(cursor, -removal.removed);
     cursor_prune(cursor);
+    return !removal.is_full;
 }
 
 /* The highest entry that may begin at @at and end by @end. */
@@ -151,19 +245,15 @@ enum mm_status pt_unmap(struct pt_cursor *cursor, vaddr_t start, uint64_t bytes,
         return status;
     }
     vaddr_t end = start + bytes;
-    for (vaddr_t at = start; at - start < bytes; at = cursor_next(cursor)) {
+    for (vaddr_t at = start; at - start < bytes;) {
         if (remove_tree(cursor, at, end)) {
+            at = cursor_next(cursor);
             continue;
         }
-        unsigned level = cursor_seek(cursor, at, 0);
-        pte_t entry = cursor_entry(cursor);
-
-        if (!has_room_for(cursor, entry, level)) {
+        cursor_seek_page(cursor, at);
+        if (!remove_run(cursor, end, &at)) {
             *out_end = at;
             return MM_OK;
-        }
-        if (!pte_is_absent(entry)) {
-            remove_entry(cursor);
         }
     }
     *out_end = end;

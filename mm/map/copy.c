@@ -20,48 +20,117 @@
 /* --- copying -------------------------------------------------------------- */
 
 /*
- * The entry where the cursor stands, as both spaces will have it: one more
- * holder for what it owns, and nobody writes to that.
+ * One holder more for the block of @pfn: frame_ref(), but for the case that it
+ * is a frame and all is well, which a fork meets once a page.
  */
-static pte_t share_entry(struct pt_cursor *cursor)
+static inline void hold_block(pfn_t pfn)
 {
-    unsigned level = cursor->level;
-    pte_t entry = cursor_entry(cursor);
-    pte_t shared;
+    struct frame_record *record = record_of(pfn);
+    uint32_t refs = atomic_load_explicit(&record->refs, memory_order_relaxed);
 
-    if (!pte_owns_frames(entry, level)) {
-        return entry;
+    /* Relaxed: the table that is locked holds it already. */
+    if (record->type == FRAME_NONE || refs == 0 || refs == UINT32_MAX ||
+        !atomic_compare_exchange_strong_explicit(&record->refs, &refs, refs + 1,
+                                                 memory_order_relaxed,
+                                                 memory_order_relaxed)) {
+        frame_ref(frame_head(pfn));
     }
-    frame_ref(frame_head(pte_pfn(entry, level)));
-    if ((entry.v & PTE_RW) == 0 ||
-        (entry.v & pte_tag_bits(cursor->pt->shared_tags)) != 0) {
-        return entry; /* whoever allows writing later looks at the holders */
-    }
-    do {
-        shared = (pte_t){(entry.v & ~PTE_RW) | PTE_COW};
-    } while (!cursor_replace(cursor, &entry, shared));
-    if (pte_is_present(entry)) {
-        tlb_batch_range(cursor->batch, cursor->at, cursor_next(cursor), level);
-    }
-    return shared;
 }
 
-/* Copy the entry of @from, if it is not a gap, to where @to has none. */
-static enum mm_status copy_entry(struct pt_cursor *from, struct pt_cursor *to)
+/*
+ * Take the right to write from the entry at @slot, which was @entry: what is
+ * private is written by nobody as long as two spaces hold it. What it is then.
+ * @shared_tags: bits of the tag of what is not private.
+ */
+static inline pte_t share_entry(pte_t *slot, pte_t entry, uint64_t shared_tags)
 {
-    if (pte_is_absent(cursor_entry(from))) {
-        return MM_OK;
+    /* Whoever allows writing later looks at the holders. */
+    while ((entry.v & PTE_RW) != 0 && (entry.v & shared_tags) == 0) {
+        pte_t shared = {(entry.v & ~PTE_RW) | PTE_COW};
+
+        if (slot_replace(slot, entry, shared)) {
+            return shared;
+        }
+        entry = slot_entry(slot);
     }
+    return entry;
+}
+
+/* Two tables, what one says and where it goes, from some entry on. */
+struct pair {
+    pte_t *from;
+    pte_t *to;
+    uint64_t shared_tags;
+    unsigned copied;
+    bool is_taken; /* something stands there already */
+};
+
+/*
+ * Copy entry @i, if it is not a gap: one more holder for what it owns.
+ * Return: may a CPU have cached a right to write that is gone?
+ */
+static inline bool copy_entry(struct pair *pair, unsigned i, unsigned level)
+{
+    pte_t entry = slot_entry(&pair->from[i]);
+    pte_t shared = entry;
+
+    if (pte_is_absent(entry)) {
+        return false;
+    }
+    if (!pte_is_absent(slot_entry(&pair->to[i]))) {
+        pair->is_taken = true;
+        return false;
+    }
+    if (pte_owns_frames(entry, level)) {
+        hold_block(pte_pfn(entry, level));
+        shared = share_entry(&pair->from[i], entry, pair->shared_tags);
+    }
+    slot_store(&pair->to[i], shared);
+    pair->copied++;
+    return (entry.v & ~shared.v & PTE_RW) != 0 && pte_is_present(entry);
+}
+
+/*
+ * Copy entries from where @from stands on to @end, in its table.
+ * @out_count: how many.
+ */
+static enum mm_status copy_run(struct pt_cursor *from, struct pt_cursor *to,
+                               vaddr_t end, unsigned *out_count)
+{
+    unsigned count = cursor_run(from, end);
     vaddr_t at = align_down(from->at, pte_span(from->level));
     enum mm_status status = cursor_grow(to, at, from->level);
     if (status != MM_OK) {
         return status;
     }
-    if (!pte_is_absent(cursor_entry(to))) {
-        return MM_EEXIST;
+    struct pair pair = {.from = from->slot,
+                        .to = to->slot,
+                        .shared_tags = pte_tag_bits(from->pt->shared_tags)};
+    unsigned level = from->level;
+
+    for (unsigned i = 0; i < count && !pair.is_taken; i++) {
+        unsigned first = i;
+
+        while (i < count && copy_entry(&pair, i, level)) {
+            i++;
+        }
+        cursor_forget(from, first, i);
     }
-    cursor_swap(to, share_entry(from));
-    return MM_OK;
+    cursor_count(to, pair.copied);
+    *out_count = count;
+    return pair.is_taken ? MM_EEXIST : MM_OK;
+}
+
+/* How many gaps the run to @end, where the cursor stands, begins with. */
+static unsigned count_gaps(const struct pt_cursor *cursor, vaddr_t end)
+{
+    unsigned count = cursor_run(cursor, end);
+    unsigned gaps = 0;
+
+    while (gaps < count && pte_is_absent(slot_entry(&cursor->slot[gaps]))) {
+        gaps++;
+    }
+    return gaps;
 }
 
 /* Entries do not reach over the ends of the range: the first half. */
@@ -70,10 +139,14 @@ static enum mm_status copy_range(struct pt_cursor *from, struct pt_cursor *to,
 {
     enum mm_status status = MM_OK;
 
-    for (vaddr_t at = start; status == MM_OK && at - start < bytes;
-         at = cursor_next(from)) {
-        cursor_seek(from, at, 0);
-        status = copy_entry(from, to);
+    for (vaddr_t at = start; status == MM_OK && at - start < bytes;) {
+        cursor_seek_page(from, at);
+        unsigned count = count_gaps(from, start + bytes);
+
+        if (count == 0) { /* gaps need no table */
+            status = copy_run(from, to, start + bytes, &count);
+        }
+        at = cursor_after(from, count);
     }
     return status;
 }

@@ -32,14 +32,11 @@
 pte_t cursor_swap(struct pt_cursor *cursor, pte_t entry)
 {
     _Atomic uint64_t *slot = (_Atomic uint64_t *)&cursor->slot->v;
-    /* Releases what the entry points to, to pt_lookup()'s acquire load. */
+    /* Releases what the entry points to, to the loads in table_look(). */
     pte_t old = {atomic_exchange_explicit(slot, entry.v, memory_order_acq_rel)};
 
     if (pte_is_absent(old) != pte_is_absent(entry)) {
-        pfn_t table = cursor->path[cursor->level];
-
-        table_set_marks(table,
-                        table_marks(table) + (pte_is_absent(old) ? 1 : -1U));
+        cursor_count(cursor, pte_is_absent(old) ? 1 : -1U);
     }
     return old;
 }
@@ -129,7 +126,7 @@ enum mm_status cursor_split(struct pt_cursor *cursor)
     for (unsigned i = 0; i < PTE_TABLE_COUNT; i++) {
         part[i] = pte_part(entry, level, i);
     }
-    table_set_marks(table, PTE_TABLE_COUNT);
+    table_set_marks(table, table_marks(table) + PTE_TABLE_COUNT);
     pte_t old =
         cursor_swap(cursor, pte_make_table(table, !cursor->pt->is_kernel));
     if (old.v != entry.v) {
@@ -184,8 +181,8 @@ static enum mm_status cut(struct pt_cursor *cursor, vaddr_t inside,
     return status;
 }
 
-enum mm_status cursor_cut_ends(struct pt_cursor *cursor, vaddr_t start,
-                               uint64_t bytes)
+enum mm_status cursor_cut_large(struct pt_cursor *cursor, vaddr_t start,
+                                uint64_t bytes)
 {
     enum mm_status status = cut(cursor, start, start);
     vaddr_t end = start + bytes;
@@ -253,13 +250,14 @@ void cursor_place(struct pt_cursor *cursor, pte_t entry)
 
 bool cursor_is_vacant(struct pt_cursor *cursor, vaddr_t start, uint64_t bytes)
 {
-    for (vaddr_t at = start; at - start < bytes; at = cursor_next(cursor)) {
-        unsigned level = cursor_seek(cursor, at, 0);
-        enum pte_state state = pte_state(cursor_entry(cursor), level);
+    for (vaddr_t at = start; at - start < bytes;) {
+        cursor_seek_page(cursor, at);
+        unsigned count = cursor_run(cursor, start + bytes);
 
-        if (state != PTE_ABSENT && state != PTE_PROMISE) {
+        if (!cursor_run_is_vacant(cursor, count)) {
             return false;
         }
+        at = cursor_after(cursor, count);
     }
     return true;
 }

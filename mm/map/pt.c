@@ -38,7 +38,8 @@ struct filling {
     pte_t entry[2];
     bool is_promise;
     bool is_owned;
-    pfn_t pfn; /* of the first page; 0 for a promise */
+    pfn_t pfn;           /* of the first page; 0 for a promise */
+    const pfn_t *frames; /* of each page, if they do not lie in a row */
 };
 
 /*
@@ -51,30 +52,12 @@ static struct pt_attr in_tables(const struct pt *pt, struct pt_attr attr)
     return attr;
 }
 
-bool cursor_allows(const struct pt_cursor *cursor, struct pt_attr attr)
-{
-    if ((attr.flags & ~PT_FLAGS) != 0) {
-        return false;
-    }
-    if ((attr.flags & PT_WRITE) && (attr.flags & (PT_EXEC | PT_COW))) {
-        return false;
-    }
-    if ((attr.flags & PT_NONE) && (attr.flags & (PT_WRITE | PT_EXEC))) {
-        return false;
-    }
-    if (attr.memory != PT_WB && attr.memory != PT_WC && attr.memory != PT_UC &&
-        attr.memory != PT_WP && attr.memory != PT_WT) {
-        return false;
-    }
-    unsigned foreign = cursor->pt->is_kernel ? PT_USER : PT_GLOBAL;
-    return (attr.flags & foreign) == 0;
-}
-
 static struct filling fill_with_frames(pfn_t pfn, struct pt_attr attr)
 {
+    pte_t entry = cursor_for_cpu(pte_make_frame(0, pfn_of(0), attr));
+
     return (struct filling){
-        .entry = {cursor_for_cpu(pte_make_frame(0, pfn_of(0), attr)),
-                  cursor_for_cpu(pte_make_frame(1, pfn_of(0), attr))},
+        .entry = {entry, pte_whole(entry, 1)},
         .is_owned = (attr.flags & PT_OWNED) != 0,
         .pfn = pfn,
     };
@@ -95,7 +78,9 @@ static struct filling fill_with_promise(enum pt_promise promise,
 static pte_t filling_entry(const struct filling *filling, uint64_t offset,
                            unsigned level)
 {
-    pfn_t pfn = pfn_add(filling->pfn, offset >> PAGE_SHIFT);
+    uint64_t page = offset >> PAGE_SHIFT;
+    pfn_t pfn = filling->frames != NULL ? filling->frames[page]
+                                        : pfn_add(filling->pfn, page);
 
     return pte_advance(filling->entry[level > 0], pfn.v);
 }
@@ -110,6 +95,9 @@ static unsigned owned_order(pfn_t pfn)
 static unsigned level_limit(const struct pt_cursor *cursor,
                             const struct filling *filling, uint64_t offset)
 {
+    if (cursor->cover == 0 || filling->frames != NULL) {
+        return 0;
+    }
     if (filling->is_promise) {
         return pt_features.levels - (cursor->pt->is_kernel ? 2 : 1);
     }
@@ -175,6 +163,14 @@ static bool can_own(vaddr_t start, pfn_t pfn, uint64_t bytes)
     return true;
 }
 
+/* What one entry of @level, where the cursor stands, and its run to @end span.
+ */
+static uint64_t run_bytes(const struct pt_cursor *cursor, unsigned level,
+                          vaddr_t end)
+{
+    return level > 0 ? pte_span(level) : cursor_run(cursor, end) * PAGE_BYTES;
+}
+
 /* First half of filling: tables for every entry. */
 static enum mm_status prepare(struct pt_cursor *cursor,
                               const struct filling *filling, vaddr_t start,
@@ -193,8 +189,49 @@ static enum mm_status prepare(struct pt_cursor *cursor,
             cursor_prune_range(cursor, start, offset + PAGE_BYTES);
             return status;
         }
-        offset += pte_span(level);
+        offset += run_bytes(cursor, level, start + bytes);
     }
+    return MM_OK;
+}
+
+/* Fill the small entries from where the cursor stands on, at @offset. */
+static void place_run(struct pt_cursor *cursor, const struct filling *filling,
+                      uint64_t offset, unsigned count)
+{
+    pte_t entry = filling_entry(filling, offset, 0);
+    uint64_t step = pte_advance(entry, 1).v - entry.v;
+    pte_t *slot = cursor->slot;
+    unsigned added = 0;
+
+    for (unsigned i = 0; i < count; i++) {
+        added += pte_is_absent(slot_entry(&slot[i])) ? 1 : 0;
+        if (filling->frames != NULL) {
+            entry = filling_entry(filling, offset + i * PAGE_BYTES, 0);
+        }
+        slot_store(&slot[i], entry);
+        entry.v += step;
+    }
+    cursor_count(cursor, added);
+}
+
+/*
+ * Is the range a part of one table of level 0, at which the cursor then stands?
+ * Then there are no levels to choose from and no tables to make.
+ */
+static bool is_in_one_table(struct pt_cursor *cursor, vaddr_t start,
+                            uint64_t bytes)
+{
+    return bytes < pte_span(1) && cursor_seek_page(cursor, start) == 0 &&
+           cursor_run(cursor, start + bytes) == bytes >> PAGE_SHIFT;
+}
+
+static enum mm_status fill_run(struct pt_cursor *cursor,
+                               const struct filling *filling, unsigned count)
+{
+    if (!cursor_run_is_vacant(cursor, count)) {
+        return MM_EEXIST;
+    }
+    place_run(cursor, filling, 0, count);
     return MM_OK;
 }
 
@@ -204,6 +241,9 @@ static enum mm_status fill(struct pt_cursor *cursor,
 {
     uint64_t offset = 0;
 
+    if (is_in_one_table(cursor, start, bytes)) {
+        return fill_run(cursor, filling, (unsigned)(bytes >> PAGE_SHIFT));
+    }
     if (!cursor_is_vacant(cursor, start, bytes)) {
         return MM_EEXIST;
     }
@@ -215,9 +255,15 @@ static enum mm_status fill(struct pt_cursor *cursor,
         unsigned level = chunk_level(cursor, filling, start, offset, bytes);
         unsigned reached = cursor_seek(cursor, start + offset, level);
 
+        uint64_t run = run_bytes(cursor, level, start + bytes);
+
         ASSERT(reached == level);
-        cursor_place(cursor, filling_entry(filling, offset, level));
-        offset += pte_span(level);
+        if (level > 0) {
+            cursor_place(cursor, filling_entry(filling, offset, level));
+        } else {
+            place_run(cursor, filling, offset, (unsigned)(run >> PAGE_SHIFT));
+        }
+        offset += run;
     }
     return MM_OK;
 }
