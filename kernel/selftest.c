@@ -5,6 +5,7 @@
 #include <mm/frame.h>
 #include <mm/kmap.h>
 #include <mm/mm.h>
+#include <mm/pt.h>
 #include <mm/slab.h>
 #include "kernel/console/console.h"
 #include "kernel/idle.h"
@@ -41,9 +42,12 @@ static struct holdings count_holdings(void)
     slab_drain();
     frame_drain();
     frame_stats(&stats);
-    /* Records of a frame that was handed out once stay, by design. */
-    held.frames =
-        stats.managed - stats.free - stats.metadata - stats.by_type[FRAME_SLAB];
+    /*
+     * Records of a frame that was handed out once stay, by design, and so do
+     * tables of the kernel.
+     */
+    held.frames = stats.managed - stats.free - stats.metadata -
+                  stats.by_type[FRAME_SLAB] - pt_kernel.tables;
     for (const struct slab_cache *cache = slab_next(NULL); cache != NULL;
          cache = slab_next(cache)) {
         struct slab_stats slab;

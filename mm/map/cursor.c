@@ -16,8 +16,11 @@
  *   I1  path[l] is the table of level l on the way to `at`, for
  *       level <= l <= cover, and slot is the entry for it in path[level].
  *   I2  table_count() is the number of a table's entries that are not absent.
- *   I3  outside of an open cursor no table but the root and the pinned ones
- *       is empty.
+ *   I3  outside of an open cursor no table but the root, the pinned and the
+ *       kept ones is empty. Kept are the kernel's: its small blocks come and
+ *       go, and a table goes when all of its range is unmapped at once, or
+ *       becomes a large entry. So there are at most as many as small blocks
+ *       have needed at one time, a page for 2 MiB of addresses.
  *
  * Locking   Tables on the path are locked: open.c. A new table is locked from
  *           the start; one that is unhooked is let go of at once, and marked,
@@ -76,7 +79,7 @@ static pfn_t new_table(struct pt_cursor *cursor)
     pfn_t table = frame_alloc(0, FRAME_TABLE, FRAME_ZEROED);
 
     if (!pfn_is_none(table)) {
-        table_init_held(table, 0);
+        table_init_held(table, cursor->pt->is_kernel ? TABLE_KEPT : 0);
         atomic_fetch_add_explicit(&cursor->pt->tables, 1, memory_order_relaxed);
     }
     return table;

@@ -26,7 +26,7 @@
  *   I2  a free segment of the arena is a gap in the tables
  *
  * Locking: the arena's lock and the lock of pt_kernel, never both. A visit to
- * the tables maps at most STRIDE_BYTES, or removes a whole block.
+ * the tables maps at most STRIDE_PAGES frames, or removes a whole block.
  *
  * Cost: O(pages) for eager blocks; lazy ones cost a few entries at any size.
  * A window adds a search of the memory map. kmap_find() is O(blocks): it is
@@ -46,8 +46,8 @@
 
 #define GUARD_BYTES PAGE_BYTES
 
-/* Mapped in one visit, with interrupts off: some 10 us if it is zeroed. */
-#define STRIDE_BYTES (32 * PAGE_BYTES)
+/* Frames that are taken and mapped at once: what an array on the stack has. */
+#define STRIDE_PAGES 32
 
 /*
  * kmap_find() waits for the arena so many turns: some milliseconds, PAUSE being
@@ -209,47 +209,57 @@ static void *conclude(struct kmap_block *block, enum mm_status status)
 
 /* --- what stands in a block ----------------------------------------------- */
 
-static enum mm_status promise(vaddr_t start, vaddr_t end, enum pt_promise what,
-                              unsigned flags)
+static enum mm_status promise_guard(struct pt_cursor *cursor, vaddr_t page)
+{
+    return pt_promise(cursor, page, GUARD_BYTES, PT_GUARD, pt_attr(PT_READ), 0);
+}
+
+/* The first visit to a new block lays its guards. To be left in any case. */
+static enum mm_status enter_new(struct visit *visit,
+                                const struct kmap_block *block)
+{
+    vaddr_t start = segment_of(block);
+    struct pt_cursor *cursor =
+        enter(visit, start, start + segment_bytes(block));
+    enum mm_status status = promise_guard(cursor, start);
+
+    return status == MM_OK ? promise_guard(cursor, end_of(block)) : status;
+}
+
+static enum mm_status promise_zero(const struct kmap_block *block)
 {
     struct visit visit;
-    struct pt_cursor *cursor = enter(&visit, start, end);
-    enum mm_status status =
-        pt_promise(cursor, start, end - start, what, pt_attr(flags), 0);
+    enum mm_status status = enter_new(&visit, block);
 
+    if (status == MM_OK) {
+        status = pt_promise(&visit.cursor, block->start, block->bytes, PT_ZERO,
+                            pt_attr(RAM_FLAGS), 0);
+    }
     leave(&visit);
     return status;
 }
 
-static enum mm_status promise_guards(const struct kmap_block *block)
+/* @count frames for the pages from @page on; the guards, if they come first. */
+static enum mm_status map_stride(const struct kmap_block *block, vaddr_t page,
+                                 const pfn_t *frames, unsigned count)
 {
-    enum mm_status status =
-        promise(segment_of(block), block->start, PT_GUARD, PT_READ);
+    struct visit visit;
+    enum mm_status status = MM_OK;
 
-    if (status != MM_OK) {
-        return status;
+    if (page == block->start) {
+        status = enter_new(&visit, block);
+    } else {
+        enter(&visit, page, page + count * PAGE_BYTES);
     }
-    return promise(end_of(block), end_of(block) + GUARD_BYTES, PT_GUARD,
-                   PT_READ);
-}
-
-static enum mm_status map_frame(struct pt_cursor *cursor, vaddr_t page,
-                                unsigned frame_flags)
-{
-    pfn_t frame = frame_alloc(0, FRAME_KMAP, frame_flags);
-
-    if (pfn_is_none(frame)) {
-        return MM_ENOMEM;
+    if (status == MM_OK) {
+        status = pt_map_frames(&visit.cursor, page, frames, count,
+                               pt_attr(RAM_FLAGS));
     }
-    enum mm_status status =
-        pt_map(cursor, page, frame, PAGE_BYTES, pt_attr(RAM_FLAGS));
-    if (status != MM_OK) {
-        frame_free(frame, 0); /* nothing has ever led to it */
-    }
+    leave(&visit);
     return status;
 }
 
-/* New frames for all pages, a stride in each visit. */
+/* New frames for all pages; they are taken, and zeroed, between the visits. */
 static enum mm_status map_frames(const struct kmap_block *block,
                                  unsigned frame_flags)
 {
@@ -257,14 +267,18 @@ static enum mm_status map_frames(const struct kmap_block *block,
     vaddr_t page = block->start;
 
     while (page < end_of(block) && status == MM_OK) {
-        struct visit visit;
-        vaddr_t end = min_u64(page + STRIDE_BYTES, end_of(block));
-        struct pt_cursor *cursor = enter(&visit, page, end);
+        pfn_t frames[STRIDE_PAGES];
+        uint64_t left = (end_of(block) - page) >> PAGE_SHIFT;
+        unsigned count = (unsigned)min_u64(left, STRIDE_PAGES);
+        unsigned taken =
+            frame_alloc_bulk(frames, count, FRAME_KMAP, frame_flags);
 
-        for (; page < end && status == MM_OK; page += PAGE_BYTES) {
-            status = map_frame(cursor, page, frame_flags);
+        status =
+            taken < count ? MM_ENOMEM : map_stride(block, page, frames, count);
+        if (status != MM_OK) {
+            frame_free_bulk(frames, taken); /* nothing has ever led to them */
         }
-        leave(&visit);
+        page += count * PAGE_BYTES;
     }
     return status;
 }
@@ -274,11 +288,12 @@ static enum mm_status map_device(const struct kmap_block *block, pfn_t pfn,
 {
     struct visit visit;
     struct pt_attr attr = pt_attr(DEVICE_FLAGS);
-    struct pt_cursor *cursor = enter(&visit, block->start, end_of(block));
+    enum mm_status status = enter_new(&visit, block);
 
     attr.memory = (uint8_t)memory;
-    enum mm_status status =
-        pt_map(cursor, block->start, pfn, block->bytes, attr);
+    if (status == MM_OK) {
+        status = pt_map(&visit.cursor, block->start, pfn, block->bytes, attr);
+    }
     leave(&visit);
     return status;
 }
@@ -292,14 +307,11 @@ void *kmap_alloc(uint64_t bytes, unsigned flags, const char *name)
     if (block == NULL) {
         return NULL;
     }
-    enum mm_status status = promise_guards(block);
-    if (status == MM_OK && (flags & KMAP_LAZY)) {
-        status = promise(block->start, end_of(block), PT_ZERO, RAM_FLAGS);
-    } else if (status == MM_OK) {
-        status =
-            map_frames(block, flags & KMAP_ZERO ? FRAME_ZEROED : FRAME_ANY);
+    if (flags & KMAP_LAZY) {
+        return conclude(block, promise_zero(block));
     }
-    return conclude(block, status);
+    return conclude(
+        block, map_frames(block, flags & KMAP_ZERO ? FRAME_ZEROED : FRAME_ANY));
 }
 
 void *kmap_stack(uint64_t bytes, const char *name)
@@ -343,11 +355,7 @@ void *kmap_mmio(paddr_t start, uint64_t bytes, enum pt_memory memory,
         return NULL;
     }
     block->handle = (void *)(block->start + offset);
-    enum mm_status status = promise_guards(block);
-    if (status == MM_OK) {
-        status = map_device(block, first, memory);
-    }
-    return conclude(block, status);
+    return conclude(block, map_device(block, first, memory));
 }
 
 static void report_wrong_free(vaddr_t address)

@@ -284,6 +284,27 @@ enum mm_status pt_map(struct pt_cursor *cursor, vaddr_t address, pfn_t pfn,
     return fill(cursor, &filling, address, bytes);
 }
 
+enum mm_status pt_map_frames(struct pt_cursor *cursor, vaddr_t address,
+                             const pfn_t *frames, unsigned count,
+                             struct pt_attr attr)
+{
+    uint64_t bytes = count * PAGE_BYTES;
+
+    if (!cursor_has(cursor, address, bytes) || !cursor_allows(cursor, attr) ||
+        (attr.flags & PT_OWNED) == 0) {
+        return MM_EINVAL;
+    }
+    for (unsigned i = 0; i < count; i++) {
+        if (!can_own(address, frames[i], PAGE_BYTES)) {
+            return MM_EINVAL;
+        }
+    }
+    struct filling filling =
+        fill_with_frames(pfn_of(0), in_tables(cursor->pt, attr));
+    filling.frames = frames;
+    return fill(cursor, &filling, address, bytes);
+}
+
 enum mm_status pt_promise(struct pt_cursor *cursor, vaddr_t start,
                           uint64_t bytes, enum pt_promise promise,
                           struct pt_attr attr, uint64_t payload)

@@ -9,12 +9,13 @@
 #include "x86_64/pte.h"
 
 /*
- * record.entries of a table: how many of its entries are not absent, and two
+ * record.entries of a table: how many of its entries are not absent, and
  * marks. Whoever holds the table's lock is the only writer.
  */
 #define TABLE_COUNT  0x3ffu
 #define TABLE_PINNED 0x400u  /* it stays when it is empty */
 #define TABLE_GONE   0x800u  /* nothing leads to it any more */
+#define TABLE_KEPT   0x1000u /* it stays until all it translates is unmapped */
 
 _Static_assert(MM_MAX_CPUS <= UINT8_MAX, "tickets of a table are bytes");
 
@@ -55,7 +56,8 @@ static inline unsigned table_count(pfn_t table)
 /* Has it nothing to say, and no reason to stay? */
 static inline bool table_is_spare(pfn_t table)
 {
-    return (table_marks(table) & (TABLE_COUNT | TABLE_PINNED)) == 0;
+    return (table_marks(table) & (TABLE_COUNT | TABLE_PINNED | TABLE_KEPT)) ==
+           0;
 }
 
 /* A plain store: see above. */

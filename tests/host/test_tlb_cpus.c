@@ -445,6 +445,25 @@ TEST(tlb_cpus, nothing_is_left_of_a_space_that_ended)
     }
 }
 
+/* A large promise in place of a kept table; the page beyond is unmapped, too.
+ */
+static void release_kernel_table(void)
+{
+    struct tlb_batch batch;
+    struct pt_cursor cursor;
+    vaddr_t end = KERNEL_PAGE + 2 * MiB;
+
+    CHECK_HELPER(map_pages(&pt_kernel, end, 1));
+    CHECK_EQUAL(pt_open(&pt_kernel, KERNEL_PAGE, end + MiB, &batch, &cursor),
+                MM_OK);
+    CHECK_EQUAL(
+        pt_promise(&cursor, KERNEL_PAGE, 2 * MiB, PT_GUARD, pt_attr(0), 0),
+        MM_OK);
+    CHECK_EQUAL(pt_unmap(&cursor, KERNEL_PAGE, 3 * MiB, &end), MM_OK);
+    pt_close(&cursor);
+    tlb_commit(&batch);
+}
+
 /* Each has its use: a page, a space, everything, and all ways to a table. */
 TEST(tlb_cpus, all_types_of_invpcid_are_used)
 {
@@ -461,6 +480,7 @@ TEST(tlb_cpus, all_types_of_invpcid_are_used)
     CHECK_HELPER(unmap_pages(&space, BASE, tlb_ceiling + 2));
     CHECK_EQUAL(sim_mmu_counts().invpcid[1], start.invpcid[1] + 1);
     CHECK_HELPER(unmap_pages(&pt_kernel, KERNEL_PAGE, 1));
+    CHECK_HELPER(release_kernel_table());
     CHECK_EQUAL(sim_mmu_counts().invpcid[3], start.invpcid[3] + 1);
     tlb_flush_all();
     CHECK_EQUAL(sim_mmu_counts().invpcid[2], start.invpcid[2] + 1);

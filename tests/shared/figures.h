@@ -5,7 +5,9 @@
 
 #include <mm/frame.h>
 #include <mm/kmalloc.h>
+#include <mm/pt.h>
 #include <mm/slab.h>
+#include "map/scan.h"
 #include "tests/shared/test.h"
 
 static inline struct frame_stats figures(void)
@@ -19,6 +21,39 @@ static inline struct frame_stats figures(void)
 static inline uint64_t frames_of(enum frame_type type)
 {
     return figures().by_type[type];
+}
+
+/*
+ * Tables of the kernel that lead anywhere: empty ones are kept for blocks to
+ * come.
+ */
+static inline uint64_t kernel_tables_in_use(void)
+{
+    bool is_used[PTE_LEVELS + 1] = {false};
+    uint64_t count = 0;
+    enum scan_event event;
+    struct scan scan;
+
+    scan_init(&scan, pt_kernel.root, pt_features.levels - 1, 0, 0);
+    while ((event = scan_next(&scan)) != SCAN_END) {
+        if (event == SCAN_ENTRY && scan_holds_records(&scan)) {
+            scan_skip(&scan);
+        } else if (event == SCAN_ENTRY && !pte_is_table(scan.entry, scan.at)) {
+            is_used[scan.at] = true;
+        } else if (event == SCAN_LEAVE && is_used[scan.at]) {
+            is_used[scan.at] = false;
+            is_used[scan.at + 1] = true;
+            count++;
+        }
+    }
+    return count;
+}
+
+/* Frames of tables that are not hooked into the kernel's: of spaces, or lost.
+ */
+static inline uint64_t tables_elsewhere(void)
+{
+    return frames_of(FRAME_TABLE) - pt_kernel.tables;
 }
 
 /* The frames before a test, as compare_frames() compares with them. */

@@ -115,6 +115,14 @@ MM_MUST_CHECK enum mm_status pt_map(struct pt_cursor *cursor, vaddr_t address,
                                     struct pt_attr attr);
 
 /*
+ * The same for @count pages and as many frames, which need not lie in a row:
+ * single frames of the caller, whose references go to the mapping (PT_OWNED).
+ */
+MM_MUST_CHECK enum mm_status pt_map_frames(struct pt_cursor *cursor,
+                                           vaddr_t address, const pfn_t *frames,
+                                           unsigned count, struct pt_attr attr);
+
+/*
  * Say what [start, start + bytes) will become when touched: as few entries
  * as alignment allows. The payload of PT_OBJECT counts up by pages.
  * Return: as pt_map().
