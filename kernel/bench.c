@@ -273,6 +273,7 @@ bool bench_run(const char *pattern)
     success = success && bench_frames(pattern, &run);
     success = success && bench_heap(pattern, &run);
     success = success && bench_maps(pattern, &run);
+    success = success && bench_tables(pattern, &run);
     success = success && bench_cpus(pattern, &run);
     idle_resume();
     if (success && run == 0) {
