@@ -118,10 +118,32 @@ static vaddr_t protect_run(struct pt_cursor *cursor, vaddr_t end,
     return cursor_after(cursor, count);
 }
 
+/* Can all frames in the range be parked? Not those from PTE_PAYLOAD_END on. */
+static bool can_park(struct pt_cursor *cursor, vaddr_t start, uint64_t bytes)
+{
+    if (UINT64_C(1) << (pt_features.physical_bits - PAGE_SHIFT) <=
+        PTE_PAYLOAD_END) {
+        return true;
+    }
+    for (vaddr_t at = start; at - start < bytes; at = cursor_next(cursor)) {
+        unsigned level = cursor_seek(cursor, at, 0);
+        pte_t entry = cursor_entry(cursor);
+
+        if (pte_is_present(entry) &&
+            pte_pfn(entry, level).v >= PTE_PAYLOAD_END) {
+            return false;
+        }
+    }
+    return true;
+}
+
 enum mm_status pt_protect(struct pt_cursor *cursor, vaddr_t start,
                           uint64_t bytes, struct pt_attr attr)
 {
     if (!cursor_has(cursor, start, bytes) || !cursor_allows(cursor, attr)) {
+        return MM_EINVAL;
+    }
+    if ((attr.flags & PT_NONE) && !can_park(cursor, start, bytes)) {
         return MM_EINVAL;
     }
     struct protection wanted;
@@ -257,32 +279,6 @@ enum mm_status pt_unmap(struct pt_cursor *cursor, vaddr_t start, uint64_t bytes,
         }
     }
     *out_end = end;
-    return MM_OK;
-}
-
-enum mm_status pt_replace(struct pt_cursor *cursor, vaddr_t page, pfn_t pfn,
-                          struct pt_attr attr)
-{
-    attr.flags |= PT_OWNED;
-    if (!cursor_has(cursor, page, PAGE_BYTES) || !cursor_allows(cursor, attr) ||
-        (attr.flags & PT_NONE)) {
-        return MM_EINVAL;
-    }
-    cursor_seek(cursor, page, 0);
-    if (!pte_is_present(cursor_entry(cursor))) {
-        return MM_ENOENT;
-    }
-    enum mm_status status = cursor_cut_ends(cursor, page, PAGE_BYTES);
-    if (status != MM_OK) {
-        return status;
-    }
-    cursor_seek(cursor, page, 0);
-    pte_t entry = cursor_for_cpu(pte_make_leaf(0, pfn, attr));
-    pte_t old = cursor_swap(cursor, entry);
-    tlb_batch_range(cursor->batch, page, page + PAGE_BYTES, 0);
-    if (pte_owns_frames(old, 0)) {
-        tlb_batch_release(cursor->batch, pte_pfn(old, 0));
-    }
     return MM_OK;
 }
 

@@ -194,6 +194,7 @@ static inline bool cursor_is_at_tree(const struct pt_cursor *cursor)
 
 /*
  * pt_open() for a CPU that has a cursor of another space open, and pt_close().
+ * Tables that are empty then stay: for pt_fini().
  * @pt  nobody else opens it, so nobody is waited for.
  */
 MM_MUST_CHECK enum mm_status cursor_open_beside(struct pt *pt, vaddr_t start,

@@ -354,7 +354,8 @@ static MM_NOINLINE void prune_cover(struct pt_cursor *cursor)
     }
 }
 
-void cursor_close_beside(struct pt_cursor *cursor)
+/* Return: was the cover left empty? */
+static inline bool unlock_tables(struct pt_cursor *cursor)
 {
     pfn_t cover = cursor->path[cursor->cover];
     bool is_spare = table_is_spare(cover);
@@ -363,17 +364,23 @@ void cursor_close_beside(struct pt_cursor *cursor)
         unlock_below(cursor);
     }
     table_unlock(cover);
-    if (MM_UNLIKELY(is_spare)) {
-        prune_cover(cursor);
-    }
+    return is_spare;
+}
+
+void cursor_close_beside(struct pt_cursor *cursor)
+{
+    (void)unlock_tables(cursor);
     cursor->pt = NULL;
 }
 
 void pt_close(struct pt_cursor *cursor)
 {
-    uint64_t irq = cursor->irq;
+    bool is_spare = unlock_tables(cursor);
 
     lock_note_released(&cursor->pt->order);
-    cursor_close_beside(cursor);
-    port_irq_restore(irq);
+    if (MM_UNLIKELY(is_spare)) {
+        prune_cover(cursor);
+    }
+    port_irq_restore(cursor->irq);
+    cursor->pt = NULL;
 }

@@ -268,13 +268,27 @@ static enum mm_status fill(struct pt_cursor *cursor,
     return MM_OK;
 }
 
-enum mm_status pt_map(struct pt_cursor *cursor, vaddr_t address, pfn_t pfn,
-                      uint64_t bytes, struct pt_attr attr)
+/*
+ * Can @attr be said of @frames frames from @pfn on? What would be parked, too:
+ * stored inverted, a frame above the payloads would name RAM (L1TF).
+ */
+static bool can_map(const struct pt_cursor *cursor, pfn_t pfn, uint64_t frames,
+                    struct pt_attr attr)
 {
     uint64_t limit = UINT64_C(1) << (pt_features.physical_bits - PAGE_SHIFT);
 
-    if (!cursor_has(cursor, address, bytes) || !cursor_allows(cursor, attr) ||
-        pfn.v >= limit || (bytes >> PAGE_SHIFT) > limit - pfn.v) {
+    if ((attr.flags & PT_NONE) && limit > PTE_PAYLOAD_END) {
+        limit = PTE_PAYLOAD_END;
+    }
+    return cursor_allows(cursor, attr) && pfn.v < limit &&
+           frames <= limit - pfn.v;
+}
+
+enum mm_status pt_map(struct pt_cursor *cursor, vaddr_t address, pfn_t pfn,
+                      uint64_t bytes, struct pt_attr attr)
+{
+    if (!cursor_has(cursor, address, bytes) ||
+        !can_map(cursor, pfn, bytes >> PAGE_SHIFT, attr)) {
         return MM_EINVAL;
     }
     if ((attr.flags & PT_OWNED) && !can_own(address, pfn, bytes)) {
@@ -303,6 +317,36 @@ enum mm_status pt_map_frames(struct pt_cursor *cursor, vaddr_t address,
         fill_with_frames(pfn_of(0), in_tables(cursor->pt, attr));
     filling.frames = frames;
     return fill(cursor, &filling, address, bytes);
+}
+
+enum mm_status pt_replace(struct pt_cursor *cursor, vaddr_t page, pfn_t pfn,
+                          struct pt_attr attr)
+{
+    attr.flags |= PT_OWNED;
+    if (!cursor_has(cursor, page, PAGE_BYTES) ||
+        !can_map(cursor, pfn, 1, attr) || (attr.flags & PT_NONE) ||
+        !can_own(page, pfn, PAGE_BYTES)) {
+        return MM_EINVAL;
+    }
+    cursor_seek(cursor, page, 0);
+    if (!pte_is_present(cursor_entry(cursor))) {
+        return MM_ENOENT;
+    }
+    if (!tlb_batch_has_room(cursor->batch)) {
+        return MM_EBUSY;
+    }
+    enum mm_status status = cursor_cut_ends(cursor, page, PAGE_BYTES);
+    if (status != MM_OK) {
+        return status;
+    }
+    cursor_seek(cursor, page, 0);
+    pte_t old = cursor_swap(cursor, cursor_for_cpu(pte_make_leaf(
+                                        0, pfn, in_tables(cursor->pt, attr))));
+    tlb_batch_range(cursor->batch, page, page + PAGE_BYTES, 0);
+    if (pte_owns_frames(old, 0)) {
+        tlb_batch_release(cursor->batch, pte_pfn(old, 0));
+    }
+    return MM_OK;
 }
 
 enum mm_status pt_promise(struct pt_cursor *cursor, vaddr_t start,

@@ -252,7 +252,11 @@ struct returned {
 
 static void give_back(struct returned *returned)
 {
-    frame_free_bulk(returned->frame, returned->count);
+    if (returned->count == 1) {
+        frame_free(returned->frame[0], 0); /* cheaper for one */
+    } else {
+        frame_free_bulk(returned->frame, returned->count);
+    }
     returned->count = 0;
 }
 

@@ -18,7 +18,7 @@
 #include "tests/host/sim.h"
 #include "tests/shared/test.h"
 
-#define BLOCKS UINT64_C(2)
+#define BLOCKS UINT64_C(4)
 #define FRAMES (BLOCKS * BLOCK_FRAMES)
 #define STEPS  3
 

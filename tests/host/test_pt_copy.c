@@ -126,6 +126,52 @@ TEST(pt_copy, writing_allowed_later_means_a_copy)
     CHECK_HELPER(finish());
 }
 
+/* Whatever table is missing: what there is of the copy goes, all of it. */
+TEST(pt_copy, a_copy_without_memory_can_be_taken_down)
+{
+    struct pt child;
+
+    CHECK_HELPER(start());
+    give_page(HERE, PT_WRITE, 1);
+    give_page(4 * MiB, PT_WRITE, 2);
+    for (uint64_t k = 1; k <= 6; k++) {
+        CHECK_EQUAL(pt_init(&child), MM_OK);
+        open_range(MiB, 2 * GiB);
+        frame_inject(k);
+        enum mm_status status = pt_copy(&cursor, &child, MiB, 2 * GiB);
+        frame_inject(0);
+        shut();
+        CHECK_EQUAL(status, k <= 5 ? MM_ENOMEM : MM_OK);
+        pt_fini(&child);
+    }
+    take_away(MiB, 2 * GiB);
+    CHECK_HELPER(finish());
+}
+
+/* Both name a frame by their inverse, which must be no RAM. */
+TEST(pt_copy, frames_beyond_the_payloads_are_not_parked)
+{
+    static const struct pt_features wide = {4, 52, true, true, true};
+    pfn_t beyond = pfn_of(PTE_PAYLOAD_END);
+
+    CHECK_HELPER(start());
+    struct pt_features before = pt_features;
+    pt_setup(&wide);
+    open_range(HERE, 2 * PAGE_BYTES);
+    CHECK_EQUAL(pt_map(&cursor, HERE, beyond, PAGE_BYTES, pt_attr(PT_NONE)),
+                MM_EINVAL);
+    CHECK_EQUAL(pt_map(&cursor, HERE, pfn_of(PTE_PAYLOAD_END - 1),
+                       2 * PAGE_BYTES, pt_attr(PT_READ)),
+                MM_OK);
+    CHECK_EQUAL(pt_protect(&cursor, HERE, PAGE_BYTES, pt_attr(PT_NONE)), MM_OK);
+    CHECK_EQUAL(pt_protect(&cursor, HERE, 2 * PAGE_BYTES, pt_attr(PT_NONE)),
+                MM_EINVAL);
+    shut();
+    take_away(HERE, 2 * PAGE_BYTES);
+    pt_setup(&before);
+    CHECK_HELPER(finish());
+}
+
 /* What the owner's tag calls shared is written to by both. */
 TEST(pt_copy, shared_pages_stay_writable_on_both_sides)
 {

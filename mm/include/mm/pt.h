@@ -108,7 +108,8 @@ void pt_query(struct pt_cursor *cursor, vaddr_t address, struct pt_entry *out);
  *         MAXPHYADDR, user flag in the wrong half, owned blocks of another
  *         order or not handed out; MM_ENOMEM for tables. On failure no
  *         meaning has changed; large promises may have been split.
- *         With PT_NONE the frames are parked.
+ *         With PT_NONE the frames are parked; MM_EINVAL if they lie above
+ *         2 PiB (PTE_PAYLOAD_END).
  */
 MM_MUST_CHECK enum mm_status pt_map(struct pt_cursor *cursor, vaddr_t address,
                                     pfn_t pfn, uint64_t bytes,
@@ -136,9 +137,9 @@ MM_MUST_CHECK enum mm_status pt_promise(struct pt_cursor *cursor, vaddr_t start,
  * PT_GLOBAL and the tag of each entry stay as they are. A private frame that
  * others hold is copied on write, if it may be written; so is one that is not
  * owned and was copied on write. PT_NONE parks what is present, A and D
- * included; any other rights make parked frames present again. Return: MM_OK;
- * MM_EINVAL: as pt_map(); MM_ENOMEM: as pt_split(). On failure no meaning has
- * changed.
+ * included; any other rights make parked frames present again.
+ * Return: MM_OK; MM_EINVAL: as pt_map(), also for frames that PT_NONE cannot
+ *         park; MM_ENOMEM: as pt_split(). On failure no meaning has changed.
  */
 MM_MUST_CHECK enum mm_status pt_protect(struct pt_cursor *cursor, vaddr_t start,
                                         uint64_t bytes, struct pt_attr attr);
@@ -185,8 +186,9 @@ MM_MUST_CHECK enum mm_status pt_copy(struct pt_cursor *cursor, struct pt *to,
  * Put @pfn, whose reference the mapping takes, in place of the leaf at @page:
  * 4 KiB, with @attr. The frame that was there goes with the batch if it was
  * owned. A large leaf is split.
- * Return: MM_OK; MM_ENOENT: nothing is present there; MM_EINVAL: as pt_map();
- *         MM_ENOMEM: as pt_split(), and no meaning has changed.
+ * Return: MM_OK; MM_ENOENT: nothing is present there; MM_EINVAL: as pt_map(),
+ *         or PT_NONE; MM_ENOMEM: as pt_split(); MM_EBUSY: the batch is full:
+ *         close, commit, and try again. On failure no meaning has changed.
  */
 MM_MUST_CHECK enum mm_status pt_replace(struct pt_cursor *cursor, vaddr_t page,
                                         pfn_t pfn, struct pt_attr attr);
