@@ -189,8 +189,7 @@ static inline bool remove_entry(struct removal *removal, pte_t *slot,
     if (is_owner) {
         tlb_batch_release(removal->batch, pte_pfn(old, level));
     }
-    /* A parked one may have been present until a batch that waits still. */
-    return pte_is_present(old) || is_owner;
+    return pte_has_frames(old, level);
 }
 
 /*

@@ -67,7 +67,8 @@ struct pair {
 
 /*
  * Copy entry @i, if it is not a gap: one more holder for what it owns.
- * Return: may a CPU have cached a right to write that is gone?
+ * Return: may a CPU have cached a right to write that it must not use? Also
+ * where there is none: who took it away may not have flushed yet.
  */
 static inline bool copy_entry(struct pair *pair, unsigned i, unsigned level)
 {
@@ -87,7 +88,8 @@ static inline bool copy_entry(struct pair *pair, unsigned i, unsigned level)
     }
     slot_store(&pair->to[i], shared);
     pair->copied++;
-    return (entry.v & ~shared.v & PTE_RW) != 0 && pte_is_present(entry);
+    return pte_is_present(entry) && (entry.v & PTE_OWN) != 0 &&
+           (entry.v & pair->shared_tags) == 0;
 }
 
 /*
@@ -238,8 +240,7 @@ static pte_t take_entry(struct pt_cursor *cursor)
 {
     pte_t entry = cursor_swap(cursor, (pte_t){0});
 
-    /* A parked one may have been present until a batch that waits still. */
-    if (pte_is_present(entry) || pte_owns_frames(entry, cursor->level)) {
+    if (pte_has_frames(entry, cursor->level)) {
         tlb_batch_range(cursor->batch, cursor->at, cursor_next(cursor),
                         cursor->level);
     }
@@ -262,8 +263,7 @@ static bool move_entries(struct pt_cursor *cursor, const struct move *move)
 
             ASSERT(reached == level);
             cursor_place(cursor, entry);
-            is_cached = is_cached || pte_is_present(entry) ||
-                        pte_owns_frames(entry, level);
+            is_cached = is_cached || pte_has_frames(entry, level);
         }
         offset = next;
     }

@@ -354,7 +354,8 @@ enum mm_status pt_promise(struct pt_cursor *cursor, vaddr_t start,
                           struct pt_attr attr, uint64_t payload)
 {
     if (!cursor_has(cursor, start, bytes) || !cursor_allows(cursor, attr) ||
-        payload >= PTE_PAYLOAD_END) {
+        payload >= PTE_PAYLOAD_END ||
+        (promise != PT_OBJECT && (attr.flags & PT_COW))) {
         return MM_EINVAL;
     }
     if (promise == PT_OBJECT &&

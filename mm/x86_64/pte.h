@@ -345,13 +345,21 @@ static inline pfn_t pte_pfn(pte_t pte, unsigned level)
     return (pfn_t){bits >> PAGE_SHIFT};
 }
 
-/* Has a present or parked entry of @level a reference on its frames? */
-static inline bool pte_owns_frames(pte_t pte, unsigned level)
+/*
+ * Does an entry of @level name frames: is it present or parked? What is parked
+ * may have been present until a flush that another CPU still has to make.
+ */
+static inline bool pte_has_frames(pte_t pte, unsigned level)
 {
     enum pte_state state = pte_state(pte, level);
 
-    return (state == PTE_PRESENT || state == PTE_PARKED) &&
-           (pte.v & PTE_OWN) != 0;
+    return state == PTE_PRESENT || state == PTE_PARKED;
+}
+
+/* Has it a reference on them? */
+static inline bool pte_owns_frames(pte_t pte, unsigned level)
+{
+    return (pte.v & PTE_OWN) != 0 && pte_has_frames(pte, level);
 }
 
 /* What a change of rights and memory type replaces, in every state. */

@@ -253,3 +253,102 @@ TEST(pt_races, no_write_is_lost_to_a_copy_before_its_flush)
     pt_fini(&child);
     CHECK_HELPER(finish_cpus(3));
 }
+
+/*
+ * The first fork has taken the right to write away and waits for its flush;
+ * what is done meanwhile must not rely on that flush.
+ */
+static struct pt second;
+
+static void fork_again(void)
+{
+    struct tlb_batch own;
+    struct pt_cursor it;
+    paddr_t physical;
+
+    CHECK_EQUAL(pt_init(&second), MM_OK);
+    CHECK_EQUAL(pt_open(&space, HERE, HERE + 2 * MiB, &own, &it), MM_OK);
+    CHECK_EQUAL(pt_copy(&it, &second, HERE, 2 * MiB), MM_OK);
+    pt_close(&it);
+    tlb_commit(&own);
+    sim_set_cpu(1);
+    CHECK(sim_translate(HERE + 1, WALK_WRITE, &physical) != WALK_ALLOWED);
+}
+
+/* CPU 0 waits, CPU 2 does something, once, and CPU 1 answers both. */
+static void play_second(void)
+{
+    void (*act)(void) = do_meanwhile;
+    unsigned me = port_cpu();
+
+    do_meanwhile = NULL;
+    if (act != NULL) {
+        sim_set_cpu(2);
+        act();
+    }
+    sim_set_cpu(1);
+    sim_poll();
+    if (me == 2) {
+        sim_set_cpu(0);
+        tlb_interrupt();
+    }
+    sim_set_cpu(me);
+}
+
+TEST(pt_races, of_two_forks_each_ends_the_writing)
+{
+    static const struct sim_driver driver = {.relax = play_second};
+
+    CHECK_HELPER(start_cpus(3, 0));
+    sim_set_cpu(1);
+    CHECK(sim_write(HERE + 1, 1));
+    sim_set_cpu(0);
+    do_meanwhile = fork_again;
+    sim_set_driver(&driver);
+    fork_now();
+    sim_set_driver(NULL);
+    CHECK(do_meanwhile == NULL);
+    pt_fini(&second);
+    pt_fini(&child);
+    CHECK_HELPER(finish_cpus(3));
+}
+
+/* Parked by a CPU that has not flushed yet, and not owned. */
+static void unmap_parked(void)
+{
+    struct tlb_batch own;
+    struct pt_cursor it;
+    paddr_t physical;
+    vaddr_t reached;
+
+    CHECK_EQUAL(pt_open(&space, HERE, HERE + PAGE_BYTES, &own, &it), MM_OK);
+    CHECK_EQUAL(pt_unmap(&it, HERE, PAGE_BYTES, &reached), MM_OK);
+    pt_close(&it);
+    tlb_commit(&own);
+    sim_set_cpu(1);
+    CHECK(sim_translate(HERE, WALK_READ, &physical) != WALK_ALLOWED);
+}
+
+TEST(pt_races, what_is_parked_may_still_be_cached)
+{
+    static const struct sim_driver driver = {.relax = play_second};
+    paddr_t physical;
+
+    CHECK_HELPER(start_cpus(3, 0));
+    open_range(HERE, PAGE_BYTES);
+    CHECK_EQUAL(pt_map(&cursor, HERE, pfn_of(DEVICE_PFN), PAGE_BYTES,
+                       pt_attr(PT_WRITE)),
+                MM_OK);
+    shut();
+    sim_set_cpu(1);
+    CHECK_EQUAL(sim_translate(HERE, WALK_READ, &physical), WALK_ALLOWED);
+    sim_set_cpu(0);
+    do_meanwhile = unmap_parked;
+    sim_set_driver(&driver);
+    open_range(HERE, PAGE_BYTES);
+    CHECK_EQUAL(pt_protect(&cursor, HERE, PAGE_BYTES, pt_attr(PT_NONE)), MM_OK);
+    shut();
+    sim_set_driver(NULL);
+    CHECK(do_meanwhile == NULL);
+    CHECK_HELPER(finish_cpus(3));
+}

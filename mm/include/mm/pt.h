@@ -80,6 +80,12 @@ struct pt_cursor {
 MM_MUST_CHECK enum mm_status pt_open(struct pt *pt, vaddr_t start, vaddr_t end,
                                      struct tlb_batch *batch,
                                      struct pt_cursor *out);
+/*
+ * From here on the tables say what has changed, but CPUs may use what was there
+ * until the batch is committed. So whoever relies on a change, by using an
+ * address anew or by taking what is read-only for unchanging, does so after
+ * that; the operations on frames that spaces share see to it themselves.
+ */
 void pt_close(struct pt_cursor *cursor);
 
 /*
@@ -126,7 +132,8 @@ MM_MUST_CHECK enum mm_status pt_map_frames(struct pt_cursor *cursor,
 /*
  * Say what [start, start + bytes) will become when touched: as few entries
  * as alignment allows. The payload of PT_OBJECT counts up by pages.
- * Return: as pt_map().
+ * Return: as pt_map(); MM_EINVAL also for a payload from PTE_PAYLOAD_END on,
+ *         and for PT_COW but with PT_OBJECT: nobody else has the other pages.
  */
 MM_MUST_CHECK enum mm_status pt_promise(struct pt_cursor *cursor, vaddr_t start,
                                         uint64_t bytes, enum pt_promise promise,
