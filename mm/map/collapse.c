@@ -71,31 +71,17 @@ static pte_t *seek_table(struct pt_cursor *cursor, vaddr_t address)
     return table_at(pte_table(cursor_entry(cursor)));
 }
 
-static pte_t load_entry(const pte_t *slot)
-{
-    return (pte_t){atomic_load_explicit((const _Atomic uint64_t *)&slot->v,
-                                        memory_order_relaxed)};
-}
-
-/* Store @entry if *@expected stands there; else say what does. */
-static bool replace(pte_t *slot, pte_t *expected, pte_t entry)
-{
-    return atomic_compare_exchange_strong_explicit(
-        (_Atomic uint64_t *)&slot->v, &expected->v, entry.v,
-        memory_order_acq_rel, memory_order_relaxed);
-}
-
 /* What there is to collapse. Return: false if that cannot be one page. */
 static bool look(const struct pt *pt, const pte_t *table,
                  struct pt_collapse *found)
 {
-    uint64_t first = common_bits(load_entry(&table[0]));
+    uint64_t first = common_bits(slot_entry(&table[0]));
 
     if (first & pte_tag_bits(pt->shared_tags)) {
         return false; /* others write to its frames, by other entries */
     }
     for (unsigned i = 0; i < PTE_TABLE_COUNT; i++) {
-        pte_t entry = load_entry(&table[i]);
+        pte_t entry = slot_entry(&table[i]);
 
         if (common_bits(entry) != first) {
             return false;
@@ -117,17 +103,21 @@ static bool look(const struct pt *pt, const pte_t *table,
 /* Keep the page at @slot as it is, and its frame from release. */
 static pte_t freeze_entry(pte_t *slot)
 {
-    pte_t entry = load_entry(slot);
-    pte_t frozen;
+    pte_t entry = slot_entry(slot);
+    pte_t frozen = entry;
 
     if (!pte_is_present(entry)) {
         return entry;
     }
     frame_ref(pte_pfn(entry, 0));
-    do {
-        bool is_writable = (entry.v & PTE_RW) != 0;
-        frozen.v = (entry.v & ~PTE_RW) | (is_writable ? PTE_COW : 0);
-    } while (!replace(slot, &entry, frozen));
+    while ((entry.v & PTE_RW) != 0) {
+        frozen.v = (entry.v & ~PTE_RW) | PTE_COW;
+        if (slot_replace(slot, entry, frozen)) {
+            break;
+        }
+        entry = slot_entry(slot);
+        frozen = entry;
+    }
     return frozen;
 }
 
@@ -135,7 +125,7 @@ static void freeze(struct collapse *work, pte_t *table)
 {
     vaddr_t end = work->address + BLOCK_BYTES;
 
-    work->is_writable = (load_entry(&table[0]).v & PTE_RW) != 0;
+    work->is_writable = (slot_entry(&table[0]).v & PTE_RW) != 0;
     for (unsigned i = 0; i < PTE_TABLE_COUNT; i++) {
         work->before[i] = freeze_entry(&table[i]);
     }
@@ -170,7 +160,7 @@ static enum mm_status try_in_place(struct collapse *work, pt_collapse_fn wanted,
     pte_t *table = seek_table(&work->cursor, work->address);
     if (table == NULL || !look(work->pt, table, &found)) {
         status = MM_ENOENT;
-    } else if (!pt_may_resize(pte_attr(load_entry(&table[0]), 0).flags) ||
+    } else if (!pt_may_resize(pte_attr(slot_entry(&table[0]), 0).flags) ||
                !wanted(context, &found)) {
         status = MM_ERANGE;
     } else if (pt_merge(&work->cursor, work->address, 1) == MM_OK) {
@@ -228,7 +218,7 @@ static bool is_same(pte_t entry, pte_t before)
 static bool is_unchanged(const struct collapse *work, const pte_t *table)
 {
     for (unsigned i = 0; table != NULL && i < PTE_TABLE_COUNT; i++) {
-        if (!is_same(load_entry(&table[i]), work->before[i])) {
+        if (!is_same(slot_entry(&table[i]), work->before[i])) {
             return false;
         }
     }

@@ -46,27 +46,26 @@ enum mm_status pt_split(struct pt_cursor *cursor, vaddr_t address)
     return cursor_split(cursor);
 }
 
-/* Does part @index of @table follow from its first, as a split would do? */
-static bool is_alike(const pte_t *table, unsigned level, unsigned index)
+/* Does part @index of a table follow from its @first, as a split would do? */
+static bool is_alike(pte_t first, pte_t part, unsigned level, unsigned index)
 {
     uint64_t pages = (uint64_t)index << (pte_shift(level) - PAGE_SHIFT);
     /* The CPU sets A and D where and when it likes. */
-    uint64_t ignored =
-        pte_is_present(table[0]) ? PTE_AD : PTE_AD << PTE_AD_SHIFT;
-    uint64_t expected = pte_advance(table[0], pages).v;
+    uint64_t ignored = pte_is_present(first) ? PTE_AD : PTE_AD << PTE_AD_SHIFT;
 
-    return ((table[index].v ^ expected) & ~ignored) == 0;
+    return ((part.v ^ pte_advance(first, pages).v) & ~ignored) == 0;
 }
 
 /* The entry of @level that says what the whole @table says, or absent. */
 static pte_t whole_of(const pte_t *table, unsigned level)
 {
     unsigned part = level - 1;
-    enum pte_state state = pte_state(table[0], part);
-    pte_t whole = pte_whole(table[0], level);
+    pte_t first = slot_entry(&table[0]);
+    enum pte_state state = pte_state(first, part);
+    pte_t whole = pte_whole(first, level);
 
     for (unsigned i = 1; i < PTE_TABLE_COUNT; i++) {
-        if (!is_alike(table, part, i)) {
+        if (!is_alike(first, slot_entry(&table[i]), part, i)) {
             return (pte_t){0};
         }
     }
@@ -75,7 +74,7 @@ static pte_t whole_of(const pte_t *table, unsigned level)
     }
     if ((state != PTE_PRESENT && state != PTE_PARKED) ||
         level > pt_max_leaf() ||
-        !is_aligned(pfn_to_phys(pte_pfn(table[0], part)).v, pte_span(level))) {
+        !is_aligned(pfn_to_phys(pte_pfn(first, part)).v, pte_span(level))) {
         return (pte_t){0};
     }
     /* One of the parts may have been used, and any may be just now. */

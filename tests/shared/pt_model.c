@@ -2,6 +2,7 @@
 /* pt model: what page tables must say, kept naively, an entry a page. */
 #include "tests/shared/pt_model.h"
 
+#include <mm/frame.h>
 #include <mm/record.h>
 #include "base/bits.h"
 
@@ -247,12 +248,7 @@ bool pt_model_is_alike(const struct pt_model *model, unsigned space,
 
 pfn_t pt_page_block(const struct pt_page *page)
 {
-    pfn_t pfn = pfn_of(page->number);
-    pfn_t head = pfn_of(align_down(pfn.v, 512));
-
-    return record_of(head)->type != FRAME_NONE && record_of(head)->order == 9
-               ? head
-               : pfn;
+    return frame_head(pfn_of(page->number));
 }
 
 bool pt_page_is_shared(const struct pt_page *page)

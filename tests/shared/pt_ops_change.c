@@ -9,9 +9,12 @@
 
 /* --- frames --------------------------------------------------------------- */
 
+/* The highest that can be parked, too. */
 pfn_t pt_ops_device(void)
 {
-    uint64_t end = UINT64_C(1) << (pt_features.physical_bits - PAGE_SHIFT);
+    uint64_t end =
+        min_u64(UINT64_C(1) << (pt_features.physical_bits - PAGE_SHIFT),
+                PTE_PAYLOAD_END);
 
     return pfn_of(end - (8 * GiB >> PAGE_SHIFT));
 }
