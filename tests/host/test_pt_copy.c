@@ -262,6 +262,51 @@ TEST(pt_copy, a_move_takes_gaps_along_and_leaves_the_neighbours)
     CHECK_HELPER(finish());
 }
 
+/* Have the processor cache what @page says. */
+static void use_page(vaddr_t page)
+{
+    paddr_t physical;
+
+    CHECK_EQUAL(sim_translate(page, WALK_WRITE | WALK_USER, &physical),
+                WALK_ALLOWED);
+}
+
+/* The frame goes by a batch that began later: sim_watch.c sees that it may. */
+TEST(pt_copy, what_moved_away_is_forgotten_by_whoever_commits_first)
+{
+    struct tlb_batch waiting;
+
+    CHECK_HELPER(start());
+    give_page(HERE, PT_WRITE, 1);
+    CHECK_HELPER(use_page(HERE));
+    CHECK_EQUAL(pt_open_two(&space, HERE, HERE + PAGE_BYTES, THERE,
+                            THERE + PAGE_BYTES, &waiting, &cursor),
+                MM_OK);
+    CHECK_EQUAL(pt_move(&cursor, HERE, THERE, PAGE_BYTES), MM_OK);
+    pt_close(&cursor);
+    take_away(THERE, PAGE_BYTES);
+    tlb_commit(&waiting);
+    CHECK_HELPER(finish());
+}
+
+TEST(pt_copy, what_was_parked_is_forgotten_by_whoever_commits_first)
+{
+    struct tlb_batch waiting;
+
+    CHECK_HELPER(start());
+    give_page(HERE, PT_WRITE, 1);
+    give_page(HERE + PAGE_BYTES, PT_READ, 2); /* the table stays */
+    CHECK_HELPER(use_page(HERE));
+    CHECK_EQUAL(pt_open(&space, HERE, HERE + PAGE_BYTES, &waiting, &cursor),
+                MM_OK);
+    CHECK_EQUAL(pt_protect(&cursor, HERE, PAGE_BYTES, pt_attr(PT_NONE)), MM_OK);
+    pt_close(&cursor);
+    take_away(HERE, PAGE_BYTES);
+    tlb_commit(&waiting);
+    take_away(HERE, 2 * PAGE_BYTES);
+    CHECK_HELPER(finish());
+}
+
 static void count_dirty(void *context, const struct pt_entry *entry)
 {
     *(unsigned *)context += entry->dirty ? 1 : 0;
