@@ -137,6 +137,17 @@ static void append_if(struct explain_text *text, bool is_so, const char *more)
     }
 }
 
+/* What the owner has written into the entry. */
+static void append_tag(struct explain_text *text, struct pt_attr attr)
+{
+    size_t length = strlen(text->text);
+
+    if (attr.tag != 0) {
+        ksnprintf(text->text + length, sizeof(text->text) - length, " tag 0x%x",
+                  attr.tag);
+    }
+}
+
 static const char *promise_text(enum pt_promise promise)
 {
     switch (promise) {
@@ -203,7 +214,11 @@ static void append_absent(struct explain_text *text, pte_t entry,
         has_number || (state == PTE_PROMISE && pte_promise(entry) == PT_ZERO);
     size_t length;
 
+    if (state == PTE_DAMAGED) {
+        return;
+    }
     if (!has_rights) {
+        append_tag(text, attr);
         return;
     }
     append_rights(text, entry, level);
@@ -220,6 +235,7 @@ static void append_absent(struct explain_text *text, pte_t entry,
                                          : "page",
                   pte_payload(entry));
     }
+    append_tag(text, attr);
 }
 
 struct explain_text explain_entry(pte_t entry, unsigned level)
@@ -248,6 +264,9 @@ struct explain_text explain_entry(pte_t entry, unsigned level)
                   (entry.v & bits[i].bit) != 0 &&
                       (is_leaf || !bits[i].is_leaf_only),
                   bits[i].name);
+    }
+    if (is_leaf) {
+        append_tag(&text, pte_attr(entry, level));
     }
     append_if(&text, walk_reserved_bits(entry, level) != 0, "RESERVED BITS");
     return text;

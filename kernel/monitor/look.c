@@ -172,6 +172,14 @@ static bool read_question(const struct arguments *arguments,
     return true;
 }
 
+/* What the fault handler does about what is no error. */
+static const char *const remedy[] = {
+    [FAULT_RESOLVED] = "the fault handler supplies a zeroed frame",
+    [FAULT_UNSHARED] = "the fault handler gives a copy, or the page itself to "
+                       "its last holder",
+    [FAULT_SPURIOUS] = "the fault handler has it tried again",
+};
+
 /* "kernel write: faults, error code 0x3: page is read-only, by PD[145]" */
 static void judge(const struct walk *walk, unsigned access)
 {
@@ -197,9 +205,8 @@ static void judge(const struct walk *walk, unsigned access)
            explain_error_code(verdict, access, &rules),
            walk_verdict_text(verdict), walk_level_name(step->level),
            step->index);
-    if (result == FAULT_RESOLVED) {
-        printk("                  and the fault handler supplies a zeroed "
-               "frame\n");
+    if (fault_is_settled(result)) {
+        printk("                  and %s\n", remedy[result]);
     } else {
         printk("                  an error: %s\n", fault_result_text(result));
     }

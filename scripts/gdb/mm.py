@@ -212,6 +212,11 @@ def bytes_text(count):
     return "%u bytes" % count
 
 
+def tag_words(entry):
+    tag = entry >> 52 & 0x7F | (entry >> 11 & 1) << 7
+    return ["tag 0x%x" % tag] if tag else []
+
+
 def absent_text(entry):
     """What an entry that is neither absent nor present says."""
     kind = kind_of(entry)
@@ -229,7 +234,7 @@ def absent_text(entry):
     if kind in (OBJECT, PARKED, SWAPPED):
         name = {OBJECT: "page", PARKED: "frame", SWAPPED: "slot"}[kind]
         words.append("%s 0x%x" % (name, frame_of(entry, 0) // PAGE))
-    return " ".join(words)
+    return " ".join(words + tag_words(entry))
 
 
 def entry_text(tables, entry, level):
@@ -245,6 +250,7 @@ def entry_text(tables, entry, level):
         (US, "user", True), (G, "global", False), (ACCESSED, "accessed", True),
         (DIRTY, "dirty", False), (OWN, "owned", False),
         (COW, "copy-on-write", False)) if entry & bit and (leaf or is_common)]
+    words += tag_words(entry) if leaf else []
     words += ["RESERVED BITS"] if tables.reserved(entry, level) else []
     return " ".join(words)
 

@@ -105,6 +105,11 @@ TEST(explain, entries_read_as_they_are)
     CHECK(reads(pte_make_parked(pfn_of(5), pt_attr(PT_OWNED | PT_NONE)).v, 0,
                 "parked frame: access is off --- accessed dirty owned frame "
                 "0x5"));
+    struct pt_attr tagged = {PT_OWNED | PT_EXEC, PT_WB, 0x85};
+    CHECK(reads(pte_make_leaf(0, pfn_of(5), tagged).v, 0,
+                "4 KiB r-x WB accessed dirty owned tag 0x85"));
+    CHECK(reads(pte_make_promise(PT_GUARD, tagged, 0).v, 0,
+                "guard: nothing, ever tag 0x85"));
     CHECK(reads(PTE_P | PTE_PS | UINT64_C(1) << 13, 1,
                 "2 MiB r-x WB RESERVED BITS"));
 }
