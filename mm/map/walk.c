@@ -22,8 +22,9 @@ unsigned pt_quirks;
 bool pt_may_resize(unsigned flags)
 {
     unsigned in_the_way = PT_QUIRK_MULTIMATCH;
+    bool is_code = (flags & PT_EXEC) != 0 || !pt_features.has_nx;
 
-    in_the_way |= (flags & PT_EXEC) ? PT_QUIRK_MULTIHIT : 0;
+    in_the_way |= is_code ? PT_QUIRK_MULTIHIT : 0;
     return (pt_quirks & in_the_way) == 0;
 }
 

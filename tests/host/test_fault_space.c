@@ -96,6 +96,9 @@ TEST(fault_space, quirks_of_the_cpu_keep_pages_small)
     promise(HERE + GiB, 2 * MiB, PT_EXEC);
     CHECK(sim_execute(HERE + GiB));
     CHECK_EQUAL(entry_at(HERE + GiB).level, 0);
+    pt_features.has_nx = false;
+    CHECK(!pt_may_resize(PT_WRITE)); /* all is code */
+    pt_features.has_nx = true;
     pt_quirks = PT_QUIRK_MULTIMATCH;
     promise(HERE + 2 * GiB, 2 * MiB, PT_WRITE);
     CHECK(sim_write(HERE + 2 * GiB, 7));

@@ -32,7 +32,10 @@ enum pt_quirk {
 
 extern unsigned pt_quirks; /* (C) enum pt_quirk; the host sets it, or none */
 
-/* May pages with these flags (PT_USER, PT_EXEC) be made large in use? */
+/*
+ * May pages with these flags (PT_USER, PT_EXEC) be made large in use? Without
+ * NX all of them can be executed.
+ */
 bool pt_may_resize(unsigned flags);
 
 /* Does @address have the bits above the top level equal to its sign? */
