@@ -14,6 +14,8 @@ WERROR  ?=#               1: warnings are errors
 V       ?=#               1: show every command
 HOSTS   ?= gcc clang gcc-release gcc-tsan gcc-schedule gcc-explore# host tests
 FUZZ_SECONDS ?= 60#       time for each target of make fuzz
+SEED    ?=#               of random host tests, as a failure has printed it
+STEPS   ?=#               how many test tlb_schedule takes
 SETUP   ?=#               skip: do not look for missing tools
 UPDATE  ?=#               1: bench-check writes bench/vellum.csv
 export B M CPUS ACCEL Q CMD TEST V HOSTS SETUP UPDATE FUZZ_SECONDS
@@ -201,9 +203,9 @@ check: $(READY)     ## what a compiler or a script can check
 check-models:       ## the TLB protocol in every order of its steps
 	@scripts/setup models
 	@scripts/check-models
-fuzz: $(FUZZERS)    ## inputs that break a parser: FUZZ_SECONDS a target
+fuzz: $(FUZZERS)    ## inputs that break a parser, frames or tables
 	@scripts/fuzz
-proofs: $(READY)    ## CBMC proves the bits, the trees and two CPUs' steps
+proofs: $(READY)  ## CBMC proves bits, trees, entries, cursors, two CPUs' steps
 	@scripts/proofs
 mutants: $(READY)   ## known bugs put in, one by one: a test must notice
 	@MAKE='$(MAKE)' scripts/mutants

@@ -25,8 +25,9 @@
  *       and a guard page
  *   I2  a free segment of the arena is a gap in the tables
  *
- * Locking: the arena's lock and the lock of pt_kernel, never both. A visit to
- * the tables maps at most STRIDE_PAGES frames, or removes a whole block.
+ * Locking: the arena's lock and those of pt_kernel's tables, never both. A
+ * visit to the tables maps at most STRIDE_PAGES frames, or removes a whole
+ * block.
  *
  * Cost: O(pages) for eager blocks; lazy ones cost a few entries at any size.
  * A window adds a search of the memory map. kmap_find() is O(blocks): it is

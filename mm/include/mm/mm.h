@@ -35,7 +35,7 @@ struct mm_config {
     size_t need_count;
     vaddr_t direct_start;  /* phys_to_virt(0) */
     uint64_t direct_bytes; /* most RAM the direct map may cover */
-    /* The arena lies under one top-level entry (else MM_ERANGE). */
+    /* The arena lies under one entry of 512 GiB (else MM_ERANGE). */
     vaddr_t kmap_start;
     vaddr_t kmap_end;
     vaddr_t record_start; /* 16 bytes a frame, under another entry than that */

@@ -72,8 +72,8 @@ struct pt_cursor {
  * @start, @end  page-aligned, start < end; the kernel's tables translate the
  *               upper canonical half, all others the lower one, page 0 left out
  * Return: MM_OK; MM_EINVAL for a bad range; MM_ERANGE for kernel addresses
- *         under a top-level entry that start-up left empty. Nothing is locked
- *         then.
+ *         under an entry of 512 GiB that start-up left empty. Nothing is
+ *         locked then.
  * Context: interrupts are off until pt_close(). One open cursor a CPU, but for
  *          pt_copy()'s own; no lock of rank tables or above is held.
  */
