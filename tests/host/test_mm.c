@@ -328,7 +328,30 @@ TEST(mm, the_audit_finds_what_is_planted)
     CHECK(!pt_audit(&pt_kernel, &verdict));
     CHECK_EQUAL(verdict.freed_frames, 1);
     *small = small_saved;
+    atomic_fetch_add(&pt_kernel.tables, 1);
+    CHECK(!pt_audit(&pt_kernel, &verdict));
+    CHECK_EQUAL(verdict.lost_tables, 1);
+    atomic_fetch_sub(&pt_kernel.tables, 1);
     CHECK(pt_audit(&pt_kernel, &verdict));
+}
+
+/* A table that says nothing, and that nobody made at start. */
+TEST(mm, the_audit_finds_an_empty_table)
+{
+    struct audit_verdict verdict;
+    struct pt space;
+
+    sim_boot(64 * MiB);
+    CHECK_EQUAL(pt_init(&space), MM_OK);
+    CHECK(pt_audit(&space, &verdict));
+    pfn_t empty = frame_alloc(0, FRAME_TABLE, FRAME_ZEROED);
+    pte_t *root = phys_to_virt(pfn_to_phys(space.root));
+    root[1] = pte_make_table(empty, true);
+    atomic_fetch_add(&record_of(space.root)->entries, 1);
+    atomic_fetch_add(&space.tables, 1);
+    CHECK(!pt_audit(&space, &verdict));
+    CHECK_EQUAL(verdict.empty_tables, 1);
+    CHECK_EQUAL(verdict.wrong_counts + verdict.lost_tables, 0);
 }
 
 TEST(mm, tables_that_would_kill_are_refused)

@@ -272,23 +272,6 @@ static void use_page(vaddr_t page)
 }
 
 /* The frame goes by a batch that began later: sim_watch.c sees that it may. */
-TEST(pt_copy, what_moved_away_is_forgotten_by_whoever_commits_first)
-{
-    struct tlb_batch waiting;
-
-    CHECK_HELPER(start());
-    give_page(HERE, PT_WRITE, 1);
-    CHECK_HELPER(use_page(HERE));
-    CHECK_EQUAL(pt_open_two(&space, HERE, HERE + PAGE_BYTES, THERE,
-                            THERE + PAGE_BYTES, &waiting, &cursor),
-                MM_OK);
-    CHECK_EQUAL(pt_move(&cursor, HERE, THERE, PAGE_BYTES), MM_OK);
-    pt_close(&cursor);
-    take_away(THERE, PAGE_BYTES);
-    tlb_commit(&waiting);
-    CHECK_HELPER(finish());
-}
-
 TEST(pt_copy, what_was_parked_is_forgotten_by_whoever_commits_first)
 {
     struct tlb_batch waiting;

@@ -288,10 +288,8 @@ static void play_second(void)
     }
     sim_set_cpu(1);
     sim_poll();
-    if (me == 2) {
-        sim_set_cpu(0);
-        tlb_interrupt();
-    }
+    sim_set_cpu(me == 2 ? 0 : 2);
+    tlb_interrupt(); /* as it does in a wait of its own */
     sim_set_cpu(me);
 }
 
@@ -350,5 +348,46 @@ TEST(pt_races, what_is_parked_may_still_be_cached)
     shut();
     sim_set_driver(NULL);
     CHECK(do_meanwhile == NULL);
+    CHECK_HELPER(finish_cpus(3));
+}
+
+/* What another CPU has just moved there goes; its old address was cached. */
+static void unmap_moved(void)
+{
+    struct tlb_batch own;
+    struct pt_cursor it;
+    paddr_t physical;
+    vaddr_t reached;
+
+    CHECK_EQUAL(pt_open(&space, HERE + GiB, HERE + GiB + PAGE_BYTES, &own, &it),
+                MM_OK);
+    CHECK_EQUAL(pt_unmap(&it, HERE + GiB, PAGE_BYTES, &reached), MM_OK);
+    pt_close(&it);
+    tlb_commit(&own); /* and the frame is gone */
+    sim_set_cpu(1);
+    CHECK(sim_translate(HERE + 1, WALK_WRITE, &physical) != WALK_ALLOWED);
+}
+
+/* CVE-2018-18281. */
+TEST(pt_races, what_was_moved_goes_with_its_old_address)
+{
+    static const struct sim_driver driver = {.relax = play_second};
+
+    CHECK_HELPER(start_cpus(3, 0));
+    sim_set_cpu(1);
+    CHECK(sim_write(HERE + 1, 1));
+    sim_set_cpu(0);
+    CHECK_EQUAL(pt_open_two(&space, HERE, HERE + 2 * MiB, HERE + GiB,
+                            HERE + GiB + 2 * MiB, &batch, &cursor),
+                MM_OK);
+    CHECK_EQUAL(pt_move(&cursor, HERE, HERE + GiB, PAGE_BYTES), MM_OK);
+    pt_close(&cursor);
+    sim_set_cpu(2);
+    sim_set_driver(&driver);
+    do_meanwhile = NULL;
+    unmap_moved();
+    sim_set_cpu(0);
+    tlb_commit(&batch);
+    sim_set_driver(NULL);
     CHECK_HELPER(finish_cpus(3));
 }
