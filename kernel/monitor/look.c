@@ -175,8 +175,7 @@ static bool read_question(const struct arguments *arguments,
 /* What the fault handler does about what is no error. */
 static const char *const remedy[] = {
     [FAULT_RESOLVED] = "the fault handler supplies a zeroed frame",
-    [FAULT_UNSHARED] = "the fault handler gives a copy, or the page itself to "
-                       "its last holder",
+    [FAULT_UNSHARED] = "the fault handler gives a copy, or the page itself",
     [FAULT_SPURIOUS] = "the fault handler has it tried again",
 };
 
