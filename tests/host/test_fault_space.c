@@ -5,7 +5,7 @@
  * no block; a write that reaches somebody else's page; a copy of the wrong
  * bytes, or of 2 MiB for one page.
  */
-#include "tests/host/space_scene.h"
+#include "tests/host/open_scene.h"
 
 #include <string.h>
 
@@ -13,20 +13,6 @@
 #include "base/bits.h"
 
 #define HERE GiB
-
-static struct tlb_batch batch;
-static struct pt_cursor cursor;
-
-static void open_range(vaddr_t from, uint64_t bytes)
-{
-    CHECK_EQUAL(pt_open(&space, from, from + bytes, &batch, &cursor), MM_OK);
-}
-
-static void shut(void)
-{
-    pt_close(&cursor);
-    tlb_commit(&batch);
-}
 
 static void promise(vaddr_t from, uint64_t bytes, unsigned flags)
 {

@@ -6,7 +6,7 @@
  * copied into a large one. The model (test_pt_model.c) tries all of it at
  * random; here stands what each operation is for.
  */
-#include "tests/host/space_scene.h"
+#include "tests/host/open_scene.h"
 
 #include <string.h>
 
@@ -14,20 +14,6 @@
 
 #define HERE  GiB
 #define THERE (3 * GiB)
-
-static struct tlb_batch batch;
-static struct pt_cursor cursor;
-
-static void open_range(vaddr_t from, uint64_t bytes)
-{
-    CHECK_EQUAL(pt_open(&space, from, from + bytes, &batch, &cursor), MM_OK);
-}
-
-static void shut(void)
-{
-    pt_close(&cursor);
-    tlb_commit(&batch);
-}
 
 static void map_page(vaddr_t page, pfn_t pfn, unsigned flags)
 {

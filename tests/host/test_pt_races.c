@@ -6,7 +6,7 @@
  * to though another one shares it by now. One thread plays all CPUs: what the
  * others do happens while CPU 0 or 2 waits for them.
  */
-#include "tests/host/space_scene.h"
+#include "tests/host/open_scene.h"
 
 #include <mm/fault.h>
 #include "base/bits.h"
@@ -14,20 +14,7 @@
 
 #define HERE GiB
 
-static struct tlb_batch batch;
-static struct pt_cursor cursor;
 static struct pt child;
-
-static void open_range(vaddr_t from, uint64_t bytes)
-{
-    CHECK_EQUAL(pt_open(&space, from, from + bytes, &batch, &cursor), MM_OK);
-}
-
-static void shut(void)
-{
-    pt_close(&cursor);
-    tlb_commit(&batch);
-}
 
 /* @cpus CPUs that have the space loaded, and 2 MiB of promises in it. */
 static void start_cpus(unsigned cpus, uint8_t tag)
