@@ -6,6 +6,9 @@
 #include "base/check.h"
 #include "map/cursor.h"
 
+/* Bits of a leaf of level 0 that other rights change. */
+#define PLAIN_RIGHTS (PTE_RIGHTS | PTE_PAT)
+
 /*
  * Rights for many entries, worked out once. What was shared by pt_copy() is
  * not written before it is copied, whoever wants to.
@@ -13,17 +16,16 @@
 struct protection {
     struct pte_rights rights;
     bool is_write;
-    uint64_t shared; /* bits of the tag: others may write as well */
-    /* Leaves of level 0 with (entry & mask) == PTE_P change by these alone. */
+    uint8_t shared_tags; /* others may write as well */
+    /* Leaves of level 0 with (entry & mask) == PTE_P get these rights. */
     uint64_t plain_mask;
-    uint64_t plain_kept;
-    uint64_t plain_set;
+    uint64_t plain_rights;
 };
 
-static void protection_init(struct protection *wanted, const struct pt *pt,
-                            struct pt_attr attr)
+static inline void protection_init(struct protection *wanted,
+                                   const struct pt *pt, struct pt_attr attr)
 {
-    wanted->shared = pte_tag_bits(pt->shared_tags);
+    wanted->shared_tags = pt->shared_tags;
     wanted->rights = pte_rights(attr);
     wanted->is_write = (attr.flags & PT_WRITE) != 0;
     /* Holders decide who writes to what is owned; no access is another form. */
@@ -31,9 +33,8 @@ static void protection_init(struct protection *wanted, const struct pt *pt,
     if (attr.flags & PT_NONE) {
         wanted->plain_mask = 0;
     }
-    wanted->plain_kept = ~(PTE_RIGHTS | pte_high_pat(0));
-    wanted->plain_set =
-        cursor_for_cpu((pte_t){wanted->rights.leaf[0] | PTE_P}).v;
+    wanted->plain_rights =
+        cursor_for_cpu((pte_t){wanted->rights.small | PTE_P}).v;
 }
 
 /* Has the block of an owned leaf or parked entry another holder? */
@@ -54,7 +55,8 @@ static pte_t mark_shared(pte_t entry, unsigned level,
         return entry;
     }
     entry.v &= ~PTE_COW;
-    if (wanted->is_write && (entry.v & wanted->shared) == 0 &&
+    if (wanted->is_write &&
+        (entry.v & pte_tag_bits(wanted->shared_tags)) == 0 &&
         is_shared(entry, level)) {
         entry.v |= PTE_COW;
     }
@@ -74,21 +76,18 @@ static MM_NOINLINE pte_t with_rights(pte_t entry, unsigned level,
  * Give the entry at @slot other rights.
  * Return: may a CPU have cached what it said?
  */
-static inline bool protect_entry(pte_t *slot, unsigned level,
-                                 const struct protection *wanted)
+static MM_NOINLINE bool protect_entry(pte_t *slot, unsigned level,
+                                      const struct protection *wanted)
 {
     pte_t entry;
     pte_t changed;
 
     do {
         entry = slot_entry(slot);
-        if (level == 0 && (entry.v & wanted->plain_mask) == PTE_P) {
-            changed.v = (entry.v & wanted->plain_kept) | wanted->plain_set;
-        } else if (pte_is_absent(entry)) {
+        if (pte_is_absent(entry)) {
             return false;
-        } else {
-            changed = with_rights(entry, level, wanted);
         }
+        changed = with_rights(entry, level, wanted);
         if (changed.v == entry.v) {
             return false;
         }
@@ -97,25 +96,79 @@ static inline bool protect_entry(pte_t *slot, unsigned level,
 }
 
 /*
- * The same for all from where the cursor stands on to @end, in its table.
- * Return: the address after the last.
+ * The same for the small entry at @slot and those after it, of @count, that
+ * are plain and have the same rights.
+ * @out_cached: may a CPU have cached what they said?
+ * Return: how many it were.
  */
-static vaddr_t protect_run(struct pt_cursor *cursor, vaddr_t end,
-                           const struct protection *wanted)
+static inline unsigned protect_alike(pte_t *slot, unsigned count,
+                                     const struct protection *wanted,
+                                     bool *out_cached)
+{
+    uint64_t entry = slot_entry(slot).v;
+    uint64_t looked_at = wanted->plain_mask | PLAIN_RIGHTS;
+    uint64_t turned = (entry ^ wanted->plain_rights) & PLAIN_RIGHTS;
+    uint64_t alike = entry & looked_at;
+    unsigned done = 0;
+
+    if ((entry & wanted->plain_mask) != PTE_P) {
+        *out_cached = protect_entry(slot, 0, wanted);
+        return 1;
+    }
+    *out_cached = turned != 0;
+    if (turned == 0) {
+        return 1;
+    }
+    do {
+        slot_turn(&slot[done++], turned);
+    } while (done < count && (slot_entry(&slot[done]).v & looked_at) == alike);
+    return done;
+}
+
+/* Entries @first to @end of the run of small ones may be cached as they were.
+ */
+static inline void forget_pages(const struct pt_cursor *cursor, unsigned first,
+                                unsigned end)
+{
+    if (first < end) {
+        tlb_batch_range(cursor->batch, cursor->at + first * PAGE_BYTES,
+                        cursor->at + end * PAGE_BYTES, 0);
+    }
+}
+
+/*
+ * The same for all small entries from where the cursor stands on to @end, in
+ * its table. Return: the address after the last.
+ */
+static inline vaddr_t protect_run(struct pt_cursor *cursor, vaddr_t end,
+                                  const struct protection *wanted)
 {
     unsigned count = cursor_run(cursor, end);
-    unsigned level = cursor->level;
-    pte_t *slot = cursor->slot;
+    unsigned first = 0; /* from here on all have changed */
+    unsigned i = 0;
 
-    for (unsigned i = 0; i < count; i++) {
-        unsigned first = i;
+    while (i < count) {
+        bool is_cached;
+        unsigned done =
+            protect_alike(&cursor->slot[i], count - i, wanted, &is_cached);
 
-        while (i < count && protect_entry(&slot[i], level, wanted)) {
-            i++;
+        if (!is_cached) {
+            forget_pages(cursor, first, i);
+            first = i + done;
         }
-        cursor_forget(cursor, first, i);
+        i += done;
     }
-    return cursor_after(cursor, count);
+    forget_pages(cursor, first, count);
+    return cursor->at + count * PAGE_BYTES;
+}
+
+static MM_NOINLINE vaddr_t protect_large(struct pt_cursor *cursor,
+                                         const struct protection *wanted)
+{
+    if (protect_entry(cursor->slot, cursor->level, wanted)) {
+        cursor_forget(cursor, 0, 1);
+    }
+    return cursor_next(cursor);
 }
 
 /* Can all frames in the range be parked? Not those from PTE_PAYLOAD_END on. */
@@ -153,8 +206,9 @@ enum mm_status pt_protect(struct pt_cursor *cursor, vaddr_t start,
         return status;
     }
     for (vaddr_t at = start; at - start < bytes;) {
-        cursor_seek_page(cursor, at);
-        at = protect_run(cursor, start + bytes, &wanted);
+        at = cursor_seek_page(cursor, at) == 0
+                 ? protect_run(cursor, start + bytes, &wanted)
+                 : protect_large(cursor, &wanted);
     }
     return MM_OK;
 }

@@ -43,6 +43,16 @@ static inline MM_MUST_CHECK bool slot_replace(pte_t *slot, pte_t expected,
 }
 
 /*
+ * Turn @bits of the entry at @slot, of which the CPU changes none. A and D that
+ * it sets meanwhile stay.
+ */
+static inline void slot_turn(pte_t *slot, uint64_t bits)
+{
+    atomic_fetch_xor_explicit((_Atomic uint64_t *)&slot->v, bits,
+                              memory_order_relaxed);
+}
+
+/*
  * Store @entry in one piece over what the CPU does not change: it is not
  * present, or what the CPU sets in it is of no interest any more.
  */

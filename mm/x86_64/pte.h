@@ -58,9 +58,10 @@ _Static_assert(sizeof(pte_t) == 8, "an entry is 8 bytes");
 #define PTE_AD       (PTE_A | PTE_D)
 #define PTE_AD_SHIFT 55
 
-#define PTE_TAG_SHIFT 52 /* bits 0..6 of the tag */
-#define PTE_TAG_MASK  (UINT64_C(0x7f) << PTE_TAG_SHIFT)
-#define PTE_FRAME     (UINT64_C(0xffffffffff) << PAGE_SHIFT) /* bits 12..51 */
+#define PTE_TAG_SHIFT  52 /* bits 0..6 of the tag */
+#define PTE_TAG7_SHIFT 4  /* bit 7 */
+#define PTE_TAG_MASK   (UINT64_C(0x7f) << PTE_TAG_SHIFT)
+#define PTE_FRAME      (UINT64_C(0xffffffffff) << PAGE_SHIFT) /* bits 12..51 */
 
 /* What kind a non-present entry is; zero with nothing else set = absent. */
 #define PTE_KIND_SHIFT 5
@@ -127,10 +128,17 @@ static inline bool pte_is_present(pte_t pte)
     return (pte.v & PTE_P) != 0;
 }
 
-/* Does a present entry of @level point to another table? */
+/* Does an entry that is not of level 0 point to another table? */
+static inline bool pte_leads_on(pte_t pte)
+{
+    /* Less P, neither bit is set if of the two P alone was. */
+    return ((pte.v - PTE_P) & (PTE_P | PTE_PS)) == 0;
+}
+
+/* Does an entry of @level? */
 static inline bool pte_is_table(pte_t pte, unsigned level)
 {
-    return pte_is_present(pte) && level > 0 && (pte.v & PTE_PS) == 0;
+    return level > 0 && pte_leads_on(pte);
 }
 
 static inline bool pte_is_leaf(pte_t pte, unsigned level)
@@ -173,22 +181,58 @@ static inline enum pte_state pte_state(pte_t pte, unsigned level)
     }
 }
 
+/*
+ * Flags, in three groups that lie as in an entry. PT_EXEC says the opposite
+ * of XD; PT_NONE is with it, for what is not present.
+ */
+#define PTE_FLAGS_LOW  (PT_WRITE | PT_USER)
+#define PTE_FLAGS_OURS (PT_GLOBAL | PT_COW | PT_OWNED)
+#define PTE_FLAGS_HIGH (PT_NONE | PT_EXEC)
+#define PTE_LOW_SHIFT  1
+#define PTE_OURS_SHIFT 5
+#define PTE_HIGH_SHIFT 57
+_Static_assert((uint64_t)PTE_FLAGS_LOW << PTE_LOW_SHIFT == (PTE_RW | PTE_US) &&
+                   (uint64_t)PT_WRITE << PTE_LOW_SHIFT == PTE_RW,
+               "PT_WRITE, PT_USER");
+_Static_assert((uint64_t)PT_GLOBAL << PTE_OURS_SHIFT == PTE_G &&
+                   (uint64_t)PT_COW << PTE_OURS_SHIFT == PTE_COW &&
+                   (uint64_t)PT_OWNED << PTE_OURS_SHIFT == PTE_OWN,
+               "PT_GLOBAL, PT_COW, PT_OWNED");
+_Static_assert((uint64_t)PT_NONE << PTE_HIGH_SHIFT == PTE_NONE &&
+                   (uint64_t)PT_EXEC << PTE_HIGH_SHIFT == PTE_XD,
+               "PT_NONE, PT_EXEC");
+
+/* A memory type: two bits beside each other, and a third by the state. */
+#define PTE_MEMORY_SHIFT 3
+#define PTE_MEMORY_LOW   3u /* bits of enum pt_memory */
+#define PTE_MEMORY_PAT   2  /* number of the third */
+
+/* The bits of an entry in any state that hold the bits @tags of its tag. */
+static inline uint64_t pte_tag_bits(uint8_t tags)
+{
+    uint64_t all = tags;
+
+    return (all << PTE_TAG_SHIFT & PTE_TAG_MASK) |
+           (all << PTE_TAG7_SHIFT & PTE_TAG7);
+}
+
 /* Rights, type and tag at the bits that all states share. */
 static inline uint64_t pte_encode_attr(struct pt_attr attr)
 {
-    uint64_t bits = 0;
+    uint64_t flags = attr.flags ^ (unsigned)PT_EXEC;
+    uint64_t memory = attr.memory;
 
-    bits |= (attr.flags & PT_WRITE) ? PTE_RW : 0;
-    bits |= (attr.flags & PT_EXEC) ? 0 : PTE_XD;
-    bits |= (attr.flags & PT_USER) ? PTE_US : 0;
-    bits |= (attr.flags & PT_GLOBAL) ? PTE_G : 0;
-    bits |= (attr.flags & PT_OWNED) ? PTE_OWN : 0;
-    bits |= (attr.flags & PT_COW) ? PTE_COW : 0;
-    bits |= (attr.memory & 1) ? PTE_PWT : 0;
-    bits |= (attr.memory & 2) ? PTE_PCD : 0;
-    bits |= (uint64_t)(attr.tag & 0x7f) << PTE_TAG_SHIFT;
-    bits |= (attr.tag & 0x80) ? PTE_TAG7 : 0;
-    return bits;
+    return (flags & PTE_FLAGS_LOW) << PTE_LOW_SHIFT |
+           (flags & PTE_FLAGS_OURS) << PTE_OURS_SHIFT |
+           (flags & PT_EXEC) << PTE_HIGH_SHIFT |
+           (memory & PTE_MEMORY_LOW) << PTE_MEMORY_SHIFT |
+           pte_tag_bits(attr.tag);
+}
+
+/* The third bit of @attr's memory type, where it is the bit @place. */
+static inline uint64_t pte_encode_pat(struct pt_attr attr, uint64_t place)
+{
+    return (attr.memory >> PTE_MEMORY_PAT & 1) * place;
 }
 
 /* The third bit of the memory type in a leaf of @level. */
@@ -197,48 +241,33 @@ static inline uint64_t pte_high_pat(unsigned level)
     return level > 0 ? PTE_PAT_LARGE : PTE_PAT;
 }
 
-/* The bits of an entry in any state that hold the bits @tags of its tag. */
-static inline uint64_t pte_tag_bits(uint8_t tags)
-{
-    return (uint64_t)(tags & 0x7f) << PTE_TAG_SHIFT |
-           ((tags & 0x80) ? PTE_TAG7 : 0);
-}
-
 /* All of @attr in a leaf of @level, which cannot have PT_NONE. */
 static inline uint64_t pte_encode_leaf(unsigned level, struct pt_attr attr)
 {
-    return pte_encode_attr(attr) |
-           ((attr.memory & 4) ? pte_high_pat(level) : 0);
+    return pte_encode_attr(attr) | pte_encode_pat(attr, pte_high_pat(level));
 }
 
 /* All of @attr in what is not present. */
 static inline uint64_t pte_encode_other(struct pt_attr attr)
 {
-    return pte_encode_attr(attr) | ((attr.flags & PT_NONE) ? PTE_NONE : 0) |
-           ((attr.memory & 4) ? PTE_PAT_OTHER : 0);
+    return pte_encode_attr(attr) | pte_encode_pat(attr, PTE_PAT_OTHER) |
+           (uint64_t)(attr.flags & PT_NONE) << PTE_HIGH_SHIFT;
 }
 
 /* The inverse of all three; @pat and @none stand where the state has them. */
 static inline struct pt_attr pte_decode_attr(pte_t pte, uint64_t pat,
                                              uint64_t none)
 {
-    unsigned flags = 0;
-    unsigned memory = 0;
+    uint64_t v = pte.v ^ PTE_XD;
+    uint64_t flags = (v >> PTE_LOW_SHIFT & PTE_FLAGS_LOW) |
+                     (v >> PTE_OURS_SHIFT & PTE_FLAGS_OURS) |
+                     ((v & (PTE_XD | none)) >> PTE_HIGH_SHIFT);
+    uint64_t memory = (v >> PTE_MEMORY_SHIFT & PTE_MEMORY_LOW) |
+                      (v & pat ? 1 << PTE_MEMORY_PAT : 0);
+    uint64_t tag =
+        (v & PTE_TAG_MASK) >> PTE_TAG_SHIFT | (v & PTE_TAG7) >> PTE_TAG7_SHIFT;
 
-    flags |= (pte.v & PTE_RW) ? PT_WRITE : 0;
-    flags |= (pte.v & PTE_XD) ? 0 : PT_EXEC;
-    flags |= (pte.v & PTE_US) ? PT_USER : 0;
-    flags |= (pte.v & PTE_G) ? PT_GLOBAL : 0;
-    flags |= (pte.v & PTE_OWN) ? PT_OWNED : 0;
-    flags |= (pte.v & PTE_COW) ? PT_COW : 0;
-    flags |= (pte.v & none) ? PT_NONE : 0;
-    memory |= (pte.v & PTE_PWT) ? 1 : 0;
-    memory |= (pte.v & PTE_PCD) ? 2 : 0;
-    memory |= (pte.v & pat) ? 4 : 0;
-    return (struct pt_attr){
-        (uint8_t)flags, (uint8_t)memory,
-        (uint8_t)(((pte.v & PTE_TAG_MASK) >> PTE_TAG_SHIFT) |
-                  ((pte.v & PTE_TAG7) ? 0x80 : 0))};
+    return (struct pt_attr){(uint8_t)flags, (uint8_t)memory, (uint8_t)tag};
 }
 
 /* The attributes of an entry in any state. */
@@ -376,16 +405,15 @@ _Static_assert(PTE_AD << PTE_AD_SHIFT == (UINT64_C(3) << 60), "A, D at 60, 61");
 
 /* Rights and memory type as bits, worked out once for many entries. */
 struct pte_rights {
-    uint64_t leaf[2]; /* of a leaf of level 0, above; XD also without NX */
-    uint64_t other;   /* of what is not present; PTE_NONE if there are none */
+    uint64_t small; /* of a leaf of level 0; XD also without NX */
+    uint64_t none;  /* PTE_NONE if there are none */
 };
 
 static inline struct pte_rights pte_rights(struct pt_attr attr)
 {
     return (struct pte_rights){
-        {pte_encode_leaf(0, attr) & (PTE_RIGHTS | pte_high_pat(0)),
-         pte_encode_leaf(1, attr) & (PTE_RIGHTS | pte_high_pat(1))},
-        pte_encode_other(attr) & PTE_RIGHTS_OTHER};
+        pte_encode_leaf(0, attr) & (PTE_RIGHTS | PTE_PAT),
+        (uint64_t)(attr.flags & PT_NONE) << PTE_HIGH_SHIFT};
 }
 
 /* The present @leaf with the rights @other, which are none. */
@@ -418,9 +446,11 @@ static inline pte_t pte_with_rights(pte_t pte, unsigned level,
                                     const struct pte_rights *rights)
 {
     uint64_t read_only = (pte.v & PTE_COW) >> PTE_COW_SHIFT;
-    uint64_t leaf = rights->leaf[level > 0] & ~read_only;
-    uint64_t other = rights->other & ~read_only;
-    bool is_none = (other & PTE_NONE) != 0;
+    bool has_pat = (rights->small & PTE_PAT) != 0;
+    uint64_t base = rights->small & ~PTE_PAT & ~read_only;
+    uint64_t leaf = base | (has_pat ? pte_high_pat(level) : 0);
+    uint64_t other = base | (has_pat ? PTE_PAT_OTHER : 0) | rights->none;
+    bool is_none = rights->none != 0;
 
     if (pte_is_present(pte)) {
         uint64_t replaced = PTE_RIGHTS | pte_high_pat(level);

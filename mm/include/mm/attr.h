@@ -5,16 +5,20 @@
 
 #include <mm/types.h>
 
+/*
+ * The order of the bits is that of an entry's: three shifts bring all of them
+ * there (x86_64/pte.h).
+ */
 enum pt_flags {
     PT_READ = 0, /* every mapping can be read */
     PT_WRITE = 1 << 0,
-    PT_EXEC = 1 << 1, /* never together with PT_WRITE */
-    PT_USER = 1 << 2,
-    PT_GLOBAL = 1 << 3,     /* same in every space: survives a CR3 load */
-    PT_OWNED = 1 << 4,      /* the mapping holds a reference on each frame */
-    PT_COW = 1 << 5,        /* write means copy first; never with PT_WRITE */
-    PT_NONE = 1 << 6,       /* no access; a frame that is there is parked.
+    PT_USER = 1 << 1,
+    PT_NONE = 1 << 2,       /* no access; a frame that is there is parked.
                                Never with PT_WRITE or PT_EXEC */
+    PT_GLOBAL = 1 << 3,     /* same in every space: survives a CR3 load */
+    PT_COW = 1 << 4,        /* write means copy first; never with PT_WRITE */
+    PT_OWNED = 1 << 5,      /* the mapping holds a reference on each frame */
+    PT_EXEC = 1 << 6,       /* never together with PT_WRITE */
     PT_FLAGS = (1 << 7) - 1 /* all of them; others are refused */
 };
 
