@@ -119,15 +119,10 @@ static bool extends(const struct tlb_range *range, vaddr_t start, vaddr_t end,
            (range->end == start || range->start == end);
 }
 
-void tlb_batch_range(struct tlb_batch *batch, vaddr_t start, vaddr_t end,
-                     unsigned level)
+void tlb_batch_join(struct tlb_batch *batch, vaddr_t start, vaddr_t end,
+                    unsigned level)
 {
-    ASSERT(start < end);
     batch->pages += (end - start) >> pte_shift(level);
-    if (batch->whole || !tlb_has(TLB_RANGES) || batch->pages > tlb_ceiling) {
-        batch->whole = true;
-        return;
-    }
     for (unsigned i = 0; i < batch->range_count; i++) {
         struct tlb_range *range = &batch->range[i];
 
@@ -319,15 +314,16 @@ void tlb_force_whole(struct tlb_space *space)
 /* Does @batch need a flush before it is released? */
 static bool is_due(const struct tlb_batch *batch)
 {
-    return batch->whole || batch->tables || batch->range_count > 0;
+    return batch->range_count > 0 || batch->whole || batch->tables;
 }
 
 void tlb_commit(struct tlb_batch *batch)
 {
-    uint64_t stamp = is_due(batch) ? tlb_shoot(batch) : 0;
+    bool was_due = is_due(batch);
+    uint64_t generation = was_due ? tlb_shoot(batch) : 0;
 
     if (batch->chain_count + batch->shared_count > 0) {
-        release(batch, stamp);
+        release(batch, was_due ? tlb_stamp(batch->space, generation) : 0);
     }
     tlb_batch_init(batch, batch->space);
 }

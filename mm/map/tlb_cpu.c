@@ -169,13 +169,15 @@ static bool flush_slot(struct tlb_cpu *cpu, unsigned number)
 }
 
 /* Forget the ranges of @batch, in the space that is loaded or the kernel's. */
-static void flush_ranges(struct tlb_cpu *cpu, const struct tlb_batch *batch)
+static inline void flush_ranges(struct tlb_cpu *cpu,
+                                const struct tlb_batch *batch)
 {
     for (unsigned i = 0; i < batch->range_count; i++) {
         const struct tlb_range *range = &batch->range[i];
         uint64_t span = pte_span(range->level);
+        vaddr_t end = range->end;
 
-        for (vaddr_t page = range->start; page != range->end; page += span) {
+        for (vaddr_t page = range->start; page != end; page += span) {
             mmu_invlpg(page);
         }
     }
@@ -198,7 +200,7 @@ static void flush_ranges_of(struct tlb_cpu *cpu, unsigned pcid,
 }
 
 /* Every PCID has its own way to tables that are the kernel's. */
-static void flush_ways_to_kernel(void)
+static MM_NOINLINE void flush_ways_to_kernel(void)
 {
     if (tlb_has(TLB_INVPCID)) {
         mmu_invpcid(MMU_INVPCID_ALL, 0, 0);
@@ -207,20 +209,11 @@ static void flush_ways_to_kernel(void)
     }
 }
 
-/* Forget what @batch says of the kernel's pages. */
-static void flush_kernel(struct tlb_cpu *cpu, const struct tlb_batch *batch)
-{
-    flush_ranges(cpu, batch);
-    if (batch->tables) {
-        flush_ways_to_kernel();
-    }
-}
-
 /* Forget what @batch says of the space in @number. False: only a switch can. */
 static bool flush_space(struct tlb_cpu *cpu, unsigned number,
                         const struct tlb_batch *batch)
 {
-    if (tlb_is_whole(batch)) {
+    if (batch->whole) {
         return flush_slot(cpu, number);
     }
     if (number == current_slot(cpu)) {
@@ -430,24 +423,35 @@ static bool is_done_idle(struct tlb_cpu *cpu, const struct tlb_batch *batch)
     return batch->tables || tlb_has(TLB_LAZY);
 }
 
-/* The kernel's pages: used by every CPU, whatever it has loaded. */
-static void apply_to_kernel(struct tlb_cpu *cpu, const struct tlb_batch *batch,
-                            uint64_t generation)
+/* Flush @generation is not the next here, or has no ranges. */
+static MM_NOINLINE void apply_all_to_kernel(struct tlb_cpu *cpu,
+                                            uint64_t generation)
 {
-    uint64_t seen = slot_generation(cpu, TLB_KERNEL_SLOT);
-
-    if (seen >= generation) {
+    if (slot_generation(cpu, TLB_KERNEL_SLOT) >= generation) {
         tlb_add(&cpu->count.overtaken, 1);
         return;
     }
-    if (seen + 1 == generation && !tlb_is_whole(batch)) {
-        flush_kernel(cpu, batch);
-    } else {
-        /* Requests in between are on their way: this answers them, too. */
-        generation =
-            atomic_load_explicit(&tlb_kernel->generation, memory_order_seq_cst);
-        flush_everything();
-        tlb_add(&cpu->count.whole, 1);
+    /* Requests in between are on their way: this answers them, too. */
+    generation =
+        atomic_load_explicit(&tlb_kernel->generation, memory_order_seq_cst);
+    flush_everything();
+    tlb_add(&cpu->count.whole, 1);
+    set_generation(cpu, TLB_KERNEL_SLOT, generation);
+}
+
+/* The kernel's pages: used by every CPU, whatever it has loaded. */
+static inline void apply_to_kernel(struct tlb_cpu *cpu,
+                                   const struct tlb_batch *batch,
+                                   uint64_t generation)
+{
+    if (slot_generation(cpu, TLB_KERNEL_SLOT) + 1 != generation ||
+        batch->whole) {
+        apply_all_to_kernel(cpu, generation);
+        return;
+    }
+    flush_ranges(cpu, batch);
+    if (batch->tables) {
+        flush_ways_to_kernel();
     }
     set_generation(cpu, TLB_KERNEL_SLOT, generation);
 }

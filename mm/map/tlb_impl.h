@@ -81,12 +81,6 @@ static inline void tlb_add(_Atomic uint64_t *counter, uint64_t more)
         memory_order_relaxed);
 }
 
-/* Are there no ranges to go by? */
-static inline bool tlb_is_whole(const struct tlb_batch *batch)
-{
-    return batch->whole || batch->range_count == 0;
-}
-
 /*
  * Have flush @generation of the batch's space, and all before it, made on
  * this CPU, if it has anything of the space cached that it could use.
@@ -97,9 +91,9 @@ void tlb_apply(struct tlb_cpu *cpu, const struct tlb_batch *batch,
 
 /*
  * Make the flush that @batch is, on this CPU and on all others that must have
- * it. Return: its stamp.
+ * it. Return: its generation.
  */
-uint64_t tlb_shoot(const struct tlb_batch *batch);
+uint64_t tlb_shoot(struct tlb_batch *batch);
 
 /* See record.h: has every CPU passed the flush that @stamp names? */
 void tlb_check_reuse(pfn_t pfn, uint64_t stamp);

@@ -82,8 +82,8 @@ static uint64_t others_of(const struct tlb_space *space, unsigned i,
     return i == me / 64 ? cpus & ~(UINT64_C(1) << (me % 64)) : cpus;
 }
 
-/* Is @me the only one that could have @space cached? */
-static bool is_alone(const struct tlb_space *space, unsigned me)
+static MM_NOINLINE bool is_alone_of_many(const struct tlb_space *space,
+                                         unsigned me)
 {
     uint64_t others = 0;
 
@@ -91,6 +91,13 @@ static bool is_alone(const struct tlb_space *space, unsigned me)
         others |= others_of(space, i, me);
     }
     return others == 0;
+}
+
+/* Is @me the only one that could have @space cached? */
+static inline bool is_alone(const struct tlb_space *space, unsigned me)
+{
+    return MM_LIKELY(tlb_words == 1) ? others_of(space, 0, me % 64) == 0
+                                     : is_alone_of_many(space, me);
 }
 
 /* Post the request of CPU @me to all who must have it. */
@@ -188,8 +195,18 @@ static MM_NOINLINE void shoot_all(struct tlb_cpu *cpu, unsigned me,
     await(cpu, me);
 }
 
-uint64_t tlb_shoot(const struct tlb_batch *batch)
+/* Without ranges, or with too many pages, it is a flush of the whole space. */
+static inline void choose_way(struct tlb_batch *batch)
 {
+    if (batch->range_count == 0 || batch->pages > tlb_ceiling ||
+        !tlb_has(TLB_RANGES)) {
+        batch->whole = true;
+    }
+}
+
+uint64_t tlb_shoot(struct tlb_batch *batch)
+{
+    choose_way(batch);
     uint64_t irq = port_irq_save();
     unsigned me = port_cpu();
     struct tlb_cpu *cpu = &tlb_cpu[me];
@@ -211,5 +228,5 @@ uint64_t tlb_shoot(const struct tlb_batch *batch)
     tlb_add(&cpu->count.commits, 1);
     tlb_add(&cpu->count.released, batch->chain_count + batch->shared_count);
     port_irq_restore(irq);
-    return tlb_stamp(batch->space, generation);
+    return generation;
 }

@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 
 #include <mm/types.h>
+#include "base/check.h"
 #include "base/cpus.h"
 
 /* What makes invalidation cheap; each part can be left out and measured. */
@@ -43,14 +44,14 @@ struct tlb_range {
  */
 struct tlb_batch {
     struct tlb_space *space;
-    struct tlb_range range[TLB_BATCH_RANGES];
-    unsigned range_count;
-    unsigned shared_count;
-    uint64_t pages;       /* INVLPGs that the ranges would take */
+    uint32_t range_count; /* these four are cleared by one store */
+    uint16_t shared_count;
     bool whole;           /* flush the space, ranges or not */
     bool tables;          /* paging-structure caches must go too */
     pfn_t chain;          /* sole-owned blocks and tables, by record_link() */
     uint64_t chain_count; /* blocks in the chain */
+    uint64_t pages;       /* INVLPGs that the ranges, if any, would take */
+    struct tlb_range range[TLB_BATCH_RANGES];
     struct tlb_shared {
         pfn_t pfn;
         uint32_t refs; /* how many of its references go */
@@ -59,7 +60,7 @@ struct tlb_batch {
 
 struct tlb_stats {
     uint64_t commits;    /* batches that had something to do */
-    uint64_t pages;      /* single invalidations */
+    uint64_t pages;      /* INVLPGs that the ranges, if any, would take */
     uint64_t whole;      /* full flushes of a space */
     uint64_t switches;   /* loads of another space */
     uint64_t kept;       /* of these, with what was cached under its PCID */
@@ -104,16 +105,29 @@ static inline void tlb_batch_init(struct tlb_batch *batch,
     batch->space = space;
     batch->range_count = 0;
     batch->shared_count = 0;
-    batch->pages = 0;
     batch->whole = false;
     batch->tables = false;
     batch->chain = PFN_NONE;
     batch->chain_count = 0;
 }
 
+/* tlb_batch_range() of a batch that has ranges. */
+void tlb_batch_join(struct tlb_batch *batch, vaddr_t start, vaddr_t end,
+                    unsigned level);
+
 /* Leaves of @level in [start, end) were removed or lost rights. */
-void tlb_batch_range(struct tlb_batch *batch, vaddr_t start, vaddr_t end,
-                     unsigned level);
+static inline void tlb_batch_range(struct tlb_batch *batch, vaddr_t start,
+                                   vaddr_t end, unsigned level)
+{
+    ASSERT_SLOW(start < end);
+    if (batch->range_count > 0) {
+        tlb_batch_join(batch, start, end, level);
+        return;
+    }
+    batch->range[0] = (struct tlb_range){start, end, level};
+    batch->pages = (end - start) >> (PAGE_SHIFT + level * MM_TABLE_BITS);
+    batch->range_count = 1;
+}
 
 /*
  * The next flush of @space is a whole one on every CPU, whoever makes it and
@@ -194,7 +208,7 @@ void tlb_end_visit(struct tlb_space *space, bool is_visit);
 /* Forget everything of every space on this CPU. */
 void tlb_flush_all(void);
 
-/* INVLPGs above which a batch flushes the whole space instead. */
+/* INVLPGs above which a commit flushes the whole space instead. */
 extern unsigned tlb_ceiling;
 
 /* Of one CPU, and of all together. */
