@@ -14,6 +14,9 @@
 #define MM_NOINLINE            __attribute__((noinline))
 #define MM_LIKELY(x)           __builtin_expect(!!(x), 1)
 #define MM_UNLIKELY(x)         __builtin_expect(!!(x), 0)
+/* Make the loop that follows @turns copies of its body, of constants each. */
+#define MM_UNROLL(turns) MM_PRAGMA(GCC unroll turns)
+#define MM_PRAGMA(text)  _Pragma(#text)
 /* The address this function returns to: the call site of an allocation. */
 #define MM_CALLER() ((uintptr_t)__builtin_return_address(0))
 

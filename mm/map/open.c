@@ -35,23 +35,37 @@
 #include "map/cursor.h"
 #include "map/scan.h"
 
-/* The table on the way to @address, at most down to @level. */
+/*
+ * The table on the way to @address, at most down to @level. With constants for
+ * @level and @levels each turn is a copy of its own.
+ */
+static inline pfn_t descend(const struct pt *pt, vaddr_t address,
+                            unsigned level, unsigned levels,
+                            unsigned *out_level)
+{
+    unsigned at = levels - 1;
+    pte_t way = {pt->tlb.root.v};
+
+    MM_UNROLL(4)
+    for (; at > level; at--) {
+        pte_t entry = table_look(way, address, at);
+
+        if (!pte_leads_on(entry)) {
+            break;
+        }
+        way = entry;
+    }
+    *out_level = at;
+    return pte_table(way);
+}
+
 static inline pfn_t find_table(const struct pt *pt, vaddr_t address,
                                unsigned level, unsigned *out_level)
 {
-    unsigned at = pt_features.levels - 1;
-    const pte_t *table = table_at(pt->root);
-
-    for (; at > level; at--) {
-        pte_t entry = table_look(table, address, at);
-
-        if (!pte_is_table(entry, at)) {
-            break;
-        }
-        table = table_under(entry);
+    if (MM_LIKELY(level == 0 && pt_features.levels == 4)) {
+        return descend(pt, address, 0, 4, out_level);
     }
-    *out_level = at;
-    return phys_to_pfn(virt_to_phys(table));
+    return descend(pt, address, level, pt_features.levels, out_level);
 }
 
 /* Is [start, end) whole pages of what the tables of @pt translate? */
@@ -65,14 +79,20 @@ static bool is_legal(const struct pt *pt, vaddr_t start, vaddr_t end)
     return pt->is_kernel ? start >= -half : start > 0 && end <= half;
 }
 
+/* Is all of [start, end) in one table of @level, and not all of that? */
+static inline bool covers(vaddr_t start, vaddr_t end, unsigned level)
+{
+    return ((start ^ (end - 1)) >> pte_shift(level + 1)) == 0 &&
+           end - start != pte_span(level + 1);
+}
+
 /* The lowest level a table that covers [start, end) may have; see Idea. */
-static unsigned lowest_cover(vaddr_t start, vaddr_t end)
+static MM_NOINLINE unsigned lowest_cover(vaddr_t start, vaddr_t end)
 {
     unsigned top = pt_features.levels - 1;
     unsigned level = 0;
 
-    while (level < top && (((start ^ (end - 1)) >> pte_shift(level + 1)) != 0 ||
-                           end - start == pte_span(level + 1))) {
+    while (!covers(start, end, level) && level < top) {
         level++;
     }
     return level;
@@ -200,6 +220,33 @@ static bool may_hold(const struct pt_cursor *cursor)
 }
 
 /*
+ * The cover is locked and not of level 0: lock what is below.
+ * Return: MM_OK; MM_ERANGE, as pt_open(): nothing is locked then.
+ */
+static MM_NOINLINE enum mm_status lock_rest(const struct pt_cursor *cursor)
+{
+    if (!may_hold(cursor)) {
+        table_unlock(cursor->path[cursor->cover]);
+        return MM_ERANGE;
+    }
+    lock_below(cursor);
+    return MM_OK;
+}
+
+/* Stand at the first entry of the cursor's ranges in the cover, @table. */
+static inline void enter_cover(struct pt_cursor *cursor, pfn_t table,
+                               unsigned level)
+{
+    vaddr_t start = cursor->range[0].start;
+
+    cursor->cover = level;
+    cursor->level = level;
+    cursor->path[level] = table;
+    cursor->at = start;
+    cursor->slot = &table_at(table)[pte_index(start, level)];
+}
+
+/*
  * Lock the tables of the cursor's ranges, of which @end is the last address.
  * Return: MM_OK; MM_ERANGE, as pt_open().
  */
@@ -207,22 +254,20 @@ static inline enum mm_status lock_tables(struct pt_cursor *cursor, vaddr_t end)
 {
     struct pt *pt = cursor->pt;
     vaddr_t start = cursor->range[0].start;
-    bool is_visit = tlb_begin_visit(&pt->tlb);
-    pfn_t table =
-        lock_on_way(pt, start, lowest_cover(start, end), &cursor->cover);
     enum mm_status status = MM_OK;
+    unsigned level = covers(start, end, 0) ? 0 : lowest_cover(start, end);
+    bool is_visit = !pt->is_kernel && tlb_begin_visit(&pt->tlb);
+    pfn_t table = lock_on_way(pt, start, level, &level);
 
-    cursor->path[cursor->cover] = table;
-    cursor->level = cursor->cover;
-    cursor->at = start;
-    cursor->slot = &table_at(table)[pte_index(start, cursor->cover)];
-    if (!may_hold(cursor)) {
-        table_unlock(table);
-        status = MM_ERANGE;
-    } else if (cursor->cover > 0) {
-        lock_below(cursor);
+    if (MM_LIKELY(level == 0)) {
+        enter_cover(cursor, table, 0);
+    } else {
+        enter_cover(cursor, table, level);
+        status = lock_rest(cursor);
     }
-    tlb_end_visit(&pt->tlb, is_visit);
+    if (is_visit) {
+        tlb_end_visit(&pt->tlb, true);
+    }
     return status;
 }
 

@@ -25,21 +25,18 @@ static inline pte_t *table_at(pfn_t table)
     return phys_to_virt(pfn_to_phys(table));
 }
 
-/* The table that @entry leads to, as memory. */
-static inline pte_t *table_under(pte_t entry)
+/*
+ * What the table of @level that @entry leads to says of @address, for who may
+ * not have locked it.
+ */
+static inline pte_t table_look(pte_t entry, vaddr_t address, unsigned level)
 {
-    return phys_to_virt(paddr_of(entry.v & PTE_FRAME));
-}
-
-/* What a table of @level says of @address, for who may not have locked it. */
-static inline pte_t table_look(const pte_t *table, vaddr_t address,
-                               unsigned level)
-{
-    const pte_t *slot = &table[pte_index(address, level)];
+    uint64_t offset = pte_index(address, level) * sizeof(pte_t);
+    const _Atomic uint64_t *slot =
+        phys_to_virt(paddr_of((entry.v & PTE_FRAME) + offset));
 
     /* Pairs with cursor_swap(): what the entry points to is complete. */
-    return (pte_t){atomic_load_explicit((const _Atomic uint64_t *)&slot->v,
-                                        memory_order_acquire)};
+    return (pte_t){atomic_load_explicit(slot, memory_order_acquire)};
 }
 
 static inline unsigned table_marks(pfn_t table)

@@ -257,9 +257,9 @@ struct pt_leaf pt_lookup(struct pt *pt, vaddr_t address);
 static inline pfn_t pt_leaf_pfn(struct pt_leaf leaf, vaddr_t address)
 {
     uint64_t inside = pte_span(leaf.level) - 1;
-    uint64_t first = leaf.entry.v & PTE_FRAME & ~inside;
+    uint64_t mixed = leaf.entry.v ^ ((leaf.entry.v ^ address) & inside);
 
-    return phys_to_pfn(paddr_of(first | (address & inside)));
+    return pte_table((pte_t){mixed});
 }
 
 /* What pt_collapse() has found in a 2 MiB block, for its policy. */
