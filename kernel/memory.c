@@ -99,6 +99,33 @@ static void add_segment(const char *name, vaddr_t start, vaddr_t end,
     segment_count += end > start ? 1 : 0;
 }
 
+/* Is everything in [start, end) RAM? */
+static bool is_all_ram(uint64_t start, uint64_t end)
+{
+    while (start < end) {
+        const struct memmap_range *range = memmap_find(&map, paddr_of(start));
+
+        if (range == NULL || !memmap_is_ram(range->type)) {
+            return false;
+        }
+        start = range->end;
+    }
+    return true;
+}
+
+/*
+ * The end of what is mapped of .data: if there is RAM behind it, to the end of
+ * a large page. What else lies there may be written by its direct map, too.
+ */
+static vaddr_t data_mapped_end(void)
+{
+    vaddr_t end = align_up((vaddr_t)data_end, pte_span(1));
+
+    return is_all_ram(image_physical(data_start), end - LAYOUT_IMAGE)
+               ? end
+               : (vaddr_t)data_end;
+}
+
 /* Written in bursts and never read: write combining. */
 static void add_screen(void)
 {
@@ -122,7 +149,7 @@ static void list_segments(void)
     segment_count = 0;
     add_segment(".text", (vaddr_t)text_start, (vaddr_t)text_end, PT_EXEC);
     add_segment(".rodata", (vaddr_t)rodata_start, (vaddr_t)rodata_end, 0);
-    add_segment(".data", (vaddr_t)data_start, (vaddr_t)data_end, PT_WRITE);
+    add_segment(".data", (vaddr_t)data_start, data_mapped_end(), PT_WRITE);
     add_segment(".symbols", (vaddr_t)symbols_start, (vaddr_t)symbols_end, 0);
     for (unsigned i = 0; i < STACK_COUNT; i++) {
         enum image_stack stack = (enum image_stack)i;

@@ -120,6 +120,6 @@ TEST(probe, the_start_up_mapping_is_gone)
 {
     struct probe probe;
 
-    CHECK(!probe_read8((const void *)UINT64_C(0x200000), &probe));
+    CHECK(!probe_read8((const void *)UINT64_C(0x100000), &probe));
     CHECK(!probe_read8((const void *)UINT64_C(0xb8000), &probe));
 }
