@@ -239,19 +239,9 @@ static enum mm_status start_heap(const struct mm_config *config)
 static enum mm_status protect_alias(const struct mm_config *config,
                                     const struct mm_segment *segment)
 {
-    vaddr_t start = config->direct_start + segment->physical.v;
-    uint64_t bytes = align_up(segment->bytes, PAGE_BYTES);
-    struct tlb_batch batch;
-    struct pt_cursor cursor;
-    enum mm_status status =
-        pt_open(&pt_kernel, start, start + bytes, &batch, &cursor);
-
-    if (status == MM_OK) {
-        status = pt_protect(&cursor, start, bytes, pt_attr(PT_GLOBAL));
-        pt_close(&cursor);
-        tlb_commit(&batch);
-    }
-    return status;
+    return pt_protect_kernel(config->direct_start + segment->physical.v,
+                             align_up(segment->bytes, PAGE_BYTES),
+                             pt_attr(PT_GLOBAL));
 }
 
 static enum mm_status start_maps(const struct mm_config *config)

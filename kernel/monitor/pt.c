@@ -5,6 +5,7 @@
 #include "base/bits.h"
 #include "kernel/console/console.h"
 #include "kernel/explain.h"
+#include "kernel/image.h"
 #include "kernel/lib/format.h"
 #include "kernel/lib/string.h"
 #include "kernel/monitor/command.h"
@@ -315,7 +316,60 @@ static bool run_pt(const struct arguments *arguments)
     return true;
 }
 
+/* --- protect -------------------------------------------------------------- */
+
+/* The rights @word asks for; false after a sentence. */
+static bool take_rights(const struct arguments *arguments, const char *word,
+                        unsigned *out)
+{
+    static const struct {
+        const char *word;
+        unsigned flags;
+    } rights[] = {{"r", PT_READ}, {"rw", PT_WRITE}, {"none", PT_NONE}};
+
+    for (size_t i = 0; i < sizeof(rights) / sizeof(rights[0]); i++) {
+        if (strcmp(rights[i].word, word) == 0) {
+            *out = rights[i].flags;
+            return true;
+        }
+    }
+    return complain(arguments, "%s is none of r rw none", word);
+}
+
+/* Code stays as it is; the rest is the user's risk. */
+static bool run_protect(const struct arguments *arguments)
+{
+    uint64_t first;
+    uint64_t bytes;
+    unsigned flags = 0;
+
+    if (!argument_address(arguments->word[0], &first) ||
+        !argument_number(arguments->word[1], &bytes) ||
+        !take_rights(arguments, arguments->word[2], &flags)) {
+        return false;
+    }
+    vaddr_t start = align_down(first, PAGE_BYTES);
+    if (bytes - 1 > UINT64_MAX - first) { /* 0 bytes are most of all */
+        return complain(arguments, "0x%lx bytes from 0x%lx on are no range",
+                        bytes, first);
+    }
+    vaddr_t end = align_up(first + bytes, PAGE_BYTES);
+    if (start < (vaddr_t)text_end && (vaddr_t)text_start < end) {
+        return complain(arguments, "0x%lx-0x%lx is code", start, end);
+    }
+    enum mm_status status =
+        pt_protect_kernel(start, end - start, pt_attr(flags | PT_GLOBAL));
+    if (status != MM_OK) {
+        return complain(arguments, "0x%lx-0x%lx stays as it is: %s", start, end,
+                        mm_status_name(status));
+    }
+    return true;
+}
+
 static const struct command commands[] = {
+    {"protect", "", "ADDR BYTES r|rw|none",
+     "rights of kernel pages: large ones are split, and merged again", "", 3, 3,
+     false, run_protect},
     {"pt", "", "[-f wxus] [-r A B] [-l 012]",
      "the kernel's tables, equal neighbours merged", "-f -r -l", 0, 7, true,
      run_pt},

@@ -23,15 +23,32 @@
  *           Tables Dynamically"], and Intel's before PSCHANGE_MC_NO when code
  *           is fetched from such a page [Multihit18]. There the library makes
  *           no large page that it could have to split or merge in use:
- *           pt_may_resize() is asked by faults and by pt_collapse(). What a
- *           host maps large by itself, the direct map above all, is split by
- *           its changes as everywhere; it is not executable, so that Intel's
- *           erratum is not met; to AMD's it is open for the time of a flush,
- *           as Linux's direct map is.
+ *           pt_may_resize() is asked by faults, by pt_collapse() and before
+ *           pt_protect_kernel() merges. What a host maps large by itself, the
+ *           direct map and data of its image, is split by its changes as
+ *           everywhere; it is not executable, so that Intel's erratum is not
+ *           met; to AMD's it is open for the time of a flush, as Linux's
+ *           direct map is. Code of the image has the size from the start that
+ *           it keeps.
+ *
+ *           The kernel's leaves are global: found under every PCID, and not
+ *           forgotten by a CR3 load. Neither is needed: INVLPG and the flush
+ *           of all forget global translations of both sizes, under each PCID
+ *           [SDM-3A 4.10.4.1]; CPUs on which INVLPG leaves global ones alone
+ *           while PCIDs are on run without PCIDs (the host, by tlb_parts). A
+ *           small translation lives on beside a merged leaf until the next
+ *           flush, which tlb_force_whole() makes one of everything.
+ *
+ * Policy    Blocks of the kernel are put together by who changes rights, at
+ *           once: the tables of the direct map would else get smaller pages
+ *           for ever. Before anything is locked four entries are looked at,
+ *           which tell of nearly all blocks that they cannot be one yet.
  */
 #include <mm/pt.h>
 
 #include <mm/frame.h>
+#include <mm/port.h>
+#include "base/bits.h"
 #include "base/check.h"
 #include "map/cursor.h"
 
@@ -117,6 +134,85 @@ enum mm_status pt_merge(struct pt_cursor *cursor, vaddr_t address,
         tlb_force_whole(&cursor->pt->tlb);
         tlb_batch_range(cursor->batch, start, start + pte_span(level),
                         level - 1);
+    }
+    return MM_OK;
+}
+
+/* --- the kernel's blocks -------------------------------------------------- */
+
+/* Is @leaf of @level, with the rights of @other? */
+static bool is_of_kind(struct pt_leaf leaf, struct pt_leaf other,
+                       unsigned level)
+{
+    return leaf.level == level && pte_is_present(leaf.entry) &&
+           ((leaf.entry.v ^ other.entry.v) & ~(PTE_FRAME | PTE_AD)) == 0;
+}
+
+/*
+ * Could the entries around @page become one of @level? A glance, nothing
+ * locked: at its own, those beside it, and the ends of their table.
+ */
+static bool looks_whole(vaddr_t page, unsigned level)
+{
+    uint64_t part = pte_span(level - 1);
+    vaddr_t start = align_down(page, pte_span(level));
+    vaddr_t last = start + pte_span(level) - part;
+    vaddr_t own = align_down(page, part);
+    const vaddr_t seen[] = {own == start ? last : own - part,
+                            own == last ? start : own + part, start, last};
+    uint64_t irq = port_irq_save();
+    struct pt_leaf leaf = pt_lookup(&pt_kernel, own);
+    bool is_whole = is_of_kind(leaf, leaf, level - 1);
+
+    for (size_t i = 0; is_whole && i < sizeof(seen) / sizeof(seen[0]); i++) {
+        is_whole = is_of_kind(pt_lookup(&pt_kernel, seen[i]), leaf, level - 1);
+    }
+    port_irq_restore(irq);
+    return is_whole;
+}
+
+/* Put what lies around @page together, as far as it has become alike. */
+static void merge_around(vaddr_t page)
+{
+    enum mm_status status = MM_OK;
+
+    for (unsigned level = 1;
+         status == MM_OK && level <= pt_max_leaf() && looks_whole(page, level);
+         level++) {
+        vaddr_t start = align_down(page, pte_span(level));
+        struct tlb_batch batch;
+        struct pt_cursor cursor;
+
+        status = pt_open(&pt_kernel, start, start + pte_span(level), &batch,
+                         &cursor);
+        if (status == MM_OK) {
+            status = pt_merge(&cursor, start, level);
+            pt_close(&cursor);
+            tlb_commit(&batch);
+        }
+    }
+}
+
+enum mm_status pt_protect_kernel(vaddr_t start, uint64_t bytes,
+                                 struct pt_attr attr)
+{
+    struct tlb_batch batch;
+    struct pt_cursor cursor;
+    enum mm_status status =
+        pt_open(&pt_kernel, start, start + bytes, &batch, &cursor);
+
+    if (status != MM_OK) {
+        return status;
+    }
+    status = pt_protect(&cursor, start, bytes, attr);
+    pt_close(&cursor);
+    tlb_commit(&batch);
+    if (status != MM_OK || !pt_may_resize(attr.flags)) {
+        return status;
+    }
+    for (vaddr_t at = start; at - start < bytes;
+         at = align_down(at, pte_span(1)) + pte_span(1)) {
+        merge_around(at);
     }
     return MM_OK;
 }

@@ -6,6 +6,7 @@
 #include <mm/kmalloc.h>
 #include <mm/kmap.h>
 #include <mm/pt.h>
+#include "base/bits.h"
 #include "kernel/console/console.h"
 #include "kernel/lib/format.h"
 #include "kernel/lib/string.h"
@@ -105,13 +106,34 @@ TEST(monitor, commands_about_translation_answer)
     EXPECT("pt -f u", "0 ranges");
     EXPECT("v2p 0xffff800000200000", "0x200000");
     EXPECT("p2v 0x200000", "0xffff800000200000  direct map");
-    EXPECT("p2v 0x200000", "sg WB  4K");
+    EXPECT("p2v 0x100000", "sg WB  4K");
     EXPECT("audit", "0 mappings let write what another one executes");
     EXPECT("wx", "\nsound\n");
     EXPECT("tlb", "pages invalidated");
     EXPECT("tlb flush", "forgotten");
     EXPECT("tlb probe kernel_main", "they agree");
     EXPECT("tlb probe 0", "faults, too");
+}
+
+static uint8_t page_of_data[2 * PAGE_BYTES];
+
+TEST(monitor, rights_of_pages_can_be_changed)
+{
+    char command[64];
+    vaddr_t page = align_up((vaddr_t)page_of_data, PAGE_BYTES);
+
+    REFUSES("protect memcpy 1 rw", " is code");
+    REFUSES("protect 0x1000 1 rw", "stays as it is: MM_EINVAL");
+    REFUSES("protect kernel_stack_end 0 rw", "0x0 bytes from ");
+    REFUSES("protect 0xfffffffffffff000 8K rw", "are no range");
+    REFUSES("protect kernel_stack_end 1 rwx", "rwx is none of r rw none");
+    ksnprintf(command, sizeof(command), "protect 0x%lx 4K r", page);
+    EXPECT(command, "");
+    ksnprintf(command, sizeof(command), "pt -r 0x%lx 0x%lx", page, page + 1);
+    EXPECT(command, "sg WB  4K  .data");
+    ksnprintf(command, sizeof(command), "protect 0x%lx 4K rw", page);
+    EXPECT(command, "");
+    page_of_data[PAGE_BYTES] = 1;
 }
 
 /* The code is in the image and in the direct map, and nowhere else. */

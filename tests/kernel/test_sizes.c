@@ -6,6 +6,7 @@
 #include <mm/frame.h>
 #include <mm/pt.h>
 #include "base/bits.h"
+#include "kernel/image.h"
 #include "tests/shared/access.h"
 
 /*
@@ -30,12 +31,8 @@ static void shut(void)
 
 static void set_rights(vaddr_t page, unsigned flags)
 {
-    CHECK_EQUAL(pt_open(&pt_kernel, page, page + PAGE_BYTES, &batch, &cursor),
+    CHECK_EQUAL(pt_protect_kernel(page, PAGE_BYTES, pt_attr(flags | PT_GLOBAL)),
                 MM_OK);
-    enum mm_status status =
-        pt_protect(&cursor, page, PAGE_BYTES, pt_attr(flags | PT_GLOBAL));
-    shut();
-    CHECK_EQUAL(status, MM_OK);
 }
 
 static unsigned level_of(vaddr_t page)
@@ -44,21 +41,6 @@ static unsigned level_of(vaddr_t page)
 
     walk_address(pt_kernel.root, page, &walk);
     return walk.step[walk.count - 1].level;
-}
-
-/* Put the leaf around @page together again, up to @level. */
-static void merge_to(vaddr_t page, unsigned level)
-{
-    for (unsigned i = 1; i <= level; i++) {
-        vaddr_t start = align_down(page, pte_span(i));
-
-        CHECK_EQUAL(
-            pt_open(&pt_kernel, start, start + pte_span(i), &batch, &cursor),
-            MM_OK);
-        enum mm_status status = pt_merge(&cursor, start, i);
-        shut();
-        CHECK_EQUAL(status, MM_OK);
-    }
 }
 
 TEST(sizes, the_direct_map_is_cut_for_a_guard_and_merged_back)
@@ -79,12 +61,56 @@ TEST(sizes, the_direct_map_is_cut_for_a_guard_and_merged_back)
     CHECK_HELPER(set_rights(guard, PT_READ));
     CHECK(access_read((void *)guard, &value));
     CHECK(!access_write((void *)guard, 1));
+    CHECK_EQUAL(level_of(guard), 0);
     CHECK_HELPER(set_rights(guard, PT_WRITE));
     byte[7 * PAGE_BYTES] = 7;
-    CHECK_HELPER(merge_to(guard, level));
-    CHECK_EQUAL(level_of(guard), level);
+    CHECK_EQUAL(level_of(guard), pt_may_resize(0) ? level : 0);
     CHECK_EQUAL(byte[7 * PAGE_BYTES], 7);
     frame_free(block, MM_TABLE_BITS);
+}
+
+/* --- the image ------------------------------------------------------------ */
+
+static uint8_t some_data[2 * PAGE_BYTES];
+
+/* Its data lies in a large page where there is RAM around it. */
+TEST(sizes, the_image_is_cut_for_a_guard_and_merged_back)
+{
+    vaddr_t guard = align_up((vaddr_t)some_data, PAGE_BYTES);
+    unsigned level = level_of(guard);
+    uint8_t value = 0;
+
+    CHECK(is_aligned((vaddr_t)data_start, pte_span(1)));
+    some_data[PAGE_BYTES] = 5;
+    CHECK_HELPER(set_rights(guard, PT_NONE));
+    CHECK_EQUAL(level_of(guard), 0);
+    CHECK(!access_read((void *)guard, &value));
+    CHECK(access_read((void *)(guard - 1), &value));
+    CHECK(access_read((void *)(guard + PAGE_BYTES), &value));
+    CHECK_HELPER(set_rights(guard, PT_WRITE));
+    CHECK_EQUAL(level_of(guard), pt_may_resize(0) ? level : 0);
+    CHECK_EQUAL(some_data[PAGE_BYTES], 5);
+    CHECK(access_write((void *)guard, 6));
+}
+
+/* Code keeps its size: some CPUs may not fetch from what changes it. */
+TEST(sizes, rights_of_the_image_are_of_one_kind_each)
+{
+    static const struct {
+        const char *from;
+        const char *to;
+    } part[] = {{text_start, text_end}, {rodata_start, rodata_end}};
+
+    for (size_t i = 0; i < sizeof(part) / sizeof(part[0]); i++) {
+        for (const char *at = part[i].from; at < part[i].to; at += PAGE_BYTES) {
+            struct walk walk;
+
+            walk_address(pt_kernel.root, (vaddr_t)at, &walk);
+            CHECK_EQUAL(walk.step[walk.count - 1].level, 0);
+            CHECK(!walk.is_writable);
+            CHECK(walk.is_executable == (i == 0) || !pt_features.has_nx);
+        }
+    }
 }
 
 /* --- a space of its own --------------------------------------------------- */

@@ -237,6 +237,17 @@ MM_MUST_CHECK enum mm_status pt_split(struct pt_cursor *cursor,
 MM_MUST_CHECK enum mm_status pt_merge(struct pt_cursor *cursor, vaddr_t address,
                                       unsigned level);
 
+/*
+ * Set rights in the kernel's tables in one go, as pt_protect(): large leaves
+ * are cut where a part of them changes, and put together again where all parts
+ * have become alike. For guard pages and the like.
+ * Return: as pt_open() and pt_protect(). On failure no meaning has changed.
+ * Context: as tlb_commit(); flushes once more for each block put together.
+ * Cost: besides the change four lookups for each 2 MiB that it touches.
+ */
+MM_MUST_CHECK enum mm_status pt_protect_kernel(vaddr_t start, uint64_t bytes,
+                                               struct pt_attr attr);
+
 /* What pt_lookup() finds: the last entry on the way, and its level. */
 struct pt_leaf {
     pte_t entry; /* present; else nothing is mapped */
