@@ -242,25 +242,29 @@ void cpu_pt_features(struct pt_features *out)
 #define FAMILY_10H 0x10
 #define FAMILY_12H 0x12
 
-/* In MSR_CAPABILITIES: a change of page size is safe for fetches of code. */
+/* In MSR_CAPABILITIES: no speculation past P=0. */
+#define CAPABILITY_RDCL_NO (UINT64_C(1) << 0)
+/* A change of page size is safe for fetches of code. */
 #define CAPABILITY_PSCHANGE_MC_NO (UINT64_C(1) << 6)
 
-/* Intel's say when they have no multihit; those that say nothing may. */
-static bool has_multihit(void)
+/* Intel's say by @bit when they lack an erratum; those that say nothing may. */
+static bool may_have(uint64_t bit)
 {
     if (strcmp(cpu_features.vendor, "GenuineIntel") != 0) {
         return false;
     }
     struct cpuid more = read_leaf(&cpu_features, CPUID_STRUCTURED);
     return (more.edx & CPUID_7_EDX_CAPABILITIES) == 0 ||
-           (cpu_rdmsr(MSR_CAPABILITIES) & CAPABILITY_PSCHANGE_MC_NO) == 0;
+           (cpu_rdmsr(MSR_CAPABILITIES) & bit) == 0;
 }
 
 unsigned cpu_pt_quirks(void)
 {
     unsigned family = cpu_features.family;
-    unsigned quirks = has_multihit() ? PT_QUIRK_MULTIHIT : 0;
+    unsigned quirks =
+        may_have(CAPABILITY_PSCHANGE_MC_NO) ? PT_QUIRK_MULTIHIT : 0;
 
+    quirks |= may_have(CAPABILITY_RDCL_NO) ? PT_QUIRK_L1TF : 0;
     if (strcmp(cpu_features.vendor, "AuthenticAMD") == 0 &&
         (family == FAMILY_10H || family == FAMILY_12H)) {
         quirks |= PT_QUIRK_MULTIMATCH;

@@ -143,13 +143,26 @@ static enum mm_status build_top_entries(const struct mm_config *config)
     return status;
 }
 
+/* Is there RAM that entries which are not present could name? */
+static void warn_of_payloads(const struct memmap *map)
+{
+    uint64_t end = pt_payload_end << PAGE_SHIFT;
+
+    if (memmap_ram_end(map) > end) {
+        port_log("RAM above 0x%lx is within reach of L1TF: nothing from there "
+                 "on is parked, but what is parked below may name it",
+                 end);
+    }
+}
+
 /* Build the final tables, look at them, load them. */
 static enum mm_status start_tables(const struct mm_config *config)
 {
     struct audit_refusal refusal;
 
-    pt_setup(&config->features);
     pt_quirks = config->quirks;
+    pt_setup(&config->features);
+    warn_of_payloads(config->map);
     tlb_init(config->tlb_parts);
     kernel_root = early_table((void *)config);
     if (pfn_is_none(kernel_root)) {

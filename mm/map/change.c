@@ -171,11 +171,11 @@ static MM_NOINLINE vaddr_t protect_large(struct pt_cursor *cursor,
     return cursor_next(cursor);
 }
 
-/* Can all frames in the range be parked? Not those from PTE_PAYLOAD_END on. */
+/* Can all frames in the range be parked? Not those from pt_payload_end on. */
 static bool can_park(struct pt_cursor *cursor, vaddr_t start, uint64_t bytes)
 {
     if (UINT64_C(1) << (pt_features.physical_bits - PAGE_SHIFT) <=
-        PTE_PAYLOAD_END) {
+        pt_payload_end) {
         return true;
     }
     for (vaddr_t at = start; at - start < bytes; at = cursor_next(cursor)) {
@@ -183,7 +183,7 @@ static bool can_park(struct pt_cursor *cursor, vaddr_t start, uint64_t bytes)
         pte_t entry = cursor_entry(cursor);
 
         if (pte_is_present(entry) &&
-            pte_pfn(entry, level).v >= PTE_PAYLOAD_END) {
+            pte_pfn(entry, level).v >= pt_payload_end) {
             return false;
         }
     }

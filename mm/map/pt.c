@@ -277,8 +277,8 @@ static bool can_map(const struct pt_cursor *cursor, pfn_t pfn, uint64_t frames,
 {
     uint64_t limit = UINT64_C(1) << (pt_features.physical_bits - PAGE_SHIFT);
 
-    if ((attr.flags & PT_NONE) && limit > PTE_PAYLOAD_END) {
-        limit = PTE_PAYLOAD_END;
+    if ((attr.flags & PT_NONE) && limit > pt_payload_end) {
+        limit = pt_payload_end;
     }
     return cursor_allows(cursor, attr) && pfn.v < limit &&
            frames <= limit - pfn.v;
@@ -354,12 +354,12 @@ enum mm_status pt_promise(struct pt_cursor *cursor, vaddr_t start,
                           struct pt_attr attr, uint64_t payload)
 {
     if (!cursor_has(cursor, start, bytes) || !cursor_allows(cursor, attr) ||
-        payload >= PTE_PAYLOAD_END ||
+        payload >= pt_payload_end ||
         (promise != PT_OBJECT && (attr.flags & PT_COW))) {
         return MM_EINVAL;
     }
     if (promise == PT_OBJECT &&
-        (bytes >> PAGE_SHIFT) > PTE_PAYLOAD_END - payload) {
+        (bytes >> PAGE_SHIFT) > pt_payload_end - payload) {
         return MM_EINVAL;
     }
     struct filling filling =

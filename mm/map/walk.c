@@ -18,6 +18,7 @@
 struct pt_features pt_features;
 
 unsigned pt_quirks;
+uint64_t pt_payload_end = PTE_PAYLOAD_END;
 
 bool pt_may_resize(unsigned flags)
 {
@@ -33,6 +34,10 @@ void pt_setup(const struct pt_features *features)
     ASSERT(features->levels == 4 || features->levels == 5);
     ASSERT(features->physical_bits >= 32 && features->physical_bits <= 52);
     pt_features = *features;
+    pt_payload_end = (pt_quirks & PT_QUIRK_L1TF) != 0
+                         ? UINT64_C(1)
+                               << (features->physical_bits - 1 - PAGE_SHIFT)
+                         : PTE_PAYLOAD_END;
 }
 
 unsigned pt_max_leaf(void)

@@ -28,8 +28,8 @@
  * inverted: below PTE_PAYLOAD_END bit 51 is set, and the frame bits name memory
  * that does not exist, so that a CPU that speculates past P=0 finds nothing
  * [Foreshadow18]. (If its cache looks at fewer bits, only payloads below half
- * of those are safe.) All zero is absent: it names frame 0, which holds no
- * secret and is never handed out.
+ * of those are safe: pt_payload_end.) All zero is absent: it names frame 0,
+ * which holds no secret and is never handed out.
  */
 typedef struct {
     uint64_t v;

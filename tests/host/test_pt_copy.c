@@ -158,6 +158,36 @@ TEST(pt_copy, frames_beyond_the_payloads_are_not_parked)
     CHECK_HELPER(finish());
 }
 
+/* Where the cache looks at the bits of physical addresses alone, at half. */
+TEST(pt_copy, frames_that_l1tf_could_name_are_not_parked)
+{
+    static const struct pt_features server = {4, 46, true, true, true};
+    pfn_t half = pfn_of(UINT64_C(1) << (46 - 1 - PAGE_SHIFT));
+
+    CHECK_HELPER(start());
+    struct pt_features before = pt_features;
+    pt_quirks = PT_QUIRK_L1TF;
+    pt_setup(&server);
+    open_range(HERE, 2 * PAGE_BYTES);
+    CHECK_EQUAL(pt_map(&cursor, HERE, half, PAGE_BYTES, pt_attr(PT_NONE)),
+                MM_EINVAL);
+    CHECK_EQUAL(pt_map(&cursor, HERE, pfn_of(half.v - 1), 2 * PAGE_BYTES,
+                       pt_attr(PT_READ)),
+                MM_OK);
+    CHECK_EQUAL(pt_protect(&cursor, HERE, PAGE_BYTES, pt_attr(PT_NONE)), MM_OK);
+    CHECK_EQUAL(pt_protect(&cursor, HERE, 2 * PAGE_BYTES, pt_attr(PT_NONE)),
+                MM_EINVAL);
+    CHECK_EQUAL(
+        pt_promise(&cursor, HERE, PAGE_BYTES, PT_OBJECT, pt_attr(0), half.v),
+        MM_EINVAL);
+    shut();
+    take_away(HERE, 2 * PAGE_BYTES);
+    pt_quirks = 0;
+    pt_setup(&before);
+    CHECK_EQUAL(pt_payload_end, PTE_PAYLOAD_END);
+    CHECK_HELPER(finish());
+}
+
 /* What the owner's tag calls shared is written to by both. */
 TEST(pt_copy, shared_pages_stay_writable_on_both_sides)
 {

@@ -45,7 +45,8 @@ static unsigned level_of(vaddr_t page)
 
 TEST(sizes, the_direct_map_is_cut_for_a_guard_and_merged_back)
 {
-    pfn_t block = frame_alloc(MM_TABLE_BITS, FRAME_KERNEL, FRAME_ZEROED);
+    pfn_t block =
+        frame_alloc(MM_TABLE_BITS, FRAME_KERNEL, FRAME_ZEROED | FRAME_BELOW_4G);
     CHECK(!pfn_is_none(block));
     uint8_t *byte = phys_to_virt(pfn_to_phys(block));
     vaddr_t guard = (vaddr_t)byte + 7 * PAGE_BYTES;
@@ -157,6 +158,26 @@ static bool has_byte(uint64_t offset, uint8_t expected)
 static bool put_byte(uint64_t offset, uint8_t value)
 {
     return access_write((void *)(HERE + offset), value);
+}
+
+/* [Foreshadow18] What is not present must not name RAM to the cache. */
+TEST(sizes, frames_of_no_payload_are_not_parked)
+{
+    uint64_t all = UINT64_C(1) << (pt_features.physical_bits - PAGE_SHIFT);
+    uint64_t limit = min_u64(all, pt_payload_end);
+
+    CHECK_EQUAL(pt_init(&space), MM_OK);
+    CHECK_EQUAL(pt_open(&space, HERE, HERE + MiB, &batch, &cursor), MM_OK);
+    enum mm_status last =
+        pt_map(&cursor, HERE, pfn_of(limit - 1), PAGE_BYTES, pt_attr(PT_NONE));
+    enum mm_status next = pt_map(&cursor, HERE + PAGE_BYTES, pfn_of(limit),
+                                 PAGE_BYTES, pt_attr(PT_NONE));
+    shut();
+    pt_fini(&space);
+    CHECK_EQUAL(last, MM_OK);
+    CHECK_EQUAL(next, MM_EINVAL);
+    CHECK(limit == all || (pt_quirks & PT_QUIRK_L1TF) != 0 ||
+          limit == PTE_PAYLOAD_END);
 }
 
 TEST(sizes, a_large_promise_is_kept_by_a_large_page)

@@ -14,7 +14,7 @@ pfn_t pt_ops_device(void)
 {
     uint64_t end =
         min_u64(UINT64_C(1) << (pt_features.physical_bits - PAGE_SHIFT),
-                PTE_PAYLOAD_END);
+                pt_payload_end);
 
     return pfn_of(end - (8 * GiB >> PAGE_SHIFT));
 }
@@ -202,11 +202,17 @@ void pt_ops_promise(struct pt_ops *ops, const struct pt_job *job)
         return;
     }
     page.number = page.promise == PT_OBJECT ? payload_of(job) : 0;
-    bool is_free = !pt_model_has_frames(&ops->model, job->space, job->span);
+    enum mm_status expected =
+        pt_model_has_frames(&ops->model, job->space, job->span) ? MM_EEXIST
+                                                                : MM_OK;
+    if (page.promise == PT_OBJECT &&
+        page.number + (job->bytes >> PAGE_SHIFT) > pt_payload_end) {
+        expected = MM_EINVAL; /* on CPUs that look at fewer bits */
+    }
     enum mm_status status =
         pt_promise(&ops->cursor, job->start, job->bytes,
                    (enum pt_promise)page.promise, page.attr, page.number);
-    if (pt_ops_took(ops, status, is_free ? MM_OK : MM_EEXIST)) {
+    if (pt_ops_took(ops, status, expected)) {
         pt_model_set(&ops->model, job->space, job->span, page);
         ops->done[PT_OP_PROMISE]++;
     }

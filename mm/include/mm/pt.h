@@ -115,7 +115,7 @@ void pt_query(struct pt_cursor *cursor, vaddr_t address, struct pt_entry *out);
  *         order or not handed out; MM_ENOMEM for tables. On failure no
  *         meaning has changed; large promises may have been split.
  *         With PT_NONE the frames are parked; MM_EINVAL if they lie above
- *         2 PiB (PTE_PAYLOAD_END).
+ *         pt_payload_end.
  */
 MM_MUST_CHECK enum mm_status pt_map(struct pt_cursor *cursor, vaddr_t address,
                                     pfn_t pfn, uint64_t bytes,
@@ -132,7 +132,7 @@ MM_MUST_CHECK enum mm_status pt_map_frames(struct pt_cursor *cursor,
 /*
  * Say what [start, start + bytes) will become when touched: as few entries
  * as alignment allows. The payload of PT_OBJECT counts up by pages.
- * Return: as pt_map(); MM_EINVAL also for a payload from PTE_PAYLOAD_END on,
+ * Return: as pt_map(); MM_EINVAL also for a payload from pt_payload_end on,
  *         and for PT_COW but with PT_OBJECT: nobody else has the other pages.
  */
 MM_MUST_CHECK enum mm_status pt_promise(struct pt_cursor *cursor, vaddr_t start,

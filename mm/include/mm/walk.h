@@ -18,19 +18,27 @@ struct pt_features {
 /* (C) after pt_setup(). */
 extern struct pt_features pt_features;
 
-/* Tell the library what the CPU can do, before any walk. */
+/* Tell the library what the CPU can do, before any walk; after pt_quirks. */
 void pt_setup(const struct pt_features *features);
 
 /*
- * Errata that are met when a page changes its size while both sizes may be
- * cached: map/size.c says what is done about them.
+ * Errata. The first two are met when a page changes its size while both sizes
+ * may be cached: map/size.c says what is done about them.
  */
 enum pt_quirk {
     PT_QUIRK_MULTIMATCH = 1 << 0, /* a machine check (AMD family 10h: 383) */
-    PT_QUIRK_MULTIHIT = 1 << 1    /* the same, of code (CVE-2018-12207) */
+    PT_QUIRK_MULTIHIT = 1 << 1,   /* the same, of code (CVE-2018-12207) */
+    PT_QUIRK_L1TF = 1 << 2        /* speculates past P=0 (CVE-2018-3620) */
 };
 
 extern unsigned pt_quirks; /* (C) enum pt_quirk; the host sets it, or none */
+
+/*
+ * (C) Frames and payloads from here on are in no entry that is not present: the
+ * inverse would name RAM. Half of what the cache looks at, which is MAXPHYADDR
+ * or more, where the CPU has L1TF [Foreshadow18]; else PTE_PAYLOAD_END.
+ */
+extern uint64_t pt_payload_end;
 
 /*
  * May pages with these flags (PT_USER, PT_EXEC) be made large in use? Without
