@@ -143,6 +143,22 @@ static enum mm_status build_top_entries(const struct mm_config *config)
     return status;
 }
 
+/* Tell the audit what start-up maps whoever has the frames. */
+static void note_fixed(const struct mm_config *config)
+{
+    struct pt_range direct = {config->direct_start,
+                              config->direct_start + config->direct_bytes};
+    struct pt_range image = {UINT64_MAX, 0};
+
+    for (size_t i = 0; i < config->segment_count; i++) {
+        const struct mm_segment *segment = &config->segment[i];
+
+        image.start = min_u64(image.start, segment->start);
+        image.end = max_u64(image.end, segment->start + segment->bytes);
+    }
+    audit_set_fixed(direct, image);
+}
+
 /* Is there RAM that entries which are not present could name? */
 static void warn_of_payloads(const struct memmap *map)
 {
@@ -163,6 +179,7 @@ static enum mm_status start_tables(const struct mm_config *config)
     pt_quirks = config->quirks;
     pt_setup(&config->features);
     warn_of_payloads(config->map);
+    note_fixed(config);
     tlb_init(config->tlb_parts);
     kernel_root = early_table((void *)config);
     if (pfn_is_none(kernel_root)) {

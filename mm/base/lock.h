@@ -22,6 +22,7 @@ enum lock_rank {
     LOCK_RANK_ARENA,             /* vmem: an arena */
     LOCK_RANK_TABLES,            /* pt: the tables of a space */
     LOCK_RANK_RANGES,            /* frame: ranges added or removed */
+    LOCK_RANK_SPACES,            /* pt: the list of spaces */
     LOCK_RANK_HOST_INNER = 0x80, /* the library calls the host under any */
     LOCK_RANK_END = 0x100
 };

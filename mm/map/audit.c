@@ -249,6 +249,47 @@ bool audit_aliases(const struct pt *pt, struct audit_aliases *out)
 
 /* --- everything at once --------------------------------------------------- */
 
+/* (C) What may lead to free frames; see audit_set_fixed(). */
+static struct pt_range fixed[2];
+
+void audit_set_fixed(struct pt_range direct, struct pt_range image)
+{
+    fixed[0] = direct;
+    fixed[1] = image;
+}
+
+/* Has start-up mapped @address, whoever has the frame? */
+static bool is_fixed(vaddr_t address)
+{
+    for (unsigned i = 0; i < sizeof(fixed) / sizeof(fixed[0]); i++) {
+        if (address - fixed[i].start < fixed[i].end - fixed[i].start) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Does the entry lead to a frame that is anybody's to take? */
+static bool leads_to_free_frame(const struct scan *scan)
+{
+    if (pte_owns_frames(scan->entry, scan->at)) {
+        return frame_state(pte_pfn(scan->entry, scan->at)) !=
+               FRAME_STATE_ALLOCATED;
+    }
+    if (!pte_has_frames(scan->entry, scan->at) || is_fixed(scan->address)) {
+        return false;
+    }
+    pfn_t first = pte_pfn(scan->entry, scan->at);
+    for (uint64_t i = 0; i < pte_span(scan->at) >> PAGE_SHIFT; i++) {
+        enum frame_state state = frame_state(pfn_add(first, i));
+
+        if (state == FRAME_STATE_FREE || state == FRAME_STATE_CACHED) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Count what is wrong with one entry that is no table. */
 static void audit_entry(const struct scan *scan, struct audit_verdict *out)
 {
@@ -260,10 +301,7 @@ static void audit_entry(const struct scan *scan, struct audit_verdict *out)
     if (state == PTE_DAMAGED) {
         out->damaged++;
     }
-    if (pte_owns_frames(scan->entry, scan->at) &&
-        frame_state(pte_pfn(scan->entry, scan->at)) != FRAME_STATE_ALLOCATED) {
-        out->freed_frames++;
-    }
+    out->freed_frames += leads_to_free_frame(scan) ? 1 : 0;
     if (state != PTE_PRESENT) {
         return;
     }

@@ -165,6 +165,11 @@ static enum mm_status adopt_table(pfn_t table, unsigned entries)
     return status;
 }
 
+/* --- spaces --------------------------------------------------------------- */
+
+static struct lock spaces_lock = LOCK_INIT(LOCK_RANK_SPACES);
+static struct pt *spaces; /* (L) the latest one */
+
 enum mm_status pt_adopt(struct pt *pt, pfn_t root, bool is_kernel)
 {
     unsigned top = pt_features.levels - 1;
@@ -177,6 +182,9 @@ enum mm_status pt_adopt(struct pt *pt, pfn_t root, bool is_kernel)
     pt->root = root;
     pt->is_kernel = is_kernel;
     pt->shared_tags = 0;
+    if (is_kernel) {
+        spaces = NULL; /* start-up: there were none */
+    }
     scan_init(&scan, root, top, 0, 0);
     scan_no_leaves(&scan);
     while (status == MM_OK && (event = scan_next(&scan)) != SCAN_END) {
@@ -190,6 +198,39 @@ enum mm_status pt_adopt(struct pt *pt, pfn_t root, bool is_kernel)
     }
     atomic_init(&pt->tables, tables);
     return status;
+}
+
+struct pt *pt_next(const struct pt *pt)
+{
+    return pt == NULL ? spaces : pt->next;
+}
+
+static void enlist(struct pt *pt)
+{
+    uint64_t irq = lock_acquire(&spaces_lock);
+
+    pt->previous = NULL;
+    pt->next = spaces;
+    if (spaces != NULL) {
+        spaces->previous = pt;
+    }
+    spaces = pt;
+    lock_release(&spaces_lock, irq);
+}
+
+static void delist(struct pt *pt)
+{
+    uint64_t irq = lock_acquire(&spaces_lock);
+
+    if (pt->next != NULL) {
+        pt->next->previous = pt->previous;
+    }
+    if (pt->previous != NULL) {
+        pt->previous->next = pt->next;
+    } else {
+        spaces = pt->next;
+    }
+    lock_release(&spaces_lock, irq);
 }
 
 enum mm_status pt_init(struct pt *pt)
@@ -211,6 +252,7 @@ enum mm_status pt_init(struct pt *pt)
     pt->shared_tags = 0;
     tlb_space_init(&pt->tlb, pfn_to_phys(root), false);
     atomic_init(&pt->tables, 1);
+    enlist(pt);
     return MM_OK;
 }
 
@@ -219,6 +261,7 @@ void pt_fini(struct pt *pt)
     vaddr_t end = UINT64_C(1) << (pte_shift(pt_features.levels) - 1);
     vaddr_t at = PAGE_BYTES;
 
+    delist(pt);
     tlb_space_fini(&pt->tlb);
     while (at < end) {
         struct tlb_batch batch;

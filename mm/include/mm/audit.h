@@ -62,7 +62,7 @@ struct audit_verdict {
     uint64_t writable_exec; /* entries that break W^X */
     uint64_t reserved_bits; /* entries the CPU would refuse */
     uint64_t damaged;       /* entries of no state */
-    uint64_t freed_frames;  /* owned entries of free frames */
+    uint64_t freed_frames;  /* entries that lead to free frames */
     uint64_t wrong_counts;  /* tables whose record counts wrongly */
     uint64_t empty_tables;  /* tables that should have been given back */
     uint64_t lost_tables; /* reachable tables that were not counted, or back */
@@ -75,6 +75,34 @@ struct audit_verdict {
  * which rights, is its owner's choice; who forbids it asks audit_aliases().
  */
 bool pt_audit(const struct pt *pt, struct audit_verdict *out);
+
+/*
+ * Tell pt_audit() what may lead to free frames: the direct map, and what
+ * start-up has mapped of the image, in large pages with RAM around it.
+ */
+void audit_set_fixed(struct pt_range direct, struct pt_range image);
+
+/* What the records of frames count, beside what all tables say. */
+struct audit_holders {
+    uint64_t entries; /* that own frames, in the kernel's tables and all spaces
+                         (pt_next()) */
+    uint64_t missing; /* blocks with fewer holders than entries that own them */
+    uint64_t extra;   /* blocks with more: something else holds them, or they
+                         will never be free */
+    pfn_t first;      /* the first block of these; or PFN_NONE */
+    uint64_t lost_tables; /* frames of tables that no table leads to */
+};
+
+/*
+ * Compare, for each block that an entry owns, its holders with these entries.
+ * Not seen are blocks that nothing maps.
+ * @room, @count  room for so many numbers; a pass for as many frames
+ * Return: are all counts right? Who holds frames beside tables expects .extra.
+ * Cost:   a pass over all tables, and one more for each @room frame numbers
+ *         among which some are owned.
+ * Context: nobody changes tables meanwhile; no batch waits for tlb_commit().
+ */
+bool audit_holders(uint32_t *count, size_t room, struct audit_holders *out);
 
 /* Entries of a page table that are not absent, as its record counts them. */
 unsigned audit_table_entries(pfn_t table);

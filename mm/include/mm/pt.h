@@ -23,6 +23,8 @@ struct pt {
     uint8_t shared_tags;
     struct tlb_space tlb;    /* who caches it */
     _Atomic uint64_t tables; /* (A) table pages, the root included */
+    struct pt *next;         /* (L) in the list of spaces, under its lock */
+    struct pt *previous;     /* (L) */
 };
 
 /* (C) after mm_init(): upper half of every space. */
@@ -306,6 +308,13 @@ struct pt *pt_of(vaddr_t address);
 
 /* New tables whose upper half is the kernel's. MM_ENOMEM. */
 MM_MUST_CHECK enum mm_status pt_init(struct pt *pt);
+
+/*
+ * The space after @pt in the list of all that pt_init() has made and pt_fini()
+ * has not ended; the first for NULL, NULL after the last. The kernel's tables
+ * are not in it. Context: nobody makes or ends one meanwhile.
+ */
+struct pt *pt_next(const struct pt *pt);
 /*
  * Unmap everything below the upper half and free all tables. No CPU runs it;
  * idle ones that have it loaded let go of it.
