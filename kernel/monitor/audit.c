@@ -13,33 +13,27 @@
 
 /* --- audit ---------------------------------------------------------------- */
 
-static bool run_audit(const struct arguments *arguments)
+/* What is wrong with one set of tables; all zeroes where nothing is. */
+static void print_verdict(const struct audit_verdict *verdict)
 {
-    struct audit_verdict verdict;
-    bool is_sound = pt_audit(&pt_kernel, &verdict);
-    const struct audit_aliases *aliases = &verdict.aliases;
+    const struct audit_aliases *aliases = &verdict->aliases;
     const struct {
         uint64_t count;
         const char *what;
     } fault[] = {
-        {verdict.writable_exec, "entries are writable and executable"},
+        {verdict->writable_exec, "entries are writable and executable"},
         {aliases->rights, "mappings let write what another one executes"},
         {aliases->memory, "mappings share frames, but not the memory type"},
-        {verdict.freed_frames, "entries own frames that are free"},
-        {verdict.reserved_bits, "entries have bits that this CPU refuses"},
-        {verdict.damaged, "entries have bits that no state has"},
-        {verdict.wrong_counts, "tables have another number of entries than "
-                               "their record says"},
-        {verdict.empty_tables, "tables are empty and should be gone"},
-        {verdict.lost_tables, "tables are reachable but not counted, or the "
-                              "other way round"},
+        {verdict->freed_frames, "entries lead to frames that are free"},
+        {verdict->reserved_bits, "entries have bits that this CPU refuses"},
+        {verdict->damaged, "entries have bits that no state has"},
+        {verdict->wrong_counts, "tables have another number of entries than "
+                                "their record says"},
+        {verdict->empty_tables, "tables are empty and should be gone"},
+        {verdict->lost_tables, "tables are reachable but not counted, or the "
+                               "other way round"},
     };
 
-    (void)arguments;
-    printk("%8lu tables; leaves: %lu of 4K, %lu of 2M, %lu of 1G; %lu "
-           "promises\n",
-           verdict.tables, verdict.leaves[0], verdict.leaves[1],
-           verdict.leaves[2], verdict.promises);
     for (size_t i = 0; i < sizeof(fault) / sizeof(fault[0]); i++) {
         printk("%8lu %s\n", fault[i].count, fault[i].what);
     }
@@ -47,6 +41,70 @@ static bool run_audit(const struct arguments *arguments)
         printk("the first that share a frame: 0x%lx and 0x%lx\n",
                aliases->address[0], aliases->address[1]);
     }
+}
+
+static void print_size(const struct audit_verdict *verdict)
+{
+    printk("%8lu tables; leaves: %lu of 4K, %lu of 2M, %lu of 1G; %lu "
+           "promises\n",
+           verdict->tables, verdict->leaves[0], verdict->leaves[1],
+           verdict->leaves[2], verdict->promises);
+}
+
+/* All spaces; what is wrong is said of those with which something is. */
+static bool audit_spaces(void)
+{
+    struct audit_verdict verdict;
+    bool are_sound = true;
+
+    for (struct pt *pt = pt_next(NULL); pt != NULL; pt = pt_next(pt)) {
+        bool is_sound = pt_audit(pt, &verdict);
+
+        printk("space with root 0x%lx%s\n", pfn_to_phys(pt->root).v,
+               is_sound ? "" : ": NOT SOUND");
+        print_size(&verdict);
+        if (!is_sound) {
+            print_verdict(&verdict);
+        }
+        are_sound = are_sound && is_sound;
+    }
+    return are_sound;
+}
+
+/* Frames that are looked at in one pass over all tables. */
+#define HOLDERS_ROOM 16384
+
+static bool audit_counts(void)
+{
+    uint32_t *room = kmalloc(HOLDERS_ROOM * sizeof(room[0]));
+    struct audit_holders holders;
+
+    if (room == NULL) {
+        printk("no memory to count the holders of frames\n");
+        return true;
+    }
+    bool is_sound = audit_holders(room, HOLDERS_ROOM, &holders);
+    kfree(room);
+    printk("%8lu entries own frames\n", holders.entries);
+    printk("%8lu blocks have fewer holders than entries\n", holders.missing);
+    printk("%8lu blocks have more\n", holders.extra);
+    printk("%8lu tables have no way to them\n", holders.lost_tables);
+    if (!pfn_is_none(holders.first)) {
+        printk("the first such block: 0x%lx\n", pfn_to_phys(holders.first).v);
+    }
+    return is_sound;
+}
+
+static bool run_audit(const struct arguments *arguments)
+{
+    struct audit_verdict verdict;
+    bool is_sound = pt_audit(&pt_kernel, &verdict);
+
+    (void)arguments;
+    print_size(&verdict);
+    print_verdict(&verdict);
+    is_sound = audit_spaces() && is_sound;
+    is_sound = audit_counts() && is_sound;
     printk("%s\n", is_sound ? "sound" : "NOT SOUND");
     return is_sound;
 }
@@ -55,6 +113,7 @@ static bool run_audit(const struct arguments *arguments)
 
 /* What the tables were when ptdiff last took them. */
 static struct {
+    const struct pt *pt;
     struct audit_run *run;
     size_t count;
     size_t room;
@@ -90,19 +149,26 @@ static void drop_tables(void)
     taken.count = 0;
 }
 
-static bool take_tables(const struct arguments *arguments)
+/* Each extent of the half of the tables that is @pt's own. */
+static void read_half(const struct pt *pt, audit_fn report, void *context)
+{
+    audit_extents(pt, 0, pt->is_kernel ? 0 : pt_half_end(), report, context);
+}
+
+static bool take_tables(const struct arguments *arguments, const struct pt *pt)
 {
     size_t room = SPARE_RUNS;
 
     drop_tables();
-    audit_extents(&pt_kernel, 0, 0, count_run, &room);
+    read_half(pt, count_run, &room);
     taken.run = kmalloc(room * sizeof(taken.run[0]));
     if (taken.run == NULL) {
         return complain(arguments, "no memory for %lu ranges, %s", room,
                         explain_bytes(room * sizeof(taken.run[0])).text);
     }
     taken.room = room;
-    audit_extents(&pt_kernel, 0, 0, take_run, NULL);
+    taken.pt = pt;
+    read_half(pt, take_run, NULL);
     printk("%lu ranges are remembered; ptdiff shows what changes\n",
            taken.count);
     return true;
@@ -144,13 +210,29 @@ static void report_change(void *context, const struct audit_run *then,
 static bool change_taken(const struct arguments *arguments, const char *word)
 {
     if (strcmp(word, "take") == 0) {
-        return take_tables(arguments);
+        return take_tables(arguments, &pt_kernel);
+    }
+    if (strcmp(word, "user") == 0) {
+        const struct pt *pt = pt_loaded_space(arguments);
+
+        return pt != NULL && take_tables(arguments, pt);
     }
     if (strcmp(word, "drop") == 0) {
         drop_tables();
         return true;
     }
-    return complain(arguments, "take, drop or nothing, not %s", word);
+    return complain(arguments, "take, user, drop or nothing, not %s", word);
+}
+
+/* Is @pt the kernel's, or one of the spaces that there are? */
+static bool is_there(const struct pt *pt)
+{
+    const struct pt *space = pt_next(NULL);
+
+    while (space != NULL && space != pt) {
+        space = pt_next(space);
+    }
+    return pt == &pt_kernel || space != NULL;
 }
 
 static bool run_ptdiff(const struct arguments *arguments)
@@ -165,8 +247,11 @@ static bool run_ptdiff(const struct arguments *arguments)
         return complain(arguments, "there is nothing to compare with: first "
                                    "ptdiff take");
     }
+    if (!is_there(taken.pt)) {
+        return complain(arguments, "the space is gone: ptdiff drop");
+    }
     changes_init(&changes, taken.run, taken.count, report_change, &difference);
-    audit_extents(&pt_kernel, 0, 0, changes_add, &changes);
+    read_half(taken.pt, changes_add, &changes);
     changes_end(&changes);
     if (!arguments->wants_json) {
         printk("%lu range%s changed\n", difference.count,
@@ -176,10 +261,12 @@ static bool run_ptdiff(const struct arguments *arguments)
 }
 
 static const struct command commands[] = {
-    {"audit", "wx", "", "what must never be in tables: W^X, aliases, counts",
-     "", 0, 0, false, run_audit},
-    {"ptdiff", "", "[take|drop]", "what has changed since ptdiff take",
-     "take drop", 0, 1, true, run_ptdiff},
+    {"audit", "wx", "",
+     "what must never be in tables: W^X, aliases, counts, holders", "", 0, 0,
+     false, run_audit},
+    {"ptdiff", "", "[take|user|drop]",
+     "what has changed since ptdiff take, or user: the loaded space",
+     "take user drop", 0, 1, true, run_ptdiff},
 };
 
 const struct command_group command_audit =

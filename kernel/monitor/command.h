@@ -46,6 +46,7 @@ extern const struct command_group command_tables;
 extern const struct command_group command_tlb;
 extern const struct command_group command_pt;
 extern const struct command_group command_audit;
+extern const struct command_group command_space;
 extern const struct command_group command_look;
 extern const struct command_group command_heap;
 extern const struct command_group command_provoke;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* pt: the kernel's page tables as a list of ranges. */
+/* pt: page tables as a list of ranges: the kernel's, or those loaded. */
 #include "kernel/monitor/pt.h"
 
 #include "base/bits.h"
@@ -230,6 +230,22 @@ struct range {
     vaddr_t end; /* 0 = 2^64 */
 };
 
+vaddr_t pt_half_end(void)
+{
+    return (vaddr_t)1 << (pte_shift(pt_features.levels) - 1);
+}
+
+const struct pt *pt_loaded_space(const struct arguments *arguments)
+{
+    const struct pt *pt = pt_of(PAGE_BYTES);
+
+    if (pt->is_kernel) {
+        (void)complain(arguments, "no space is loaded here (try: space demo)");
+        return NULL;
+    }
+    return pt;
+}
+
 /* -r, two addresses as they were typed; false after a sentence. */
 static bool take_range(const struct arguments *arguments,
                        const char *const *word, struct range *range)
@@ -287,9 +303,14 @@ static bool take_option(const struct arguments *arguments, unsigned *at,
         *at += 3;
         return take_range(arguments, &word[1], range);
     }
+    if (strcmp(word[0], "-u") == 0) {
+        *at += 1;
+        *range = (struct range){PAGE_BYTES, pt_half_end()};
+        return true;
+    }
     return complain(arguments,
                     "%s is no option, or its value is missing: "
-                    "-f wxus, -r FROM TO, -l 012",
+                    "-f wxus, -r FROM TO, -u, -l 012",
                     word[0]);
 }
 
@@ -306,12 +327,17 @@ static bool run_pt(const struct arguments *arguments)
             return false;
         }
     }
+    bool is_lower = range.end != 0 && range.end >> 63 == 0;
+    const struct pt *pt = is_lower ? pt_loaded_space(arguments) : &pt_kernel;
+    if (pt == NULL) {
+        return false;
+    }
     /* Programs are told where each page leads. */
     if (arguments->wants_json) {
-        audit_extents(&pt_kernel, range.start, range.end, list_run, &listing);
+        audit_extents(pt, range.start, range.end, list_run, &listing);
         return true;
     }
-    audit_runs(&pt_kernel, range.start, range.end, list_run, &listing);
+    audit_runs(pt, range.start, range.end, list_run, &listing);
     print_sums(&listing);
     return true;
 }
@@ -370,9 +396,9 @@ static const struct command commands[] = {
     {"protect", "", "ADDR BYTES r|rw|none",
      "rights of kernel pages: large ones are split, and merged again", "", 3, 3,
      false, run_protect},
-    {"pt", "", "[-f wxus] [-r A B] [-l 012]",
-     "the kernel's tables, equal neighbours merged", "-f -r -l", 0, 7, true,
-     run_pt},
+    {"pt", "", "[-f wxus] [-u] [-r A B] [-l 012]",
+     "the tables, equal neighbours merged; -u: of the loaded space",
+     "-f -u -r -l", 0, 8, true, run_pt},
 };
 
 const struct command_group command_pt = COMMAND_GROUP("Page tables", commands);

@@ -74,6 +74,7 @@ static bool run_v2p(const struct arguments *arguments)
 /* Mappings of one frame. */
 struct search {
     paddr_t physical;
+    const struct pt *pt; /* whose tables these are */
     unsigned found;
 };
 
@@ -86,9 +87,13 @@ static bool show_mapping(void *context, const struct audit_run *run)
 
     if (has_frames && offset < run->bytes) {
         place_find(run->start + offset, &place);
-        printk("0x%lx  %s%s%s  %s\n", run->start + offset, place.kind,
+        printk("0x%lx  %s%s%s  %s", run->start + offset, place.kind,
                place.name[0] != '\0' ? " " : "", place.name,
                pt_run_text(run).text);
+        if (!search->pt->is_kernel) {
+            printk("  space 0x%lx", pfn_to_phys(search->pt->root).v);
+        }
+        printk("\n");
         search->found++;
     }
     return true;
@@ -97,12 +102,16 @@ static bool show_mapping(void *context, const struct audit_run *run)
 /* Every virtual address of a physical one, found by looking at all tables. */
 static bool run_p2v(const struct arguments *arguments)
 {
-    struct search search = {.found = 0};
+    struct search search = {.pt = &pt_kernel};
 
     if (!argument_number(arguments->word[0], &search.physical.v)) {
         return false;
     }
     audit_extents(&pt_kernel, 0, 0, show_mapping, &search);
+    for (struct pt *pt = pt_next(NULL); pt != NULL; pt = pt_next(pt)) {
+        search.pt = pt;
+        audit_extents(pt, 0, pt_half_end(), show_mapping, &search);
+    }
     if (search.found > 0) {
         return true;
     }

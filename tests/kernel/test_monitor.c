@@ -115,6 +115,33 @@ TEST(monitor, commands_about_translation_answer)
     EXPECT("tlb probe 0", "faults, too");
 }
 
+TEST(monitor, a_space_can_be_looked_at)
+{
+    REFUSES("pt -u", "no space is loaded here");
+    REFUSES("ptdiff user", "no space is loaded here");
+    REFUSES("space sideways", "demo, drop or nothing, not sideways");
+    EXPECT("space", "0 spaces beside the kernel's");
+    EXPECT("space demo", "0x40800000  promised to user mode");
+    EXPECT("space", ", loaded here\n1 space beside");
+    EXPECT("pt -u", "object page on touch");
+    EXPECT("pt -u", "guard, may move");
+    EXPECT("pt -u -f w -l 0", "12 KiB rw-s- WB  4K");
+    EXPECT("pt -u -j", "\"payload\":7,\"state\":\"object page on touch\"");
+    EXPECT("pt -r 0x40200000 0x40201000", "4 KiB rw-s- WB  4K");
+    EXPECT("explain 0x40203000 w k",
+           "the fault handler supplies a zeroed frame");
+    EXPECT("ptdiff user", "ranges are remembered");
+    *(volatile uint8_t *)0x40203000 = 1;
+    EXPECT("ptdiff", "+ 0000000040203000-0000000040203fff");
+    EXPECT("audit", "space with root 0x");
+    EXPECT("audit", "0 blocks have fewer holders than entries");
+    EXPECT("audit", "\nsound\n");
+    EXPECT("space drop", "");
+    REFUSES("ptdiff", "the space is gone");
+    EXPECT("ptdiff drop", "");
+    REFUSES("pt -u", "no space is loaded here");
+}
+
 static uint8_t page_of_data[2 * PAGE_BYTES];
 
 TEST(monitor, rights_of_pages_can_be_changed)
@@ -150,7 +177,7 @@ TEST(monitor, all_mappings_of_a_frame_are_found)
 
 TEST(monitor, ptdiff_shows_what_was_mapped_since)
 {
-    REFUSES("ptdiff sideways", "take, drop or nothing, not sideways");
+    REFUSES("ptdiff sideways", "take, user, drop or nothing, not sideways");
     EXPECT("ptdiff drop", "");
     REFUSES("ptdiff", "nothing to compare with");
     EXPECT("ptdiff take", "ranges are remembered");
