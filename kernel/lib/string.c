@@ -2,12 +2,28 @@
 /* string: comparisons and lengths; the copies are in memory.asm. */
 #include "kernel/lib/string.h"
 
+/* How many bytes are certainly alike: whole words, if both are aligned. */
+static size_t count_alike(const void *a, const void *b, size_t bytes)
+{
+    const size_t *left = a;
+    const size_t *right = b;
+    size_t words = 0;
+
+    if (((uintptr_t)a | (uintptr_t)b) % sizeof(size_t) != 0) {
+        return 0;
+    }
+    while (words < bytes / sizeof(size_t) && left[words] == right[words]) {
+        words++;
+    }
+    return words * sizeof(size_t);
+}
+
 int memcmp(const void *a, const void *b, size_t bytes)
 {
     const unsigned char *left = a;
     const unsigned char *right = b;
 
-    for (size_t i = 0; i < bytes; i++) {
+    for (size_t i = count_alike(a, b, bytes); i < bytes; i++) {
         if (left[i] != right[i]) {
             return left[i] < right[i] ? -1 : 1;
         }
