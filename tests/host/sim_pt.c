@@ -23,6 +23,7 @@ static struct pt space[PT_SPACES];
 static struct pt_ops ops;
 static struct pt_layout layout;
 static void *memory;
+static void *memory_for_every;
 static uint64_t frames_at_start;
 
 static enum walk_verdict access_page(vaddr_t address, unsigned access,
@@ -79,17 +80,23 @@ struct pt_ops *sim_pt_again(void)
     if (frames_in_use() != frames_at_start) {
         return NULL;
     }
-    return pt_ops_init(&ops, &world, &layout, space, memory) ? &ops : NULL;
+    if (!pt_ops_init(&ops, &world, &layout, space, memory)) {
+        return NULL;
+    }
+    pt_ops_see_every(&ops, memory_for_every);
+    return &ops;
 }
 
 struct pt_ops *sim_pt_begin(const struct sim_pt_machine *machine)
 {
     layout = pt_layout_large(machine->base);
     free(memory);
+    free(memory_for_every);
     memory = malloc(pt_model_bytes(&layout));
+    memory_for_every = malloc(pt_every_bytes(&layout));
     sim_boot_with(RAM_BYTES, &machine->features);
     frames_at_start = frames_in_use();
-    return memory == NULL ? NULL : sim_pt_again();
+    return memory == NULL || memory_for_every == NULL ? NULL : sim_pt_again();
 }
 
 bool sim_pt_end(void)

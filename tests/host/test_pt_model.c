@@ -7,7 +7,8 @@
  * trace. So random operations of all kinds and sizes, up to 1 TiB, run on two
  * spaces beside an array that has one element for each page
  * (tests/shared/pt_ops.h), with a TLB that never forgets by itself, and every
- * allocation is made to fail. A sequence that fails is made short and printed.
+ * allocation is made to fail. After each operation every address is compared.
+ * A sequence that fails is made short and printed.
  */
 #include "tests/shared/test.h"
 

@@ -40,7 +40,17 @@ struct pt_layout pt_layout_large(vaddr_t base)
     };
 }
 
-static unsigned count_cells(const struct pt_layout *layout)
+#define SMALL 40
+
+struct pt_layout pt_layout_small(vaddr_t base)
+{
+    return (struct pt_layout){
+        .start = base + TiB - SMALL * PAGE_BYTES,
+        .segment = {{PAGE_BYTES, SMALL}, {PAGE_BYTES, SMALL}},
+    };
+}
+
+unsigned pt_layout_cells(const struct pt_layout *layout)
 {
     unsigned cells = 0;
 
@@ -55,7 +65,7 @@ size_t pt_model_bytes(const struct pt_layout *layout)
     size_t each = sizeof(struct pt_cell) +
                   PT_SPACES * (sizeof(struct pt_page) + sizeof(uint64_t));
 
-    return count_cells(layout) * each;
+    return pt_layout_cells(layout) * each;
 }
 
 static void make_cells(struct pt_model *model, const struct pt_layout *layout)
@@ -78,7 +88,7 @@ static void make_cells(struct pt_model *model, const struct pt_layout *layout)
 void pt_model_init(struct pt_model *model, const struct pt_layout *layout,
                    void *memory)
 {
-    unsigned cells = count_cells(layout);
+    unsigned cells = pt_layout_cells(layout);
 
     model->cell = memory;
     struct pt_page *page = (struct pt_page *)(model->cell + cells);

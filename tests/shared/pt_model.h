@@ -30,6 +30,9 @@ struct pt_layout {
  */
 struct pt_layout pt_layout_large(vaddr_t base);
 
+/* 40 pages before that TiB and as many behind it: where memory is short. */
+struct pt_layout pt_layout_small(vaddr_t base);
+
 struct pt_cell {
     vaddr_t start;
     uint64_t bytes;
@@ -60,6 +63,7 @@ struct pt_model {
     uint64_t *seen[PT_SPACES]; /* for who compares: a number a cell */
 };
 
+unsigned pt_layout_cells(const struct pt_layout *layout);
 /* Memory that a model of @layout needs. */
 size_t pt_model_bytes(const struct pt_layout *layout);
 /* Gaps everywhere. @memory stays the model's. */

@@ -7,8 +7,10 @@
 
 /* Operations under one cursor, at most. */
 #define MAX_HELD 8
-/* Operations between two looks at everything. */
-#define COMPARE_EACH 128
+/* Operations between two looks at everything: if each looks at all addresses,
+ * what is left are holders of frames and counts of tables. */
+#define COMPARE_EACH  128
+#define COMPARE_EVERY 512
 
 void pt_ops_fail(struct pt_ops *ops, int line, const char *what,
                  uint64_t actual, uint64_t expected)
@@ -341,6 +343,9 @@ static void end_space(struct pt_ops *ops, unsigned space)
     pt_fini(ops->space[space]);
 }
 
+/* One allocation of many fails, or memory is short for a while. */
+#define ROOT_TRIES 8
+
 void pt_ops_renew(struct pt_ops *ops, unsigned space)
 {
     pt_ops_close(ops);
@@ -353,7 +358,8 @@ void pt_ops_renew(struct pt_ops *ops, unsigned space)
                  (struct pt_page){.state = PTE_ABSENT});
     enum mm_status status = pt_init(ops->space[space]);
     /* Its root: without one nothing goes on. */
-    while (status == MM_ENOMEM && ops->may_fail) {
+    for (unsigned i = 0; i < ROOT_TRIES && status == MM_ENOMEM; i++) {
+        EXPECT(ops, ops->may_fail);
         ops->failures++;
         status = pt_init(ops->space[space]);
     }
@@ -447,6 +453,9 @@ bool pt_ops_step(struct pt_ops *ops, const uint8_t *bytes)
     if (!ops->has_failed) {
         pt_ops_sample(ops, job.space, job.span);
     }
+    if (!ops->has_failed && ops->every != NULL) {
+        pt_ops_look_at_every(ops);
+    }
     if (ops->open == PT_OPS_NONE) {
         check_beside(ops);
     }
@@ -461,11 +470,12 @@ bool pt_ops_run(struct pt_ops *ops, const uint8_t *bytes, size_t size,
                 size_t *out_done)
 {
     size_t count = size / PT_OP_BYTES;
+    size_t each = ops->every != NULL ? COMPARE_EVERY : COMPARE_EACH;
 
     *out_done = 0;
     for (size_t i = 0; i < count; i++) {
         if (!pt_ops_step(ops, bytes + i * PT_OP_BYTES) ||
-            (i % COMPARE_EACH == 0 && !pt_ops_compare(ops))) {
+            (i % each == 0 && !pt_ops_compare(ops))) {
             return false;
         }
         *out_done = i + 1;

@@ -82,6 +82,7 @@ struct pt_ops {
     unsigned loaded;         /* a space, or PT_OPS_NONE */
     bool is_sharing;         /* it never ends space 0, which has others in it */
     struct pt_model model;
+    struct pt_every *every; /* NULL: a few pages are looked at each time */
 
     /* What is open now. */
     unsigned open; /* a space, or PT_OPS_NONE */
@@ -115,6 +116,14 @@ MM_MUST_CHECK bool pt_ops_init(struct pt_ops *ops, const struct pt_world *world,
 MM_MUST_CHECK bool pt_ops_join(struct pt_ops *ops, const struct pt_world *world,
                                const struct pt_layout *layout,
                                struct pt *shared, struct pt *own, void *memory);
+
+/*
+ * From here on look at every address after each operation; nobody else changes
+ * the spaces. Right after pt_ops_init().
+ * @memory: pt_every_bytes(layout) bytes that stay the interpreter's.
+ */
+void pt_ops_see_every(struct pt_ops *ops, void *memory);
+size_t pt_every_bytes(const struct pt_layout *layout);
 
 /*
  * Do the operation that these PT_OP_BYTES say, and look at a few pages.

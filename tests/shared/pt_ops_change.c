@@ -96,8 +96,17 @@ void pt_ops_map(struct pt_ops *ops, const struct pt_job *given)
 
 /* --- own ------------------------------------------------------------------ */
 
-/* Frames that stay for tables, and for who copies pages. */
-#define KEPT_FRAMES 3072
+/*
+ * Frames that stay for who copies pages, and for tables: what is mapped at once
+ * may be so twice by small pages, and what is split.
+ */
+static uint64_t kept_frames(const struct pt_ops *ops)
+{
+    struct pt_span all = {0, ops->model.cells};
+    uint64_t bytes = min_u64(pt_model_bytes_of(&ops->model, all), MAX_MAPPED);
+
+    return 3 * (bytes / pte_span(1)) + 16;
+}
 
 bool pt_ops_has_frames(const struct pt_ops *ops, unsigned order)
 {
@@ -107,7 +116,7 @@ bool pt_ops_has_frames(const struct pt_ops *ops, unsigned order)
         return true; /* its RAM is large, and others change the figures */
     }
     frame_stats(&stats);
-    return stats.free > KEPT_FRAMES + (UINT64_C(1) << order);
+    return stats.free > kept_frames(ops) + (UINT64_C(1) << order);
 }
 
 /* Map the block at @pfn, or its frames, to the range. */

@@ -14,10 +14,11 @@ static uint64_t attr_number(struct pt_attr attr)
     return (uint64_t)attr.flags << 16 | (uint64_t)attr.memory << 8 | attr.tag;
 }
 
-static void compare(struct pt_ops *ops, const struct pt_entry *entry,
-                    const struct pt_page *page, uint64_t expected,
-                    vaddr_t address)
+void pt_ops_match(struct pt_ops *ops, const struct pt_entry *entry,
+                  const struct pt_page *page, vaddr_t address, uint64_t offset)
 {
+    uint64_t expected =
+        page->number + (pt_page_counts(page) ? offset >> PAGE_SHIFT : 0);
     uint64_t pages = (address - entry->start) >> PAGE_SHIFT;
 
     EXPECT_EQUAL(ops, entry->bytes, pte_span(entry->level));
@@ -46,10 +47,9 @@ static void look_at(struct pt_ops *ops, unsigned space, unsigned index,
 {
     const struct pt_page *page = pt_ops_page(ops, space, index);
     vaddr_t address = ops->model.cell[index].start + offset;
-    uint64_t pages = pt_page_counts(page) ? offset >> PAGE_SHIFT : 0;
 
     pt_query(&ops->cursor, address, out);
-    compare(ops, out, page, page->number + pages, address);
+    pt_ops_match(ops, out, page, address, offset);
 }
 
 void pt_ops_look(struct pt_ops *ops, unsigned space, unsigned index)

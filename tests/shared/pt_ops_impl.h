@@ -102,6 +102,14 @@ void pt_ops_age(struct pt_ops *ops, const struct pt_job *job);
 void pt_ops_collapse(struct pt_ops *ops, const struct pt_job *job);
 void pt_ops_fault(struct pt_ops *ops, const struct pt_job *job);
 
+/*
+ * Does @entry, found at @address, say what the cell does that begins @offset
+ * before?
+ */
+void pt_ops_match(struct pt_ops *ops, const struct pt_entry *entry,
+                  const struct pt_page *page, vaddr_t address, uint64_t offset);
+/* Compare all that has changed since the last time. */
+void pt_ops_look_at_every(struct pt_ops *ops);
 /* Look at one cell of an open cursor: does it say what the model says? */
 void pt_ops_look(struct pt_ops *ops, unsigned space, unsigned index);
 /* An access to a cell of the space that is loaded. */
