@@ -22,13 +22,13 @@
  * first word which it is, and executes as a function that returns.
  */
 
-/* Operations, in pieces; between them everything is compared. */
-#define PIECES 12
-#define PIECE  64
+/* As many sequences, from seeds in a row, of so many operations. */
+#define SEEDS      3
+#define OPERATIONS 768
 
 static struct pt space[PT_SPACES];
 static struct pt_ops ops;
-static uint8_t bytes[PIECE * PT_OP_BYTES];
+static uint8_t bytes[OPERATIONS * PT_OP_BYTES];
 
 /* --- accesses ------------------------------------------------------------- */
 
@@ -133,32 +133,34 @@ static uint64_t frames_in_use(void)
     return stats.by_type[FRAME_USER] + stats.by_type[FRAME_TABLE];
 }
 
-static void explain(unsigned piece, size_t done)
+static uint64_t frames_free(void)
+{
+    struct frame_stats stats;
+
+    frame_stats(&stats);
+    return stats.free;
+}
+
+static void explain(uint64_t seed, size_t done)
 {
     char text[200];
     char line[240];
 
+    done = done < OPERATIONS ? done : OPERATIONS - 1;
     pt_op_describe(&ops, bytes + done * PT_OP_BYTES, text, sizeof(text));
-    test_format(line, sizeof(line), "# piece %u, operation %llu: %s", piece,
-                (unsigned long long)done, text);
+    test_format(line, sizeof(line), "# seed %llu, operation %llu: %s",
+                (unsigned long long)seed, (unsigned long long)done, text);
     test_print(line);
     test_fail(__FILE__, __LINE__, "%s", ops.reason);
 }
 
-static void run_pieces(void)
-{
-    struct test_random random;
-    size_t done = 0;
-
-    test_random_init(&random, test_seed());
-    for (unsigned i = 0; i < PIECES; i++) {
-        pt_ops_generate(&random, bytes, sizeof(bytes));
-        if (!pt_ops_run(&ops, bytes, sizeof(bytes), &done)) {
-            explain(i, done < PIECE ? done : PIECE - 1);
-            return;
-        }
-    }
-}
+/* Blocks for the model and for what compares, and what they are of. */
+struct room {
+    struct pt_layout layout;
+    pfn_t block[2];
+    unsigned order[2];
+    bool is_small; /* allocations may fail */
+};
 
 /* log2 of the frames that @size bytes take. */
 static unsigned order_of(size_t size)
@@ -171,27 +173,96 @@ static unsigned order_of(size_t size)
     return order;
 }
 
-TEST(pt_ops, the_processor_agrees_with_a_naive_model)
+static bool find_room(struct room *room)
+{
+    room->order[0] = order_of(pt_model_bytes(&room->layout));
+    room->order[1] = order_of(pt_every_bytes(&room->layout));
+    for (unsigned i = 0; i < 2; i++) {
+        room->block[i] = frame_alloc(room->order[i], FRAME_KERNEL, FRAME_ANY);
+        if (pfn_is_none(room->block[i])) {
+            if (i > 0) {
+                frame_free(room->block[0], room->order[0]);
+            }
+            return false;
+        }
+    }
+    return true;
+}
+
+/* What a large range needs: blocks of its own, and for tables. */
+#define PLENTY (16 * MiB >> PAGE_SHIFT)
+
+/* All there is to it, or where memory is short what fits. */
+static bool find_some_room(struct room *room)
 {
     vaddr_t base = pt_features.levels == 5 ? UINT64_C(1) << 52 : 0;
-    struct pt_layout layout = pt_layout_large(base);
-    unsigned order = order_of(pt_model_bytes(&layout));
-    pfn_t memory = frame_alloc(order, FRAME_KERNEL, FRAME_ANY);
-    uint64_t frames = frames_in_use();
 
-    if (pfn_is_none(memory)) {
-        return; /* a machine with very little of it */
+    room->layout = pt_layout_large(base);
+    room->is_small = false;
+    if (frames_free() > PLENTY && find_room(room)) {
+        return true;
     }
+    room->layout = pt_layout_small(base);
+    room->is_small = true;
+    return find_room(room);
+}
+
+static void run_seed(const struct room *room, uint64_t seed)
+{
+    uint64_t frames = frames_in_use();
+    struct test_random random;
+    void *memory[2];
+    size_t done;
+
+    for (unsigned i = 0; i < 2; i++) {
+        memory[i] = phys_to_virt(pfn_to_phys(room->block[i]));
+    }
+    CHECK(pt_ops_init(&ops, &world, &room->layout, space, memory[0]));
+    pt_ops_see_every(&ops, memory[1]);
+    ops.may_fail = room->is_small;
+    test_random_init(&random, seed);
+    pt_ops_generate(&random, bytes, sizeof(bytes));
+    if (!pt_ops_run(&ops, bytes, sizeof(bytes), &done) || !pt_ops_fini(&ops)) {
+        explain(seed, done);
+        return;
+    }
+    CHECK_EQUAL(frames_in_use(), frames);
+}
+
+static void run_seeds(const struct room *room)
+{
+    uint64_t first = test_seed() * 1000;
+    uint64_t refused = 0;
+    char line[160];
+
+    for (unsigned i = 0; i < SEEDS && !test_has_failed(); i++) {
+        run_seed(room, first + i);
+        refused += ops.failures;
+    }
+    test_format(line, sizeof(line),
+                "# seeds %llu to %llu, %u operations each on %u cells, %llu "
+                "without memory",
+                (unsigned long long)first,
+                (unsigned long long)(first + SEEDS - 1), OPERATIONS,
+                pt_layout_cells(&room->layout), (unsigned long long)refused);
+    test_print(line);
+}
+
+TEST(pt_ops, the_processor_agrees_with_a_naive_model)
+{
+    struct room room;
+
     world.rules =
         (struct walk_rules){true, cpu_features.has_nx, cpu_features.has_smep,
                             cpu_features.has_smap};
-    bool has_begun = pt_ops_init(&ops, &world, &layout, space,
-                                 phys_to_virt(pfn_to_phys(memory)));
-    if (has_begun) {
-        run_pieces();
-        (void)pt_ops_fini(&ops);
+    if (!find_some_room(&room)) {
+        test_fail(__FILE__, __LINE__, "no blocks of order %u and %u, %llu free",
+                  room.order[0], room.order[1],
+                  (unsigned long long)frames_free());
+        return;
     }
-    frame_free(memory, order);
-    CHECK(has_begun);
-    CHECK_EQUAL(frames_in_use(), frames);
+    run_seeds(&room);
+    for (unsigned i = 0; i < 2; i++) {
+        frame_free(room.block[i], room.order[i]);
+    }
 }
