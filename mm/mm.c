@@ -22,6 +22,7 @@
 #include <mm/mm.h>
 
 #include <mm/frame.h>
+#include <mm/guard.h>
 #include <mm/kmalloc.h>
 #include <mm/kmap.h>
 #include <mm/port.h>
@@ -323,6 +324,7 @@ bool mm_check(void)
     bool frames = frame_check();
     bool slabs = slab_check();
     bool blocks = kmalloc_check();
+    bool guards = guard_check();
     bool maps = kmap_check();
     bool tables = pt_audit(&pt_kernel, &verdict);
 
@@ -335,5 +337,5 @@ bool mm_check(void)
                  verdict.empty_tables, verdict.lost_tables,
                  verdict.aliases.rights + verdict.aliases.memory);
     }
-    return frames && slabs && blocks && maps && tables;
+    return frames && slabs && blocks && guards && maps && tables;
 }

@@ -19,6 +19,7 @@ enum lock_rank {
     LOCK_RANK_CACHES = 0x40,     /* slab: the list of caches */
     LOCK_RANK_STORE,             /* slab: the central store of a cache */
     LOCK_RANK_POOL,              /* slab: the slabs of a pool */
+    LOCK_RANK_GUARD,             /* guard: the seats of guarded objects */
     LOCK_RANK_ARENA,             /* vmem: an arena */
     LOCK_RANK_TABLES,            /* pt: the tables of a space */
     LOCK_RANK_RANGES,            /* frame: ranges added or removed */

@@ -74,7 +74,7 @@ enum mm_status record_back_block(pfn_t pfn)
 const char *frame_type_name(enum frame_type type)
 {
     static const char *const name[FRAME_TYPES] = {
-        "none", "kernel", "table", "slab", "large", "kmap", "user"};
+        "none", "kernel", "table", "slab", "large", "kmap", "user", "guard"};
 
     return (unsigned)type < FRAME_TYPES ? name[type] : "unknown";
 }

@@ -29,6 +29,7 @@
 
 #include "base/bits.h"
 #include "base/check.h"
+#include "heap/guard.h"
 #include "heap/magazine.h"
 #include "heap/slab_impl.h"
 
@@ -39,6 +40,7 @@ enum mm_status slab_init(void)
 {
     lock_init(&caches_lock, LOCK_RANK_CACHES);
     first_cache = NULL;
+    guard_init();
     pool_start();
     return MM_OK;
 }

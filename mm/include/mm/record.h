@@ -19,6 +19,7 @@ enum frame_type {
     FRAME_LARGE,  /* kmalloc block larger than the largest size class */
     FRAME_KMAP,   /* behind a kmap block */
     FRAME_USER,   /* behind a user page */
+    FRAME_GUARD,  /* of the pool of guarded heap objects */
     FRAME_TYPES
 };
 

@@ -1,0 +1,390 @@
+/* SPDX-License-Identifier: MIT */
+/* guard: one allocation in N lies between pages that nobody may touch. */
+/*
+ * Owns: the pool's seats, and what is known of the objects in them.
+ *
+ * Idea: after KFENCE [Kfence20]. Patterns around objects find a crime when the
+ * object is freed, and cost every allocation. A page that cannot be touched
+ * finds it at the instruction that commits it, and costs only the allocation
+ * that has it. One in N is enough where a program runs long or often: with the
+ * same crime in many places or runs, one of them meets a guarded object.
+ *
+ * Picture, pages of the pool; # nobody may touch:
+ *
+ *   page   0     1     2     3     4     5     6        509   510   511
+ *        #####[   ooo]#####[ooo   ]###########[...  ...   ]##### #####
+ *              seat 0       seat 1       seat 2 (free)
+ *
+ * An object stands at an edge of its page, mostly the upper one: a step over
+ * it is a fault. On its other side, and where its alignment leaves a gap,
+ * are bytes of a pattern, which are looked at when it is freed. Its page is
+ * closed then, and seats are used again in turn, so that it stays closed for
+ * as long as there are others.
+ *
+ * A pool that is full finds nothing more. What lives long fills it with time,
+ * so when there is little room left, a call site that has a guarded object
+ * already gets no other.
+ *
+ * Invariants:
+ *   I1  a seat is UNUSED, BUSY, LIVE or FREED; UNUSED and FREED ones are those
+ *       on the list, the longest there first
+ *   I2  live is the number of the others
+ *   I3  seen[] counts live objects by a hash of who allocated them
+ *   I4  an object lies in the page of its seat, at the alignment of its cache
+ *
+ * Locking: one lock for the list and the counts, innermost in the heap. Who
+ * has made a seat BUSY has it for himself.
+ *
+ * Cost: two visits to the page tables for an object, and its patterns.
+ *
+ * Limits: reads beside an object that stay in its page are not seen; see
+ * guard_fault() for other CPUs.
+ */
+#include "heap/guard_impl.h"
+
+#include "base/bits.h"
+#include "base/check.h"
+#include "base/memory.h"
+#include "heap/poison.h"
+
+/* The pattern on each side of an object; a fault sees what goes further. */
+#define PATTERN       POISON_TAIL
+#define PATTERN_BYTES UINT64_C(128)
+
+/* One object in so many stands at the lower edge of its page. */
+#define LOW_EDGE_IN 4
+
+/* With this many live, who has one gets no second. */
+#define CROWDED (GUARD_OBJECTS * 3 / 4)
+
+_Atomic vaddr_t guard_start;
+_Atomic uint64_t guard_bytes;
+struct guard_pool guard_pool = {.lock = LOCK_INIT(LOCK_RANK_GUARD)};
+
+/* --- the pattern ---------------------------------------------------------- */
+
+/* The bytes around the object that are looked at when it is freed. */
+struct fence {
+    uint8_t *low; /* to the object */
+    uint8_t *object;
+    uint8_t *end; /* of the object, to high */
+    uint8_t *high;
+};
+
+static struct fence fence_of(const struct seat *seat)
+{
+    vaddr_t page = seat_page(seat);
+    vaddr_t object = seat_object(seat);
+    vaddr_t end = object + seat->bytes;
+
+    return (struct fence){
+        .low = (uint8_t *)max_u64(page, object - PATTERN_BYTES),
+        .object = (uint8_t *)object,
+        .end = (uint8_t *)end,
+        .high = (uint8_t *)min_u64(page + PAGE_BYTES, end + PATTERN_BYTES),
+    };
+}
+
+static void draw_fence(const struct seat *seat)
+{
+    struct fence fence = fence_of(seat);
+
+    memset(fence.low, PATTERN, (size_t)(fence.object - fence.low));
+    memset(fence.end, PATTERN, (size_t)(fence.high - fence.end));
+}
+
+const char *guard_find_damage(const struct seat *seat, const uint8_t **out_bad)
+{
+    struct fence fence = fence_of(seat);
+
+    if (!poison_is_intact(fence.end, fence.high, PATTERN, out_bad)) {
+        return "overflow: write";
+    }
+    if (!poison_is_intact(fence.low, fence.object, PATTERN, out_bad)) {
+        return "underflow: write";
+    }
+    return NULL;
+}
+
+/* --- seats ---------------------------------------------------------------- */
+
+static uint8_t *seen_of(uintptr_t site)
+{
+    return &guard_pool.seen[(site ^ (site >> 8)) % SEEN_SLOTS];
+}
+
+static bool is_crowded_locked(uintptr_t site)
+{
+    return guard_pool.live >= CROWDED && *seen_of(site) > 0;
+}
+
+/* The seat that was free longest, BUSY now; NULL if there is none. */
+static struct seat *take_seat(uintptr_t site)
+{
+    struct seat *seat = NULL;
+    uint64_t irq = lock_acquire(&guard_pool.lock);
+
+    if (counted(&guard_bytes) != 0 && guard_pool.first != SEAT_NONE &&
+        !is_crowded_locked(site)) {
+        seat = &guard_pool.seat[guard_pool.first];
+        guard_pool.first = seat->next;
+        seat->alloc_cpu = (uint16_t)port_cpu();
+        seat_set_state(seat, SEAT_BUSY);
+        guard_pool.live++;
+        (*seen_of(site))++;
+    }
+    lock_release(&guard_pool.lock, irq);
+    return seat;
+}
+
+/* The object is gone, its page closed. */
+static void give_seat(struct seat *seat)
+{
+    uint64_t irq = lock_acquire(&guard_pool.lock);
+
+    seat->next = SEAT_NONE;
+    if (guard_pool.first == SEAT_NONE) {
+        guard_pool.first = (uint16_t)seat_index(seat);
+    } else {
+        guard_pool.seat[guard_pool.last].next = (uint16_t)seat_index(seat);
+    }
+    guard_pool.last = (uint16_t)seat_index(seat);
+    seat->free_cpu = (uint16_t)port_cpu();
+    seat_set_state(seat, SEAT_FREED);
+    guard_pool.live--;
+    (*seen_of(seat->alloc_site))--;
+    lock_release(&guard_pool.lock, irq);
+}
+
+/* --- allocation ----------------------------------------------------------- */
+
+/* Scattered, but the same in each run. */
+static uint32_t scatter(void)
+{
+    uint64_t tries = counted(&guard_pool.samples) + counted(&guard_pool.passed);
+
+    return (uint32_t)tries * UINT32_C(2654435769); /* 2^32 / golden ratio */
+}
+
+uint32_t guard_interval(void)
+{
+    uint64_t mean =
+        atomic_load_explicit(&guard_pool.interval, memory_order_relaxed);
+
+    /* From half of it to one and a half. */
+    return (uint32_t)((mean + 1) / 2 + ((mean * scatter()) >> 32));
+}
+
+static bool fits(const struct slab_pool *pool)
+{
+    return pool->object_bytes <= PAGE_BYTES && pool->alignment <= PAGE_BYTES;
+}
+
+/* Where in its page an object of @bytes stands. */
+static uint16_t place(const struct slab_pool *pool, uint64_t bytes)
+{
+    if (counted(&guard_pool.samples) % LOW_EDGE_IN == LOW_EDGE_IN - 1) {
+        return 0;
+    }
+    return (uint16_t)align_down(PAGE_BYTES - bytes, pool->alignment);
+}
+
+/* What a report has opened beside the seat. */
+static void close_guards(const struct seat *seat)
+{
+    for (unsigned guard = seat_index(seat); guard <= seat_index(seat) + 1;
+         guard++) {
+        if (atomic_exchange_explicit(&guard_pool.is_bared[guard], false,
+                                     memory_order_relaxed)) {
+            guard_pool.pages->close(guard_address(guard));
+        }
+    }
+}
+
+void *guard_alloc(const struct slab_pool *pool, uint64_t bytes, uintptr_t site)
+{
+    ASSERT(bytes > 0 && bytes <= pool->object_bytes);
+    struct seat *seat = fits(pool) ? take_seat(site) : NULL;
+
+    if (seat == NULL) {
+        count(&guard_pool.passed);
+        return NULL;
+    }
+    seat->offset = place(pool, bytes);
+    seat->bytes = (uint16_t)bytes;
+    seat->pool = pool;
+    seat->alloc_site = site;
+    seat->free_site = 0;
+    count(&guard_pool.samples);
+    close_guards(seat);
+    guard_pool.pages->open(seat_page(seat));
+    draw_fence(seat);
+    void *object = (void *)seat_object(seat);
+    if (pool->constructor != NULL) {
+        pool->constructor(object);
+    }
+    seat_set_state(seat, SEAT_LIVE);
+    return object;
+}
+
+/* --- freeing -------------------------------------------------------------- */
+
+/* A cache takes its own objects, kmalloc those of all size classes. */
+static bool is_expected(const struct slab_pool *expected,
+                        const struct slab_pool *pool)
+{
+    return expected == NULL ? pool->kind == POOL_KMALLOC : pool == expected;
+}
+
+/* What is wrong with freeing the live object of @seat so, NULL if nothing. */
+static const char *find_misuse(const struct seat *seat, const void *object,
+                               const struct slab_pool *expected)
+{
+    if ((vaddr_t)object != seat_object(seat)) {
+        return "free of an interior pointer";
+    }
+    return is_expected(expected, seat->pool) ? NULL : "free to the wrong cache";
+}
+
+/* LIVE -> BUSY, for one alone. */
+static MM_MUST_CHECK bool claim(struct seat *seat)
+{
+    uint8_t expected = SEAT_LIVE;
+
+    return atomic_compare_exchange_strong_explicit(
+        &seat->state, &expected, SEAT_BUSY, memory_order_acq_rel,
+        memory_order_relaxed);
+}
+
+static void free_claimed(struct seat *seat, uintptr_t site)
+{
+    const uint8_t *bad;
+    const char *damage = guard_find_damage(seat, &bad);
+
+    if (damage != NULL) {
+        guard_report(seat, damage, (vaddr_t)bad, site);
+    }
+    seat->free_site = site;
+    guard_pool.pages->close(seat_page(seat));
+    give_seat(seat);
+}
+
+/* @object lies in the page of @seat. */
+static void free_in(struct seat *seat, const void *object,
+                    const struct slab_pool *expected, uintptr_t site)
+{
+    const char *misuse;
+
+    if (!seat_was_used(seat)) {
+        guard_report_nowhere("free", (vaddr_t)object, site);
+        return;
+    }
+    if (!claim(seat)) {
+        guard_report(seat, "double free", (vaddr_t)object, site);
+        return;
+    }
+    misuse = find_misuse(seat, object, expected);
+    if (misuse != NULL) {
+        guard_report(seat, misuse, (vaddr_t)object, site);
+        seat_set_state(seat, SEAT_LIVE);
+        return;
+    }
+    free_claimed(seat, site);
+}
+
+bool guard_free(void *object, const struct slab_pool *expected, uintptr_t site)
+{
+    if (!guard_holds(object)) {
+        return false;
+    }
+    struct seat *seat = guard_seat_at((vaddr_t)object);
+    if (seat == NULL) {
+        guard_report_nowhere("free", (vaddr_t)object, site);
+    } else {
+        free_in(seat, object, expected, site);
+    }
+    return true;
+}
+
+/* --- what the heap asks --------------------------------------------------- */
+
+uint64_t guard_size(const void *object)
+{
+    const struct seat *seat =
+        guard_holds(object) ? guard_seat_at((vaddr_t)object) : NULL;
+
+    return seat != NULL && seat_state(seat) == SEAT_LIVE &&
+                   seat_object(seat) == (vaddr_t)object
+               ? seat->bytes
+               : 0;
+}
+
+unsigned guard_count_live(const struct slab_pool *pool)
+{
+    unsigned found_live = 0;
+
+    for (unsigned i = 0; i < GUARD_OBJECTS; i++) {
+        enum seat_state state = seat_state(&guard_pool.seat[i]);
+        found_live += (state == SEAT_LIVE || state == SEAT_BUSY) &&
+                      guard_pool.seat[i].pool == pool;
+    }
+    return found_live;
+}
+
+void guard_forget(const struct slab_pool *pool)
+{
+    for (unsigned i = 0; i < GUARD_OBJECTS; i++) {
+        if (guard_pool.seat[i].pool == pool) {
+            guard_pool.seat[i].pool = NULL;
+        }
+    }
+}
+
+/* --- the pool comes and goes ---------------------------------------------- */
+
+void guard_init(void)
+{
+    lock_init(&guard_pool.lock, LOCK_RANK_GUARD);
+    atomic_init(&guard_bytes, 0);
+    atomic_init(&guard_pool.interval, 0);
+    atomic_init(&guard_pool.samples, 0);
+    atomic_init(&guard_pool.passed, 0);
+    atomic_init(&guard_pool.found, 0);
+    guard_pool.live = 0;
+}
+
+void guard_attach(vaddr_t start, const struct guard_pages *how)
+{
+    ASSERT(counted(&guard_bytes) == 0);
+    for (unsigned i = 0; i < GUARD_OBJECTS; i++) {
+        guard_pool.seat[i] = (struct seat){.next = (uint16_t)(i + 1)};
+        atomic_init(&guard_pool.is_bared[i], false);
+    }
+    atomic_init(&guard_pool.is_bared[GUARD_OBJECTS], false);
+    memset(guard_pool.seen, 0, sizeof(guard_pool.seen));
+    guard_pool.first = 0;
+    guard_pool.last = GUARD_OBJECTS - 1;
+    guard_pool.live = 0;
+    guard_pool.pages = how;
+    atomic_store_explicit(&guard_start, start, memory_order_relaxed);
+    atomic_store_explicit(&guard_bytes, POOL_BYTES, memory_order_release);
+}
+
+void guard_set_interval(uint32_t allocations)
+{
+    atomic_store_explicit(&guard_pool.interval, allocations,
+                          memory_order_relaxed);
+}
+
+vaddr_t guard_detach(void)
+{
+    uint64_t irq = lock_acquire(&guard_pool.lock);
+    vaddr_t start = 0;
+
+    if (guard_pool.live == 0 && counted(&guard_bytes) != 0) {
+        start = guard_pool_start();
+        atomic_store_explicit(&guard_bytes, 0, memory_order_relaxed);
+    }
+    lock_release(&guard_pool.lock, irq);
+    return start;
+}

@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: MIT */
+/* guard_pages: the pool of guarded objects, cut out of the direct map. */
+/*
+ * Idea: the pool lies in the direct map, so that virt_to_phys() works for
+ * what is in it. Its block is one large page there, or part of one; that is
+ * split for as long as the pool exists, and merged again.
+ *
+ * Locking: none of its own; a table's, for a page at a time. Interrupts are
+ * off for that long, and nobody waits for other CPUs: heap/guard.c closes
+ * pages wherever an object is freed.
+ *
+ * Limits: what others have split of a page of 1 GiB keeps it from being merged.
+ */
+#include <mm/guard.h>
+
+#include <mm/frame.h>
+#include <mm/port.h>
+#include <mm/pt.h>
+#include "base/bits.h"
+#include "base/check.h"
+#include "heap/guard.h"
+#include "x86_64/mmu.h"
+
+#define POOL_BYTES  (PAGE_BYTES << GUARD_ORDER)
+#define POOL_FRAMES (UINT64_C(1) << GUARD_ORDER)
+
+/* As mm_init() has mapped all RAM. */
+#define OPEN_FLAGS   (PT_WRITE | PT_GLOBAL)
+#define CLOSED_FLAGS (PT_NONE | PT_GLOBAL)
+
+static unsigned whole_level; /* of the page there before; 0: small ones */
+
+static void set_page(vaddr_t page, unsigned flags)
+{
+    struct tlb_batch batch; /* never committed: see guard_fault() */
+    struct pt_cursor cursor;
+    enum mm_status status =
+        pt_open(&pt_kernel, page, page + PAGE_BYTES, &batch, &cursor);
+
+    ASSERT(status == MM_OK);
+    status = pt_protect(&cursor, page, PAGE_BYTES, pt_attr(flags));
+    ASSERT(status == MM_OK); /* it is small, and was parked before */
+    mmu_invlpg(page);        /* on this CPU: interrupts are off */
+    pt_close(&cursor);
+}
+
+static void open_page(vaddr_t page)
+{
+    set_page(page, OPEN_FLAGS);
+}
+
+static void close_page(vaddr_t page)
+{
+    set_page(page, CLOSED_FLAGS);
+}
+
+/* What the records of the block's other frames say; see frame_free(). */
+static void mark_frames(pfn_t first, enum frame_type type)
+{
+    for (uint64_t i = 1; i < POOL_FRAMES; i++) {
+        struct frame_record *record = record_of(pfn_add(first, i));
+
+        record->type = (uint8_t)type;
+        record->order = type == FRAME_NONE ? 0 : RECORD_TAIL;
+    }
+}
+
+/* Small pages at @start. MM_ENOMEM: the table for them; all is as it was. */
+static enum mm_status split(struct pt_cursor *cursor, vaddr_t start)
+{
+    struct pt_entry entry;
+    enum mm_status status = MM_OK;
+
+    pt_query(cursor, start, &entry);
+    whole_level = entry.level;
+    while (status == MM_OK && entry.level > 0) {
+        status = pt_split(cursor, start);
+        pt_query(cursor, start, &entry);
+    }
+    return status;
+}
+
+/* The block at @start, closed, in small pages. */
+static enum mm_status carve(vaddr_t start)
+{
+    struct tlb_batch batch;
+    struct pt_cursor cursor;
+    enum mm_status status =
+        pt_open(&pt_kernel, start, start + POOL_BYTES, &batch, &cursor);
+
+    if (status != MM_OK) {
+        return status;
+    }
+    status = split(&cursor, start);
+    if (status == MM_OK) {
+        status = pt_protect(&cursor, start, POOL_BYTES, pt_attr(CLOSED_FLAGS));
+    }
+    pt_close(&cursor);
+    tlb_commit(&batch);
+    return status;
+}
+
+/* Merge what split() has split, as far as others have left it whole. */
+static void merge(struct pt_cursor *cursor, vaddr_t start)
+{
+    for (unsigned level = 1; level <= whole_level; level++) {
+        enum mm_status status = pt_merge(cursor, start, level);
+
+        if (status != MM_OK && status != MM_ENOENT) { /* not split so far */
+            break;
+        }
+    }
+}
+
+/* The opposite of carve(), which has closed so many bytes. */
+static void restore(vaddr_t start, uint64_t closed_bytes)
+{
+    uint64_t span = pte_span(whole_level > 1 ? whole_level : 1);
+    vaddr_t whole = align_down(start, span);
+    struct tlb_batch batch;
+    struct pt_cursor cursor;
+    enum mm_status status =
+        pt_open(&pt_kernel, whole, whole + span, &batch, &cursor);
+    ASSERT(status == MM_OK); /* it was open before, at least in part */
+    if (closed_bytes > 0) {
+        status = pt_protect(&cursor, start, closed_bytes, pt_attr(OPEN_FLAGS));
+        ASSERT(status == MM_OK); /* in small pages already */
+    }
+    merge(&cursor, start);
+    pt_close(&cursor);
+    tlb_commit(&batch);
+}
+
+enum mm_status guard_enable(uint32_t interval)
+{
+    static const struct guard_pages pages = {close_page, open_page};
+    struct guard_stats stats;
+
+    if (interval == 0) {
+        return MM_EINVAL;
+    }
+    guard_stats(&stats);
+    if (stats.bytes != 0) {
+        guard_set_interval(interval);
+        return MM_OK;
+    }
+    pfn_t pfn = frame_alloc(GUARD_ORDER, FRAME_GUARD, FRAME_MAY_RECLAIM);
+    if (pfn_is_none(pfn)) {
+        return MM_ENOMEM;
+    }
+    vaddr_t start = (vaddr_t)phys_to_virt(pfn_to_phys(pfn));
+    enum mm_status status = carve(start);
+    if (status != MM_OK) {
+        restore(start, 0);
+        frame_free(pfn, GUARD_ORDER);
+        return status;
+    }
+    mark_frames(pfn, FRAME_GUARD);
+    guard_attach(start, &pages);
+    guard_set_interval(interval);
+    return MM_OK;
+}
+
+enum mm_status guard_disable(void)
+{
+    struct guard_stats stats;
+
+    guard_set_interval(0);
+    vaddr_t start = guard_detach();
+    if (start == 0) {
+        guard_stats(&stats);
+        return stats.bytes == 0 ? MM_OK : MM_EBUSY;
+    }
+    restore(start, POOL_BYTES);
+    pfn_t pfn = phys_to_pfn(virt_to_phys((void *)start));
+    mark_frames(pfn, FRAME_NONE);
+    frame_free(pfn, GUARD_ORDER);
+    return MM_OK;
+}
