@@ -20,8 +20,11 @@ static inline bool pair(uint64_t bytes)
 {
     void *block = kmalloc(bytes);
 
+    if (block == NULL) {
+        return false;
+    }
     kfree(block);
-    return block != NULL;
+    return true;
 }
 
 static bool do_kmalloc_8(unsigned argument)
@@ -71,8 +74,11 @@ static bool do_slab(unsigned argument)
     (void)argument;
     void *object = slab_alloc(cache);
 
+    if (object == NULL) {
+        return false;
+    }
     slab_free(cache, object);
-    return object != NULL;
+    return true;
 }
 
 /* Fill with blocks of @bytes, and free them out of order. */

@@ -12,8 +12,12 @@
 #define MM_PACKED              __attribute__((packed))
 #define MM_SECTION(name)       __attribute__((section(name), used))
 #define MM_NOINLINE            __attribute__((noinline))
-#define MM_LIKELY(x)           __builtin_expect(!!(x), 1)
-#define MM_UNLIKELY(x)         __builtin_expect(!!(x), 0)
+/* Always a part of who calls it: MM_CALLER() in it is that one's caller. */
+#define MM_INLINE inline __attribute__((always_inline))
+/* Does the compiler know the value? */
+#define MM_IS_CONSTANT(x) __builtin_constant_p(x)
+#define MM_LIKELY(x)      __builtin_expect(!!(x), 1)
+#define MM_UNLIKELY(x)    __builtin_expect(!!(x), 0)
 /* Make the loop that follows @turns copies of its body, of constants each. */
 #define MM_UNROLL(turns) MM_PRAGMA(GCC unroll turns)
 #define MM_PRAGMA(text)  _Pragma(#text)

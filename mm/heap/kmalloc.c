@@ -19,7 +19,7 @@
  * of its first frame has type FRAME_LARGE and the exact size as owner.
  *
  * Invariants:
- *   I1  class_of[i] is the cache of the class of size 16 (i + 1)
+ *   I1  kmalloc_cache[i] is the cache of the class of size 16 (i + 1)
  *   I2  large_frames is what the frame allocator says of FRAME_LARGE
  *
  * Locking: none of its own. Context: any, but kmalloc_init().
@@ -32,27 +32,26 @@
 #include "base/bits.h"
 #include "base/check.h"
 #include "base/memory.h"
+#include "heap/guard.h"
 #include "heap/magazine.h"
 #include "heap/slab_impl.h"
 
-#define STEP_MIN         16
 #define STEPS_A_DOUBLING 8
 /* 16, 32 ... 128, then eight for each of 256, 512 ... 8192. */
-#define CLASSES       (8 + 8 * 6)
-#define TABLE_ENTRIES (KMALLOC_SLAB_MAX / STEP_MIN)
-#define NAME_BYTES    16
-#define RED_ZONE_MAX  256
+#define CLASSES      (8 + 8 * 6)
+#define NAME_BYTES   16
+#define RED_ZONE_MAX 256
 
-static struct slab_cache *class_of[TABLE_ENTRIES]; /* (I) */
-static char class_name[CLASSES][NAME_BYTES];       /* (I) "kmalloc-160" */
-static _Atomic uint64_t large_frames;              /* (A) in large blocks */
+struct slab_cache *kmalloc_cache[KMALLOC_CACHES];
+static char class_name[CLASSES][NAME_BYTES]; /* (I) "kmalloc-160" */
+static _Atomic uint64_t large_frames;        /* (A) in large blocks */
 
 uint64_t kmalloc_class_bytes(uint64_t bytes)
 {
     ASSERT(bytes > 0 && bytes <= KMALLOC_SLAB_MAX);
     uint64_t power = UINT64_C(1) << highest_bit((bytes - 1) | 1);
 
-    return align_up(bytes, max_u64(power / STEPS_A_DOUBLING, STEP_MIN));
+    return align_up(bytes, max_u64(power / STEPS_A_DOUBLING, KMALLOC_STEP));
 }
 
 /* "kmalloc-" and the size. */
@@ -74,10 +73,11 @@ static void name_class(char *name, uint64_t bytes)
 /* Take down what kmalloc_init() made before it failed. */
 static void destroy_classes(void)
 {
-    for (unsigned i = 0; i < TABLE_ENTRIES; i++) {
-        struct slab_cache *cache = class_of[i];
-        bool is_last = i + 1 == TABLE_ENTRIES || class_of[i + 1] != class_of[i];
-        class_of[i] = NULL;
+    for (unsigned i = 0; i < KMALLOC_CACHES; i++) {
+        struct slab_cache *cache = kmalloc_cache[i];
+        bool is_last =
+            i + 1 == KMALLOC_CACHES || kmalloc_cache[i + 1] != kmalloc_cache[i];
+        kmalloc_cache[i] = NULL;
         if (cache != NULL && is_last) {
             enum mm_status status = slab_destroy(cache);
             ASSERT(status == MM_OK);
@@ -89,20 +89,21 @@ enum mm_status kmalloc_init(void)
 {
     unsigned made = 0;
 
-    memset(class_of, 0, sizeof(class_of));
+    memset(kmalloc_cache, 0, sizeof(kmalloc_cache));
     atomic_init(&large_frames, 0);
-    for (uint64_t size = STEP_MIN; size <= KMALLOC_SLAB_MAX; size += STEP_MIN) {
+    for (uint64_t size = KMALLOC_STEP; size <= KMALLOC_SLAB_MAX;
+         size += KMALLOC_STEP) {
         uint64_t bytes = kmalloc_class_bytes(size);
-        uint64_t entry = size / STEP_MIN - 1;
-        if (entry > 0 && class_of[entry - 1]->pool.object_bytes == bytes) {
-            class_of[entry] = class_of[entry - 1];
+        uint64_t entry = size / KMALLOC_STEP - 1;
+        if (entry > 0 && kmalloc_cache[entry - 1]->pool.object_bytes == bytes) {
+            kmalloc_cache[entry] = kmalloc_cache[entry - 1];
             continue;
         }
         name_class(class_name[made], bytes);
-        class_of[entry] =
+        kmalloc_cache[entry] =
             slab_create_kind(POOL_KMALLOC, class_name[made], bytes,
                              UINT64_C(1) << lowest_bit(bytes), NULL);
-        if (class_of[entry] == NULL) {
+        if (kmalloc_cache[entry] == NULL) {
             destroy_classes();
             return MM_ENOMEM;
         }
@@ -193,23 +194,27 @@ static void large_free(void *block, uintptr_t site)
 }
 
 /* @room >= @bytes decides the class; @flags are for large blocks. */
-static inline void *allocate(uint64_t room, uint64_t bytes, unsigned flags,
-                             uintptr_t site)
+static MM_INLINE void *allocate(uint64_t room, uint64_t bytes, unsigned flags)
 {
     if (MM_LIKELY(room - 1 < KMALLOC_SLAB_MAX)) { /* 0 wraps */
-        return magazine_alloc(class_of[(room - 1) / STEP_MIN], bytes, site);
+        return magazine_alloc(kmalloc_cache[(room - 1) / KMALLOC_STEP], bytes);
     }
     return large_alloc(room, bytes, flags);
 }
 
-void *kmalloc(uint64_t bytes)
+void *kmalloc_from(struct slab_cache *cache, uint64_t bytes)
 {
-    return allocate(bytes, bytes, FRAME_ANY, MM_CALLER());
+    return magazine_alloc(cache, bytes);
 }
 
-static inline void *allocate_zeroed(uint64_t bytes, uintptr_t site)
+void *kmalloc_any(uint64_t bytes)
 {
-    void *block = allocate(bytes, bytes, FRAME_ZEROED, site);
+    return allocate(bytes, bytes, FRAME_ANY);
+}
+
+static MM_INLINE void *allocate_zeroed(uint64_t bytes)
+{
+    void *block = allocate(bytes, bytes, FRAME_ZEROED);
 
     if (block != NULL && bytes <= KMALLOC_SLAB_MAX) {
         memset(block, 0, bytes);
@@ -219,7 +224,7 @@ static inline void *allocate_zeroed(uint64_t bytes, uintptr_t site)
 
 void *kzalloc(uint64_t bytes)
 {
-    return allocate_zeroed(bytes, MM_CALLER());
+    return allocate_zeroed(bytes);
 }
 
 void *kmalloc_array(uint64_t count, uint64_t bytes)
@@ -229,7 +234,7 @@ void *kmalloc_array(uint64_t count, uint64_t bytes)
     if (!checked_mul(count, bytes, &product)) {
         return NULL;
     }
-    return allocate_zeroed(product, MM_CALLER());
+    return allocate_zeroed(product);
 }
 
 void *kmalloc_aligned(uint64_t bytes, uint64_t alignment)
@@ -238,15 +243,15 @@ void *kmalloc_aligned(uint64_t bytes, uint64_t alignment)
         alignment > KMALLOC_MAX) {
         return NULL;
     }
-    return allocate(align_up(bytes, alignment), bytes, FRAME_ANY, MM_CALLER());
+    return allocate(align_up(bytes, alignment), bytes, FRAME_ANY);
 }
 
 /* The first byte of an object of a size class? Any address is allowed. */
 static inline bool is_small(const void *block)
 {
     return heap_has_type(block, FRAME_SLAB) &&
-           slab_around(block)->pool->kind == POOL_KMALLOC &&
-           slab_is_object(slab_around(block), block);
+           slab_starts_object(slab_around(block),
+                              slab_around(block)->pool->of_kmalloc, block);
 }
 
 /* The first byte of a large block? Any address is allowed. */
@@ -279,24 +284,24 @@ static MM_NOINLINE void free_other(void *block, uintptr_t site)
     }
     if (is_large(block)) {
         large_free(block, site);
-    } else {
+    } else if (!guard_free(block, NULL, site)) {
         report_block(block, site);
     }
 }
 
-static inline void free_block(void *block, uintptr_t site)
+static MM_INLINE void free_block(void *block)
 {
-    if (MM_LIKELY(is_small(block))) {
-        struct slab *slab = slab_around(block);
-        magazine_free(cache_of(slab->pool), slab, block, site);
-    } else {
-        free_other(block, site);
+    if (MM_UNLIKELY(!is_small(block))) {
+        free_other(block, MM_CALLER());
+        return;
     }
+    struct slab *slab = slab_around(block);
+    magazine_free(cache_of(slab->pool), slab, block);
 }
 
 void kfree(void *block)
 {
-    free_block(block, MM_CALLER());
+    free_block(block);
 }
 
 /* The slab of a small block; NULL for anything else. */
@@ -308,6 +313,9 @@ static struct slab *small_slab(const void *block)
 /* Debug builds: what was asked for, since behind it lies the red zone. */
 static uint64_t usable_bytes(const struct slab *slab, const void *block)
 {
+    if (guard_holds(block)) {
+        return guard_size(block);
+    }
     if (slab == NULL) {
         return MM_DEBUG ? large_record(block)->owner : large_bytes(block);
     }
@@ -319,7 +327,7 @@ static uint64_t usable_bytes(const struct slab *slab, const void *block)
 static bool is_live_block(const struct slab *slab, const void *block,
                           uintptr_t site)
 {
-    bool is_live = slab == NULL ? is_large(block)
+    bool is_live = slab == NULL ? is_large(block) || guard_size(block) > 0
                                 : slab_is_out(slab, slab_index(slab, block));
 
     if (MM_DEBUG && slab != NULL) {
@@ -344,7 +352,7 @@ static bool fits_in_place(const struct slab *slab, const void *block,
                           uint64_t bytes)
 {
     if (bytes > KMALLOC_SLAB_MAX) {
-        return slab == NULL && bytes <= KMALLOC_MAX &&
+        return is_large(block) && bytes <= KMALLOC_MAX &&
                PAGE_BYTES << order_of(bytes) == large_bytes(block);
     }
     return slab != NULL &&
@@ -369,10 +377,10 @@ void *krealloc(void *block, uint64_t bytes)
     uintptr_t site = MM_CALLER();
 
     if (block == NULL) {
-        return allocate(bytes, bytes, FRAME_ANY, site);
+        return allocate(bytes, bytes, FRAME_ANY);
     }
     if (bytes == 0) {
-        free_block(block, site);
+        free_block(block);
         return NULL;
     }
     const struct slab *slab = small_slab(block);
@@ -383,10 +391,10 @@ void *krealloc(void *block, uint64_t bytes)
         resize_in_place(slab, block, bytes, site);
         return block;
     }
-    void *larger = allocate(bytes, bytes, FRAME_ANY, site);
+    void *larger = allocate(bytes, bytes, FRAME_ANY);
     if (larger != NULL) {
         memcpy(larger, block, min_u64(bytes, usable_bytes(slab, block)));
-        free_block(block, site);
+        free_block(block);
     }
     return larger;
 }
@@ -395,12 +403,12 @@ bool kmalloc_check(void)
 {
     struct frame_stats stats;
 
-    for (uint64_t i = 0; i < TABLE_ENTRIES; i++) {
-        uint64_t size = STEP_MIN * (i + 1);
-        CHECK_OR_FAIL(class_of[i]->pool.object_bytes == // I1
+    for (uint64_t i = 0; i < KMALLOC_CACHES; i++) {
+        uint64_t size = KMALLOC_STEP * (i + 1);
+        CHECK_OR_FAIL(kmalloc_cache[i]->pool.object_bytes == // I1
                           kmalloc_class_bytes(size),
                       "size %u has the class %s", (unsigned)size,
-                      class_of[i]->pool.name);
+                      kmalloc_cache[i]->pool.name);
     }
     frame_stats(&stats);
     uint64_t frames = atomic_load_explicit(&large_frames, memory_order_relaxed);

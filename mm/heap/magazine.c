@@ -33,7 +33,7 @@
  * side storage are taken one after the other, never one inside another.
  *
  * Cost: alloc and free a few instructions, an exchange O(batch). Held at most:
- * MAGAZINE_HOLDS a CPU and STORE_HOLDS a cache, or 6 objects if that is more.
+ * MAGAZINE_HOLDS a CPU and STORE_HOLDS a cache, or 11 objects if that is more.
  *
  * Limits: a CPU drains its own magazines only, and of these not one that is
  * just being refilled.
@@ -42,13 +42,14 @@
 
 #include "base/bits.h"
 #include "base/memory.h"
+#include "heap/guard.h"
 
 /* The bytes of objects that wait in a magazine and in a store. */
 #define MAGAZINE_HOLDS (16 * KiB)
 #define STORE_HOLDS    (64 * KiB)
 
-/* log2 bytes of their arrays: room for 6, 62 and 510 pointers. */
-#define ARRAY_SHIFT_MIN    6
+/* log2 bytes of their arrays: room for 11, 59 and 507 pointers. */
+#define ARRAY_SHIFT_MIN    7
 #define MAGAZINE_SHIFT_MAX 9
 #define STORE_SHIFT_MAX    12
 
@@ -58,8 +59,12 @@
 /* Often enough to follow the load, seldom enough to have seen a swing. */
 #define TRIM_EXCHANGES 16
 
+/* Allocations until it is asked again whether guards are on: costs nothing. */
+#define BUDGET_UNGUARDED 65536
+
 /* Read by everybody, written by nobody. */
-static struct magazine no_room;
+static struct magazine no_room = {
+    .top = no_room.object, .last = no_room.object, .object = {NULL}};
 
 uint64_t magazine_cache_bytes(void)
 {
@@ -104,11 +109,49 @@ static struct magazine *array_make(uint32_t bytes)
     if (array == NULL) {
         return &no_room;
     }
-    array->count = 0;
-    array->capacity =
-        (uint32_t)((bytes - sizeof(*array)) / sizeof(array->object[0]));
+    array->object[0] = NULL;
+    array->top = array->object;
+    array->last = array->object + (bytes - sizeof(*array)) / sizeof(void *) - 1;
     array->allocs = 0;
+    array->granted = 0;
+    array->budget = 0;
     return array;
+}
+
+/* How many were served from @magazine. */
+static uint64_t allocs_of(const struct magazine *magazine)
+{
+    return magazine->allocs + (magazine->granted - magazine->budget);
+}
+
+/*
+ * The next so many allocations are made without a look. Return: false: it is
+ * nobody's turn to be guarded.
+ */
+static bool grant(struct magazine *magazine)
+{
+    uint32_t interval = guard_interval();
+
+    magazine->allocs = allocs_of(magazine);
+    magazine->granted = interval == 0 ? BUDGET_UNGUARDED : interval;
+    magazine->budget = magazine->granted;
+    return interval != 0;
+}
+
+/* Take the latest object of a magazine that has one. */
+static void *pop(struct magazine *magazine)
+{
+    if (--magazine->budget == 0) {
+        (void)grant(magazine);
+    }
+    return *magazine->top--;
+}
+
+/* Put @count objects on top; there is room. */
+static void stack(struct magazine *array, void *const *objects, unsigned count)
+{
+    memcpy(array->top + 1, objects, count * sizeof(void *));
+    array->top += count;
 }
 
 static void array_free(struct magazine *array)
@@ -150,17 +193,18 @@ static void store_prepare(struct slab_cache *cache)
 static unsigned trim_locked(struct slab_cache *cache, void **out_idle)
 {
     struct magazine *store = cache->store;
+    uint32_t count = magazine_count(store);
     unsigned idle = 0;
 
-    cache->store_low = (uint32_t)min_u64(cache->store_low, store->count);
+    cache->store_low = (uint32_t)min_u64(cache->store_low, count);
     cache->store_exchanges++;
     if (cache->store_exchanges >= TRIM_EXCHANGES) {
         idle = (unsigned)min_u64(cache->store_low, BATCH_MAX);
-        store->count -= idle;
-        memcpy(out_idle, store->object, idle * sizeof(void *));
-        memmove(store->object, store->object + idle,
-                store->count * sizeof(void *));
-        cache->store_low = store->count;
+        memcpy(out_idle, store->object + 1, idle * sizeof(void *));
+        memmove(store->object + 1, store->object + 1 + idle,
+                (count - idle) * sizeof(void *));
+        store->top -= idle;
+        cache->store_low = count - idle;
         cache->store_exchanges = 0;
     }
     return idle;
@@ -173,12 +217,11 @@ static unsigned store_take(struct slab_cache *cache, void **out_objects,
     void *idle[BATCH_MAX];
     uint64_t irq = lock_acquire(&cache->store_lock);
     struct magazine *store = cache->store;
-    unsigned taken = (unsigned)min_u64(count, store->count);
+    unsigned taken = (unsigned)min_u64(count, magazine_count(store));
 
     if (taken > 0) {
-        store->count -= taken;
-        memcpy(out_objects, store->object + store->count,
-               taken * sizeof(void *));
+        store->top -= taken;
+        memcpy(out_objects, store->top + 1, taken * sizeof(void *));
     }
     unsigned idle_count = store == &no_room ? 0 : trim_locked(cache, idle);
     lock_release(&cache->store_lock, irq);
@@ -197,9 +240,8 @@ static void store_give(struct slab_cache *cache, void *const *objects,
     store_prepare(cache);
     uint64_t irq = lock_acquire(&cache->store_lock);
     struct magazine *store = cache->store;
-    if (store->capacity - store->count >= count) {
-        memcpy(store->object + store->count, objects, count * sizeof(void *));
-        store->count += count;
+    if ((uint32_t)(store->last - store->top) >= count) {
+        stack(store, objects, count);
         given = count;
         idle_count = trim_locked(cache, idle);
     }
@@ -215,6 +257,9 @@ static struct magazine *magazine_prepare(struct slab_cache *cache)
 
     if (*mine == &no_room) {
         *mine = array_make(cache->magazine_bytes);
+        if (*mine != &no_room) {
+            (void)grant(*mine);
+        }
     }
     return *mine;
 }
@@ -243,9 +288,9 @@ static void *refill(struct slab_cache *cache)
 {
     void *single;
     struct magazine *magazine = magazine_prepare(cache);
-    bool has_room = magazine->capacity > 0;
-    void **room = has_room ? magazine->object : &single;
-    unsigned batch = has_room ? magazine->capacity / 2 : 1;
+    bool has_room = magazine != &no_room;
+    void **room = has_room ? magazine->object + 1 : &single;
+    unsigned batch = has_room ? magazine_capacity(magazine) / 2 : 1;
     unsigned cpu = port_cpu();
 
     /* Out of the way: if memory is short, all magazines may be drained. */
@@ -260,16 +305,43 @@ static void *refill(struct slab_cache *cache)
         count_slow_alloc(cache, false);
         return single;
     }
-    magazine->count = count - 1;
-    magazine->allocs++;
-    return magazine->object[count - 1];
+    magazine->top = magazine->object + count;
+    return pop(magazine);
 }
 
-void *magazine_refill(struct slab_cache *cache, uint64_t irq)
+/* The budget is used up, and there are objects. */
+static void *alloc_guarded(struct slab_cache *cache, struct magazine *magazine,
+                           uint64_t bytes, uintptr_t site)
 {
-    void *object = refill(cache);
+    bool is_turn = grant(magazine);
 
+    magazine->allocs--; /* none of them was this one */
+    return is_turn ? guard_alloc(&cache->pool, bytes, site) : NULL;
+}
+
+void *magazine_refill(struct slab_cache *cache, uint64_t bytes, uintptr_t site,
+                      uint64_t irq)
+{
+    struct magazine *magazine = cache->magazine[port_cpu()];
+    void *object = NULL;
+
+    if (bytes == 0) {
+        bytes = cache->pool.object_bytes;
+    }
+    if (*magazine->top != NULL) {
+        object = alloc_guarded(cache, magazine, bytes, site);
+        if (object != NULL) {
+            port_irq_restore(irq);
+            return object;
+        }
+        /* A guard waits for nobody, but it may have drained this CPU. */
+        magazine = cache->magazine[port_cpu()];
+    }
+    object = *magazine->top != NULL ? pop(magazine) : refill(cache);
     port_irq_restore(irq);
+    if (MM_DEBUG && object != NULL) {
+        poison_on_alloc(object, bytes, site);
+    }
     return object;
 }
 
@@ -277,13 +349,13 @@ void magazine_flush(struct slab_cache *cache, void *object, uint64_t irq)
 {
     struct magazine *magazine = magazine_prepare(cache);
 
-    if (magazine->count == magazine->capacity && magazine->count > 0) {
-        unsigned batch = magazine->capacity / 2;
-        magazine->count -= batch;
-        store_give(cache, magazine->object + magazine->count, batch);
+    if (magazine->top == magazine->last && magazine != &no_room) {
+        unsigned batch = magazine_capacity(magazine) / 2;
+        magazine->top -= batch;
+        store_give(cache, magazine->top + 1, batch);
     }
-    if (magazine->count < magazine->capacity) {
-        magazine->object[magazine->count++] = object;
+    if (magazine->top != magazine->last) {
+        *++magazine->top = object;
     } else {
         pool_put(&cache->pool, &object, 1); /* no magazine */
     }
@@ -299,9 +371,9 @@ static void drain_magazine(struct slab_cache *cache, unsigned cpu)
         return;
     }
     cache->magazine[cpu] = &no_room;
-    pool_put(&cache->pool, magazine->object, magazine->count);
+    pool_put(&cache->pool, magazine->object + 1, magazine_count(magazine));
     uint64_t irq = lock_acquire(&cache->store_lock);
-    cache->allocs += magazine->allocs;
+    cache->allocs += allocs_of(magazine);
     lock_release(&cache->store_lock, irq);
     array_free(magazine);
 }
@@ -314,16 +386,21 @@ static void drain_store(struct slab_cache *cache)
     cache->store = &no_room;
     cache->store_low = 0;
     lock_release(&cache->store_lock, irq);
-    pool_put(&cache->pool, store->object, store->count);
+    pool_put(&cache->pool, store->object + 1, magazine_count(store));
     array_free(store);
 }
 
-void magazine_drain(struct slab_cache *cache)
+void magazine_drain_cpu(struct slab_cache *cache)
 {
     uint64_t irq = port_irq_save();
 
     drain_magazine(cache, port_cpu());
     port_irq_restore(irq);
+}
+
+void magazine_drain(struct slab_cache *cache)
+{
+    magazine_drain_cpu(cache);
     drain_store(cache);
     pool_trim(&cache->pool);
 }
@@ -337,20 +414,20 @@ void magazine_drain_all(struct slab_cache *cache)
     pool_trim(&cache->pool);
 }
 
-void magazine_count(const struct slab_cache *cache, uint64_t *out_cached,
-                    uint64_t *out_allocs)
+void magazine_sum(const struct slab_cache *cache, uint64_t *out_cached,
+                  uint64_t *out_allocs)
 {
-    *out_cached = cache->store->count;
+    *out_cached = magazine_count(cache->store);
     *out_allocs = cache->allocs;
     for (unsigned cpu = 0; cpu < port_cpu_count(); cpu++) {
-        *out_cached += cache->magazine[cpu]->count;
-        *out_allocs += cache->magazine[cpu]->allocs;
+        *out_cached += magazine_count(cache->magazine[cpu]);
+        *out_allocs += allocs_of(cache->magazine[cpu]);
     }
 }
 
 static bool array_holds(const struct magazine *array, const void *object)
 {
-    for (uint32_t i = 0; i < array->count; i++) {
+    for (uint32_t i = 1; i <= magazine_count(array); i++) {
         if (array->object[i] == object) {
             return true;
         }
@@ -373,10 +450,11 @@ static bool check_array(const struct slab_cache *cache,
 {
     const char *name = cache->pool.name;
 
-    CHECK_OR_FAIL(array->count <= array->capacity, // I1
-                  "%s: %u objects in room for %u", name, array->count,
-                  array->capacity);
-    for (uint32_t i = 0; i < array->count; i++) {
+    CHECK_OR_FAIL(array->object[0] == NULL &&
+                      magazine_count(array) <= magazine_capacity(array), // I1
+                  "%s: %u objects in room for %u", name, magazine_count(array),
+                  magazine_capacity(array));
+    for (uint32_t i = 1; i <= magazine_count(array); i++) {
         const void *object = array->object[i];
         const struct slab *slab = slab_of(object);
         CHECK_OR_FAIL(slab != NULL && slab->pool == &cache->pool &&
@@ -395,8 +473,8 @@ bool magazine_check(const struct slab_cache *cache)
             return false;
         }
     }
-    CHECK_OR_FAIL(cache->store_low <= cache->store->count, // I1
+    CHECK_OR_FAIL(cache->store_low <= magazine_count(cache->store), // I1
                   "%s: low-water mark %u above %u", cache->pool.name,
-                  cache->store_low, cache->store->count);
+                  cache->store_low, magazine_count(cache->store));
     return check_array(cache, cache->store);
 }

@@ -8,13 +8,30 @@
 #include "heap/pool.h"
 #include "heap/report.h"
 
-/* An array of pointers to free objects, the latest on top. */
+/*
+ * An array of pointers to free objects, the latest on top. Below the first
+ * stands NULL, the floor, so that to look whether there is an object is to
+ * read it. An allocation more is one less in the budget: that counts them,
+ * and when it is used up the slow way has its turn (see magazine_refill()).
+ */
 struct magazine {
-    uint32_t count;
-    uint32_t capacity;
-    uint64_t allocs; /* served from here */
-    void *object[];
+    void **top;       /* the latest object, or the floor */
+    void **last;      /* where top stands if there is no more room */
+    uint32_t budget;  /* allocations until the slow way has a look */
+    uint32_t granted; /* what the budget was */
+    uint64_t allocs;  /* served from here before that */
+    void *object[];   /* [0]: the floor */
 };
+
+static inline uint32_t magazine_count(const struct magazine *magazine)
+{
+    return (uint32_t)(magazine->top - magazine->object);
+}
+
+static inline uint32_t magazine_capacity(const struct magazine *magazine)
+{
+    return (uint32_t)(magazine->last - magazine->object);
+}
 
 /*
  * A cache: the pool below, the central store, a magazine for each CPU.
@@ -55,73 +72,74 @@ void magazine_init(struct slab_cache *cache);
 /*
  * The slow ways: get a batch, give a batch away. Called with interrupts off,
  * they end by restoring @irq: the fast ways then end in a jump.
+ * @bytes: 0 means object_bytes
  */
-void *magazine_refill(struct slab_cache *cache, uint64_t irq);
+void *magazine_refill(struct slab_cache *cache, uint64_t bytes, uintptr_t site,
+                      uint64_t irq);
 void magazine_flush(struct slab_cache *cache, void *object, uint64_t irq);
 
 /* This CPU's magazine and the store back to the slabs. */
 void magazine_drain(struct slab_cache *cache);
+/* This CPU's magazine alone. */
+void magazine_drain_cpu(struct slab_cache *cache);
 /* The same with all magazines; no CPU uses the cache any more. */
 void magazine_drain_all(struct slab_cache *cache);
 
 /* Sums over all CPUs; exact while the others rest. */
-void magazine_count(const struct slab_cache *cache, uint64_t *out_cached,
-                    uint64_t *out_allocs);
+void magazine_sum(const struct slab_cache *cache, uint64_t *out_cached,
+                  uint64_t *out_allocs);
 /* Is the free object @object in a magazine or the store? */
 bool magazine_holds(const struct slab_cache *cache, const void *object);
 
 /* Every pointer that is held is an object of the cache, out of its slab. */
 bool magazine_check(const struct slab_cache *cache);
 
-static inline void *magazine_pop(struct slab_cache *cache)
+/*
+ * An object for @bytes <= object_bytes (0: all of them). These two are the fast
+ * ways. Nothing in them may need a frame of the stack: what does is called
+ * last, as a jump; and the call site is not looked up before that.
+ */
+static MM_INLINE void *magazine_alloc(struct slab_cache *cache, uint64_t bytes)
 {
     uint64_t irq = port_irq_save();
     struct magazine *magazine = cache->magazine[port_cpu()];
-    uint32_t count = magazine->count;
+    void **top = magazine->top;
+    void *object = *top;
 
-    if (MM_UNLIKELY(count == 0)) {
-        return magazine_refill(cache, irq);
+    if (MM_UNLIKELY(object == NULL || --magazine->budget == 0)) {
+        return magazine_refill(cache, bytes, MM_CALLER(), irq);
     }
-    void *object = magazine->object[count - 1];
-    magazine->count = count - 1;
-    magazine->allocs++;
+    magazine->top = top - 1;
     port_irq_restore(irq);
+    if (MM_DEBUG) {
+        poison_on_alloc(object, bytes != 0 ? bytes : cache->pool.object_bytes,
+                        MM_CALLER());
+    }
     return object;
 }
 
-static inline void magazine_push(struct slab_cache *cache, void *object)
+/* @object is an object of @cache. */
+static MM_INLINE void magazine_push(struct slab_cache *cache, void *object)
 {
     uint64_t irq = port_irq_save();
     struct magazine *magazine = cache->magazine[port_cpu()];
-    uint32_t count = magazine->count;
+    void **top = magazine->top;
 
-    if (MM_UNLIKELY(count >= magazine->capacity)) {
+    if (MM_UNLIKELY(top == magazine->last)) {
         magazine_flush(cache, object, irq);
         return;
     }
-    magazine->object[count] = object;
-    magazine->count = count + 1;
+    top[1] = object;
+    magazine->top = top + 1;
     port_irq_restore(irq);
 }
 
-/* An object for @bytes <= object_bytes; the caller at @site wants it. */
-static inline void *magazine_alloc(struct slab_cache *cache, uint64_t bytes,
-                                   uintptr_t site)
-{
-    void *object = magazine_pop(cache);
-
-    if (MM_DEBUG && object != NULL) {
-        poison_on_alloc(object, bytes, site);
-    }
-    return object;
-}
-
 /* @object is an object of @slab, and that is a slab of @cache. */
-static inline void magazine_free(struct slab_cache *cache, struct slab *slab,
-                                 void *object, uintptr_t site)
+static MM_INLINE void magazine_free(struct slab_cache *cache, struct slab *slab,
+                                    void *object)
 {
-    if (MM_DEBUG && !poison_on_free(slab, object, site)) {
-        report_free(&cache->pool, object, site);
+    if (MM_DEBUG && !poison_on_free(slab, object, MM_CALLER())) {
+        report_free(&cache->pool, object, MM_CALLER());
         return;
     }
     magazine_push(cache, object);

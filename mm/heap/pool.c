@@ -84,8 +84,11 @@ static void lay_out(struct slab_pool *pool)
     pool->objects =
         (uint32_t)min_u64(objects_in(pool, pool->order), POOL_MAX_OBJECTS);
     pool->span = pool->objects * pool->stride;
+    pool->first = (uint32_t)((PAGE_BYTES << pool->order) - pool->span);
     pool->reciprocal = (uint32_t)div_round_up(UINT64_C(1) << 32, pool->stride);
+    pool->of_kmalloc = pool->kind == POOL_KMALLOC ? pool->reciprocal : 0;
     ASSERT(pool->objects > 0);
+    ASSERT(pool->first < pool->stride + lead); // slab_starts_object()
     ASSERT(pool->stride <= POOL_MAX_STRIDE);
 }
 

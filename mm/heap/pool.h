@@ -43,6 +43,7 @@ struct slab {
 /* (C) constant after pool_init(), (L) lock. */
 struct slab_pool {
     uint32_t reciprocal;   /* (C) 2^32 / stride, rounded up */
+    uint32_t of_kmalloc;   /* (C) the same of a size class; 0 of others */
     uint32_t span;         /* (C) bytes from object 0 to the end of the last */
     enum pool_kind kind;   /* (C) */
     uint32_t object_bytes; /* (C) */
@@ -90,6 +91,27 @@ static inline bool slab_is_object(const struct slab *slab, const void *address)
 
     return offset < slab->pool->span &&
            (uint32_t)(offset * reciprocal) < reciprocal;
+}
+
+/*
+ * The same for an @address that is known to lie in a frame of @slab.
+ * @reciprocal: the pool's, or 0: then the answer is no.
+ *
+ * What is too much for another object lies before the first one, so that no
+ * look at the slab's end is needed: 2^32 - m * reciprocal, for an address m
+ * bytes before the first object, is smaller than the reciprocal only if m is
+ * the stride or one less, and the rest is at least POOL_MIN_ALIGNMENT smaller.
+ * In debug builds it may be as large, because of the first red zone.
+ */
+static inline bool slab_starts_object(const struct slab *slab,
+                                      uint32_t reciprocal, const void *address)
+{
+    uint32_t offset = (uint32_t)(vaddr_t)address - (uint32_t)slab->start;
+
+    if (MM_DEBUG && !slab_is_object(slab, address)) {
+        return false;
+    }
+    return offset * reciprocal < reciprocal;
 }
 
 static inline bool slab_is_out(const struct slab *slab, unsigned index)

@@ -132,6 +132,13 @@ enum mm_status slab_destroy(struct slab_cache *cache)
         report_live(cache);
         return MM_EBUSY;
     }
+    unsigned guarded = guard_count_live(&cache->pool);
+    if (guarded > 0) {
+        port_bug("slab_destroy: cache %s has %u live objects, all guarded",
+                 cache->pool.name, guarded);
+        return MM_EBUSY;
+    }
+    guard_forget(&cache->pool);
     ASSERT(cache->pool.slabs == 0);
     remove_cache(cache);
     pool_side_free(cache);
@@ -140,7 +147,7 @@ enum mm_status slab_destroy(struct slab_cache *cache)
 
 void *slab_alloc(struct slab_cache *cache)
 {
-    return magazine_alloc(cache, cache->pool.object_bytes, MM_CALLER());
+    return magazine_alloc(cache, 0);
 }
 
 /* Is @object the first byte of an object of @cache? Any address is allowed. */
@@ -148,16 +155,26 @@ static inline bool is_own(const struct slab_cache *cache, const void *object)
 {
     return heap_has_type(object, FRAME_SLAB) &&
            slab_around(object)->pool == &cache->pool &&
-           slab_is_object(slab_around(object), object);
+           slab_starts_object(slab_around(object), cache->pool.reciprocal,
+                              object);
+}
+
+/* Not the first byte of an object of @cache: the rest of slab_free(). */
+static MM_NOINLINE void free_other(const struct slab_cache *cache, void *object,
+                                   uintptr_t site)
+{
+    if (object != NULL && !guard_free(object, &cache->pool, site)) {
+        report_free(&cache->pool, object, site);
+    }
 }
 
 void slab_free(struct slab_cache *cache, void *object)
 {
-    if (MM_LIKELY(is_own(cache, object))) {
-        magazine_free(cache, slab_around(object), object, MM_CALLER());
-    } else if (object != NULL) {
-        report_free(&cache->pool, object, MM_CALLER());
+    if (MM_UNLIKELY(!is_own(cache, object))) {
+        free_other(cache, object, MM_CALLER());
+        return;
     }
+    magazine_free(cache, slab_around(object), object);
 }
 
 void slab_drain(void)
@@ -178,7 +195,7 @@ void slab_stats(const struct slab_cache *cache, struct slab_stats *out)
     uint64_t cached;
     uint64_t allocs;
 
-    magazine_count(cache, &cached, &allocs);
+    magazine_sum(cache, &cached, &allocs);
     uint64_t live = pool->out - cached; // I1
     *out = (struct slab_stats){
         .name = pool->name,

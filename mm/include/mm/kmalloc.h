@@ -5,6 +5,8 @@
 
 #include <mm/types.h>
 
+struct slab_cache;
+
 /* Largest size that comes from a size class. */
 #define KMALLOC_SLAB_MAX (8 * KiB)
 /* Largest size at all: 2^MM_MAX_ORDER frames. */
@@ -12,12 +14,27 @@
 
 MM_MUST_CHECK enum mm_status kmalloc_init(void);
 
+/* (C) The size class of each size: entry (size - 1) / KMALLOC_STEP. */
+#define KMALLOC_STEP   16
+#define KMALLOC_CACHES (KMALLOC_SLAB_MAX / KMALLOC_STEP)
+extern struct slab_cache *kmalloc_cache[KMALLOC_CACHES];
+
+/* kmalloc() of a size that is not known before, and of one whose class is. */
+MM_MUST_CHECK void *kmalloc_any(uint64_t bytes);
+MM_MUST_CHECK void *kmalloc_from(struct slab_cache *cache, uint64_t bytes);
+
 /*
  * At least @bytes, aligned to 16 (to its size if that is a power of two).
  * Return: NULL for 0, for more than KMALLOC_MAX, or if memory is short.
  * Context: any, also interrupts. On the direct map: never faults.
  */
-MM_MUST_CHECK void *kmalloc(uint64_t bytes);
+MM_MUST_CHECK static inline void *kmalloc(uint64_t bytes)
+{
+    if (MM_IS_CONSTANT(bytes) && bytes - 1 < KMALLOC_SLAB_MAX) { /* 0 wraps */
+        return kmalloc_from(kmalloc_cache[(bytes - 1) / KMALLOC_STEP], bytes);
+    }
+    return kmalloc_any(bytes);
+}
 /* The same, zeroed. */
 MM_MUST_CHECK void *kzalloc(uint64_t bytes);
 /* @count * @bytes, zeroed; NULL if the product overflows. */
