@@ -280,6 +280,7 @@ static enum mm_status start_maps(const struct mm_config *config)
     enum mm_status status =
         kmap_init(config->kmap_start, config->kmap_end, config->map);
 
+    guard_setup(config->direct_start);
     for (size_t i = 0; status == MM_OK && i < config->segment_count; i++) {
         if ((config->segment[i].attr.flags & PT_WRITE) == 0) {
             status = protect_alias(config, &config->segment[i]);

@@ -158,12 +158,13 @@ static void give_seat(struct seat *seat)
 
 /* --- allocation ----------------------------------------------------------- */
 
-/* Scattered, but the same in each run. */
+/* Another number each time, evenly spread, but the same in each run. */
 static uint32_t scatter(void)
 {
-    uint64_t tries = counted(&guard_pool.samples) + counted(&guard_pool.passed);
+    uint32_t draw =
+        atomic_fetch_add_explicit(&guard_pool.draws, 1, memory_order_relaxed);
 
-    return (uint32_t)tries * UINT32_C(2654435769); /* 2^32 / golden ratio */
+    return draw * UINT32_C(2654435769); /* 2^32 / golden ratio */
 }
 
 uint32_t guard_interval(void)
@@ -171,6 +172,9 @@ uint32_t guard_interval(void)
     uint64_t mean =
         atomic_load_explicit(&guard_pool.interval, memory_order_relaxed);
 
+    if (mean == 0) {
+        return 0;
+    }
     /* From half of it to one and a half. */
     return (uint32_t)((mean + 1) / 2 + ((mean * scatter()) >> 32));
 }
@@ -347,6 +351,7 @@ void guard_init(void)
     lock_init(&guard_pool.lock, LOCK_RANK_GUARD);
     atomic_init(&guard_bytes, 0);
     atomic_init(&guard_pool.interval, 0);
+    atomic_init(&guard_pool.draws, 0);
     atomic_init(&guard_pool.samples, 0);
     atomic_init(&guard_pool.passed, 0);
     atomic_init(&guard_pool.found, 0);

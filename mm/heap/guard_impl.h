@@ -36,6 +36,7 @@ extern struct guard_pool {
     uint32_t live;                   /* (L) */
     const struct guard_pages *pages; /* (C) while there is a pool */
     _Atomic uint32_t interval;       /* (A) */
+    _Atomic uint32_t draws;          /* (A) intervals handed out */
     _Atomic uint64_t samples;        /* (A) */
     _Atomic uint64_t passed;         /* (A) */
     _Atomic uint64_t found;          /* (A) */

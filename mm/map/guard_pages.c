@@ -16,6 +16,7 @@
 #include <mm/frame.h>
 #include <mm/port.h>
 #include <mm/pt.h>
+#include <mm/slab.h>
 #include "base/bits.h"
 #include "base/check.h"
 #include "heap/guard.h"
@@ -28,10 +29,23 @@
 #define OPEN_FLAGS   (PT_WRITE | PT_GLOBAL)
 #define CLOSED_FLAGS (PT_NONE | PT_GLOBAL)
 
+static vaddr_t direct_start; /* (C) after mm_init() */
 static unsigned whole_level; /* of the page there before; 0: small ones */
 
-static void set_page(vaddr_t page, unsigned flags)
+void guard_setup(vaddr_t direct)
 {
+    direct_start = direct;
+}
+
+/* Where the tables map what the kernel finds at @address. */
+static vaddr_t mapped_at(vaddr_t address)
+{
+    return direct_start + virt_to_phys((void *)address).v;
+}
+
+static void set_page(vaddr_t address, unsigned flags)
+{
+    vaddr_t page = mapped_at(address);
     struct tlb_batch batch; /* never committed: see guard_fault() */
     struct pt_cursor cursor;
     enum mm_status status =
@@ -44,14 +58,14 @@ static void set_page(vaddr_t page, unsigned flags)
     pt_close(&cursor);
 }
 
-static void open_page(vaddr_t page)
+static void open_page(vaddr_t address)
 {
-    set_page(page, OPEN_FLAGS);
+    set_page(address, OPEN_FLAGS);
 }
 
-static void close_page(vaddr_t page)
+static void close_page(vaddr_t address)
 {
-    set_page(page, CLOSED_FLAGS);
+    set_page(address, CLOSED_FLAGS);
 }
 
 /* What the records of the block's other frames say; see frame_free(). */
@@ -131,6 +145,13 @@ static void restore(vaddr_t start, uint64_t closed_bytes)
     tlb_commit(&batch);
 }
 
+/* A magazine that is made anew counts by the new interval at once. */
+static void set_interval(uint32_t interval)
+{
+    guard_set_interval(interval);
+    slab_drain();
+}
+
 enum mm_status guard_enable(uint32_t interval)
 {
     static const struct guard_pages pages = {close_page, open_page};
@@ -141,14 +162,14 @@ enum mm_status guard_enable(uint32_t interval)
     }
     guard_stats(&stats);
     if (stats.bytes != 0) {
-        guard_set_interval(interval);
+        set_interval(interval);
         return MM_OK;
     }
     pfn_t pfn = frame_alloc(GUARD_ORDER, FRAME_GUARD, FRAME_MAY_RECLAIM);
     if (pfn_is_none(pfn)) {
         return MM_ENOMEM;
     }
-    vaddr_t start = (vaddr_t)phys_to_virt(pfn_to_phys(pfn));
+    vaddr_t start = direct_start + pfn_to_phys(pfn).v;
     enum mm_status status = carve(start);
     if (status != MM_OK) {
         restore(start, 0);
@@ -156,8 +177,8 @@ enum mm_status guard_enable(uint32_t interval)
         return status;
     }
     mark_frames(pfn, FRAME_GUARD);
-    guard_attach(start, &pages);
-    guard_set_interval(interval);
+    guard_attach((vaddr_t)phys_to_virt(pfn_to_phys(pfn)), &pages);
+    set_interval(interval);
     return MM_OK;
 }
 
@@ -171,7 +192,7 @@ enum mm_status guard_disable(void)
         guard_stats(&stats);
         return stats.bytes == 0 ? MM_OK : MM_EBUSY;
     }
-    restore(start, POOL_BYTES);
+    restore(mapped_at(start), POOL_BYTES);
     pfn_t pfn = phys_to_pfn(virt_to_phys((void *)start));
     mark_frames(pfn, FRAME_NONE);
     frame_free(pfn, GUARD_ORDER);

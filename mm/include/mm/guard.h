@@ -11,10 +11,14 @@
 /* Allocations from one that is guarded to the next, if nobody says else. */
 #define GUARD_INTERVAL 2048
 
+/* Where the tables have the direct map: mm_init() says it. */
+void guard_setup(vaddr_t direct_start);
+
 /*
  * Take a block of 2 MiB for guarded objects, cut the large page that the
  * direct map has there, and guard one in about @interval allocations of the
- * heap from now on. Called again: only the interval changes.
+ * heap from now on; what other CPUs have at hand they use up by the old
+ * interval. Called again: only the interval changes.
  * @interval  not 0
  * Return: MM_OK; MM_EINVAL; MM_ENOMEM: no block, or no tables; nothing has
  *         changed.
