@@ -6,6 +6,7 @@
 #include "kernel/console/console.h"
 #include "kernel/cpu.h"
 #include "kernel/gdt.h"
+#include "kernel/guard_option.h"
 #include "kernel/irq.h"
 #include "kernel/la57_option.h"
 #include "kernel/memory.h"
@@ -67,6 +68,7 @@ MM_NORETURN void kernel_main(uint32_t magic, uint64_t boot_information)
 
     smp_find();
     memory_init();
+    guard_option_start();
     smp_start();
     kernel_run();
 }

@@ -3,6 +3,7 @@
 #include "kernel/trap.h"
 
 #include <mm/fault.h>
+#include <mm/guard.h>
 #include <mm/mm.h>
 #include "base/check.h"
 #include "kernel/apic.h"
@@ -185,6 +186,27 @@ static bool resolve_page_fault(const struct trap_frame *frame)
            (result != FAULT_SPURIOUS || can_retry(frame));
 }
 
+/*
+ * Was it a guarded object of the heap? Then it is reported, and can be tried
+ * again if the report returns. An NMI may have come upon a table's lock.
+ */
+static bool resolve_guarded(const struct trap_frame *frame)
+{
+    enum guard_access access = GUARD_READ;
+
+    if (mm_stage() < MM_STAGE_MAPS || panic_is_active() ||
+        percpu_this()->nmi_depth > 0 ||
+        (frame->error & (FAULT_U | FAULT_RSVD)) != 0) {
+        return false;
+    }
+    if ((frame->error & FAULT_I) != 0) {
+        access = GUARD_EXEC;
+    } else if ((frame->error & FAULT_W) != 0) {
+        access = GUARD_WRITE;
+    }
+    return guard_fault(frame->cr2, access, frame->rip);
+}
+
 /* Gates turn interrupts off, and no handler turns them on. */
 static void take_interrupt(unsigned vector)
 {
@@ -231,6 +253,9 @@ static void take_exception(struct trap_frame *frame)
         return;
     }
     if (fixup_apply(frame)) {
+        return;
+    }
+    if (frame->vector == TRAP_PAGE && resolve_guarded(frame)) {
         return;
     }
     if (frame->vector == TRAP_BREAKPOINT) {

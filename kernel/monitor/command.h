@@ -49,6 +49,7 @@ extern const struct command_group command_audit;
 extern const struct command_group command_space;
 extern const struct command_group command_look;
 extern const struct command_group command_heap;
+extern const struct command_group command_guard;
 extern const struct command_group command_provoke;
 extern const struct command_group command_machine;
 

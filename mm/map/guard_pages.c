@@ -157,7 +157,7 @@ enum mm_status guard_enable(uint32_t interval)
     static const struct guard_pages pages = {close_page, open_page};
     struct guard_stats stats;
 
-    if (interval == 0) {
+    if (interval == 0 || interval > GUARD_INTERVAL_MAX) {
         return MM_EINVAL;
     }
     guard_stats(&stats);

@@ -10,6 +10,8 @@
 
 /* Allocations from one that is guarded to the next, if nobody says else. */
 #define GUARD_INTERVAL 2048
+/* The largest: half as much again is a 32-bit number. */
+#define GUARD_INTERVAL_MAX (UINT32_C(1) << 30)
 
 /* Where the tables have the direct map: mm_init() says it. */
 void guard_setup(vaddr_t direct_start);
@@ -19,7 +21,7 @@ void guard_setup(vaddr_t direct_start);
  * direct map has there, and guard one in about @interval allocations of the
  * heap from now on; what other CPUs have at hand they use up by the old
  * interval. Called again: only the interval changes.
- * @interval  not 0
+ * @interval  1 .. GUARD_INTERVAL_MAX
  * Return: MM_OK; MM_EINVAL; MM_ENOMEM: no block, or no tables; nothing has
  *         changed.
  * Context: as tlb_commit(); after mm_init(); not by two CPUs at once.
