@@ -1,39 +1,33 @@
 /* SPDX-License-Identifier: MIT */
 /* magazine: free objects at hand, per CPU and per cache. */
 /*
- * Owns: the magazines of all caches, and their central stores.
+ * Owns: the magazines that CPUs have, and when they are exchanged.
  *
- * Idea: magazines after [Bonwick01 3 "Magazines"], but as one array a CPU that
- * exchanges half of itself, so that it is neither full nor empty afterwards
- * and an alternation at its edge does not repeat the exchange. The central
- * store takes such batches from one CPU and gives them to another. What it
- * did not need over TRIM_EXCHANGES exchanges (its low-water mark) was cached
- * for nothing and goes back to the slabs.
+ * Idea: magazines after [Bonwick01 3 "Magazines"]. A CPU has two, and changes
+ * from one to the other before it asks the store (store.c): an alternation at
+ * the edge of one does not repeat the exchange. Only the first is looked at by
+ * the fast ways; it leads to the other.
  *
  * Picture:
  *
- *   CPU 0 [ooo.]   CPU 1 [o...]   CPU 2 -> the magazine without room
- *            \        /
- *   store  [ooooooooo|oo......]       low-water mark: |
- *            |
- *   slabs  [1101][0000][1111]
+ *   cache->magazine[0] -> [ooo.] -next-> [oooo]
+ *   cache->magazine[1] -> [....] -next-> NULL
+ *   cache->magazine[2] -> the one without room
  *
  * A magazine is made when its CPU first needs it; until then, and after a
  * drain, the CPU has the one without room: it is always empty and always full,
- * so that the fast paths leave by the checks they make anyway. The store is
- * made in the same way. Without memory for either, objects come from the
- * slabs and go there one by one.
+ * so that the fast ways leave by the checks they make anyway. Without memory
+ * for a magazine, objects come from the slabs and go there one by one.
  *
  * Invariants:
- *   I1  count <= capacity; store_low <= count of the store
+ *   I1  the floor is NULL, and top between it and last
  *   I2  what is held is an object of the cache and out of its slab
  *
- * Locking: a magazine belongs to its CPU with interrupts off. The store has a
- * lock, held to copy a batch. The store's lock, the pool's lock and that of
- * side storage are taken one after the other, never one inside another.
+ * Locking: a magazine belongs to its CPU with interrupts off. While its slabs
+ * are asked for objects it is out of reach: who is called for memory then may
+ * use the cache, or drain it.
  *
- * Cost: alloc and free a few instructions, an exchange O(batch). Held at most:
- * MAGAZINE_HOLDS a CPU and STORE_HOLDS a cache, or 11 objects if that is more.
+ * Cost: alloc and free a few instructions. Held at most: two magazines a CPU.
  *
  * Limits: a CPU drains its own magazines only, and of these not one that is
  * just being refilled.
@@ -41,30 +35,10 @@
 #include "heap/magazine.h"
 
 #include "base/bits.h"
-#include "base/memory.h"
 #include "heap/guard.h"
-
-/* The bytes of objects that wait in a magazine and in a store. */
-#define MAGAZINE_HOLDS (16 * KiB)
-#define STORE_HOLDS    (64 * KiB)
-
-/* log2 bytes of their arrays: room for 11, 59 and 507 pointers. */
-#define ARRAY_SHIFT_MIN    7
-#define MAGAZINE_SHIFT_MAX 9
-#define STORE_SHIFT_MAX    12
-
-/* Half of the largest magazine: what an exchange moves at most. */
-#define BATCH_MAX (((1u << MAGAZINE_SHIFT_MAX) / sizeof(void *)) / 2)
-
-/* Often enough to follow the load, seldom enough to have seen a swing. */
-#define TRIM_EXCHANGES 16
 
 /* Allocations until it is asked again whether guards are on: costs nothing. */
 #define BUDGET_UNGUARDED 65536
-
-/* Read by everybody, written by nobody. */
-static struct magazine no_room = {
-    .top = no_room.object, .last = no_room.object, .object = {NULL}};
 
 uint64_t magazine_cache_bytes(void)
 {
@@ -72,67 +46,20 @@ uint64_t magazine_cache_bytes(void)
            port_cpu_count() * sizeof(struct magazine *);
 }
 
-/* Bytes of an array for about @bytes worth of objects of @stride. */
-static uint32_t array_bytes(uint64_t bytes, uint64_t stride, unsigned max_shift)
-{
-    uint64_t pointers = max_u64(bytes / stride, 1);
-    unsigned shift = highest_bit(pointers * sizeof(void *));
-
-    shift = (unsigned)max_u64(shift, ARRAY_SHIFT_MIN);
-    return 1u << min_u64(shift, max_shift);
-}
-
 void magazine_init(struct slab_cache *cache)
 {
-    uint32_t stride = cache->pool.stride;
-
-    lock_init(&cache->store_lock, LOCK_RANK_STORE);
-    cache->magazine_bytes =
-        array_bytes(MAGAZINE_HOLDS, stride, MAGAZINE_SHIFT_MAX);
-    cache->store_bytes = array_bytes(STORE_HOLDS, stride, STORE_SHIFT_MAX);
-    cache->store_low = 0;
-    cache->store_exchanges = 0;
-    cache->store = &no_room;
-    cache->allocs = 0;
-    cache->failures = 0;
+    store_init(cache);
     cache->next = NULL;
     for (unsigned cpu = 0; cpu < port_cpu_count(); cpu++) {
-        cache->magazine[cpu] = &no_room;
+        cache->magazine[cpu] = &store_no_room;
     }
 }
 
-/* An empty array in @bytes of side storage, or the one without room. */
-static struct magazine *array_make(uint32_t bytes)
-{
-    struct magazine *array = pool_side_alloc(bytes);
-
-    if (array == NULL) {
-        return &no_room;
-    }
-    array->object[0] = NULL;
-    array->top = array->object;
-    array->last = array->object + (bytes - sizeof(*array)) / sizeof(void *) - 1;
-    array->allocs = 0;
-    array->granted = 0;
-    array->budget = 0;
-    return array;
-}
-
-/* How many were served from @magazine. */
-static uint64_t allocs_of(const struct magazine *magazine)
-{
-    return magazine->allocs + (magazine->granted - magazine->budget);
-}
-
-/*
- * The next so many allocations are made without a look. Return: false: it is
- * nobody's turn to be guarded.
- */
-static bool grant(struct magazine *magazine)
+bool magazine_grant(struct magazine *magazine)
 {
     uint32_t interval = guard_interval();
 
-    magazine->allocs = allocs_of(magazine);
+    magazine->allocs = magazine_allocs(magazine);
     magazine->granted = interval == 0 ? BUDGET_UNGUARDED : interval;
     magazine->budget = magazine->granted;
     return interval != 0;
@@ -142,202 +69,159 @@ static bool grant(struct magazine *magazine)
 static void *pop(struct magazine *magazine)
 {
     if (--magazine->budget == 0) {
-        (void)grant(magazine);
+        (void)magazine_grant(magazine);
     }
     return *magazine->top--;
 }
 
-/* Put @count objects on top; there is room. */
-static void stack(struct magazine *array, void *const *objects, unsigned count)
+static bool is_empty(const struct magazine *magazine)
 {
-    memcpy(array->top + 1, objects, count * sizeof(void *));
-    array->top += count;
+    return *magazine->top == NULL;
 }
 
-static void array_free(struct magazine *array)
+static bool is_full(const struct magazine *magazine)
 {
-    if (array != &no_room) {
-        pool_side_free(array);
+    return magazine->top == magazine->last;
+}
+
+/* The CPU's two change places. */
+static void swap(struct magazine **first)
+{
+    struct magazine *second = (*first)->next;
+
+    (*first)->next = NULL;
+    second->next = *first;
+    *first = second;
+}
+
+/* A CPU's magazine, or two, go to the slabs. */
+static void scrap(struct slab_cache *cache, struct magazine *first)
+{
+    while (first != NULL && first != &store_no_room) {
+        struct magazine *next = first->next;
+        store_scrap(cache, first);
+        first = next;
     }
 }
 
-static bool has_store(struct slab_cache *cache)
+/* This CPU's first, made now if there is memory for it. */
+static struct magazine **prepare(struct slab_cache *cache)
 {
-    uint64_t irq = lock_acquire(&cache->store_lock);
-    bool has_one = cache->store != &no_room;
+    struct magazine **first = &cache->magazine[port_cpu()];
 
-    lock_release(&cache->store_lock, irq);
-    return has_one;
-}
-
-/* Have a store if there is memory for one. */
-static void store_prepare(struct slab_cache *cache)
-{
-    if (has_store(cache)) {
-        return;
-    }
-    struct magazine *fresh = array_make(cache->store_bytes);
-    uint64_t irq = lock_acquire(&cache->store_lock);
-    if (cache->store == &no_room) {
-        cache->store = fresh;
-        fresh = &no_room;
-    }
-    lock_release(&cache->store_lock, irq);
-    array_free(fresh); /* another CPU was faster */
-}
-
-/*
- * An exchange has taken place. Return: how many objects, now in @out_idle,
- * nobody has needed for a while. They lie at the bottom of the stack.
- */
-static unsigned trim_locked(struct slab_cache *cache, void **out_idle)
-{
-    struct magazine *store = cache->store;
-    uint32_t count = magazine_count(store);
-    unsigned idle = 0;
-
-    cache->store_low = (uint32_t)min_u64(cache->store_low, count);
-    cache->store_exchanges++;
-    if (cache->store_exchanges >= TRIM_EXCHANGES) {
-        idle = (unsigned)min_u64(cache->store_low, BATCH_MAX);
-        memcpy(out_idle, store->object + 1, idle * sizeof(void *));
-        memmove(store->object + 1, store->object + 1 + idle,
-                (count - idle) * sizeof(void *));
-        store->top -= idle;
-        cache->store_low = count - idle;
-        cache->store_exchanges = 0;
-    }
-    return idle;
-}
-
-/* Up to @count objects from the store. */
-static unsigned store_take(struct slab_cache *cache, void **out_objects,
-                           unsigned count)
-{
-    void *idle[BATCH_MAX];
-    uint64_t irq = lock_acquire(&cache->store_lock);
-    struct magazine *store = cache->store;
-    unsigned taken = (unsigned)min_u64(count, magazine_count(store));
-
-    if (taken > 0) {
-        store->top -= taken;
-        memcpy(out_objects, store->top + 1, taken * sizeof(void *));
-    }
-    unsigned idle_count = store == &no_room ? 0 : trim_locked(cache, idle);
-    lock_release(&cache->store_lock, irq);
-    pool_put(&cache->pool, idle, idle_count);
-    return taken;
-}
-
-/* Objects to the store; what it has no room for goes to the slabs. */
-static void store_give(struct slab_cache *cache, void *const *objects,
-                       unsigned count)
-{
-    void *idle[BATCH_MAX];
-    unsigned idle_count = 0;
-    unsigned given = 0;
-
-    store_prepare(cache);
-    uint64_t irq = lock_acquire(&cache->store_lock);
-    struct magazine *store = cache->store;
-    if ((uint32_t)(store->last - store->top) >= count) {
-        stack(store, objects, count);
-        given = count;
-        idle_count = trim_locked(cache, idle);
-    }
-    lock_release(&cache->store_lock, irq);
-    pool_put(&cache->pool, objects + given, count - given);
-    pool_put(&cache->pool, idle, idle_count);
-}
-
-/* This CPU's magazine, made now if there is memory for it. */
-static struct magazine *magazine_prepare(struct slab_cache *cache)
-{
-    struct magazine **mine = &cache->magazine[port_cpu()];
-
-    if (*mine == &no_room) {
-        *mine = array_make(cache->magazine_bytes);
-        if (*mine != &no_room) {
-            (void)grant(*mine);
+    if (*first == &store_no_room) {
+        struct magazine *fresh = store_make(cache);
+        struct magazine *other = *first; /* made while memory was looked for */
+        if (fresh != NULL) {
+            *first = fresh;
+            scrap(cache, other);
         }
     }
-    return *mine;
+    return first;
 }
 
-/* Up to @count objects from the tiers below. */
-static unsigned take_below(struct slab_cache *cache, void **out_objects,
-                           unsigned count)
+/* Fill the first, empty, from the slabs: half of it, so that it is neither. */
+static void fill(struct slab_cache *cache, struct magazine **first)
 {
-    unsigned taken = store_take(cache, out_objects, count);
+    struct magazine *magazine = *first;
 
-    return taken > 0 ? taken : pool_take(&cache->pool, out_objects, count);
+    /* Out of the way: whoever is asked for memory may use the cache. */
+    *first = &store_no_room;
+    magazine->top += pool_take(&cache->pool, magazine->object + 1,
+                               (magazine_capacity(magazine) + 1) / 2);
+    struct magazine *other = *first;
+    *first = magazine;
+    scrap(cache, other);
 }
 
-/* For statistics: an allocation no magazine has counted. */
-static void count_slow_alloc(struct slab_cache *cache, bool is_failure)
+/* Objects for the first of a CPU's two; it stays empty if memory is short. */
+static void get_objects(struct slab_cache *cache, struct magazine **first)
 {
-    uint64_t irq = lock_acquire(&cache->store_lock);
+    struct magazine *magazine = *first;
 
-    cache->allocs += is_failure ? 0 : 1;
-    cache->failures += is_failure ? 1 : 0;
-    lock_release(&cache->store_lock, irq);
+    if (magazine->next != NULL && !is_empty(magazine->next)) {
+        swap(first);
+        return;
+    }
+    struct magazine *full = store_refill(cache, magazine->next);
+    if (full == NULL) {
+        fill(cache, first);
+        return;
+    }
+    magazine->next = NULL;
+    full->next = magazine;
+    *first = full;
 }
 
-/* An object for a magazine that is empty, and half a magazine more. */
-static void *refill(struct slab_cache *cache)
+/* Room in the first of a CPU's two, which is full. */
+static void get_room(struct slab_cache *cache, struct magazine **first)
 {
+    struct magazine *magazine = *first;
+    struct magazine *second = magazine->next;
+
+    if (second == NULL || is_full(second)) {
+        magazine->next = NULL;
+        magazine->next = store_flush(cache, second);
+    }
+    if (magazine->next != NULL) {
+        swap(first);
+        return;
+    }
+    /* No memory for a second one. */
+    unsigned half = (magazine_capacity(magazine) + 1) / 2;
+    magazine->top -= half;
+    pool_put(&cache->pool, magazine->top + 1, half);
+}
+
+/* An object, by any way; NULL if memory is short. */
+static void *take(struct slab_cache *cache)
+{
+    struct magazine **first = prepare(cache);
     void *single;
-    struct magazine *magazine = magazine_prepare(cache);
-    bool has_room = magazine != &no_room;
-    void **room = has_room ? magazine->object + 1 : &single;
-    unsigned batch = has_room ? magazine_capacity(magazine) / 2 : 1;
-    unsigned cpu = port_cpu();
 
-    /* Out of the way: if memory is short, all magazines may be drained. */
-    cache->magazine[cpu] = &no_room;
-    unsigned count = take_below(cache, room, batch);
-    cache->magazine[cpu] = magazine;
-    if (count == 0) {
-        count_slow_alloc(cache, true);
+    if (*first == &store_no_room) {
+        if (pool_take(&cache->pool, &single, 1) == 1) {
+            store_count_alloc(cache);
+            return single;
+        }
+    } else {
+        if (is_empty(*first)) {
+            get_objects(cache, first);
+        }
+        if (!is_empty(*first)) {
+            return pop(*first);
+        }
+    }
+    store_count_failure(cache);
+    return NULL;
+}
+
+/* Its budget is used up: an object in place of one of the magazine's? */
+static void *take_guarded(struct slab_cache *cache, uint64_t bytes,
+                          uintptr_t site)
+{
+    struct magazine *magazine = cache->magazine[port_cpu()];
+
+    if (is_empty(magazine) || magazine->budget > 0) {
         return NULL;
     }
-    if (!has_room) {
-        count_slow_alloc(cache, false);
-        return single;
-    }
-    magazine->top = magazine->object + count;
-    return pop(magazine);
-}
-
-/* The budget is used up, and there are objects. */
-static void *alloc_guarded(struct slab_cache *cache, struct magazine *magazine,
-                           uint64_t bytes, uintptr_t site)
-{
-    bool is_turn = grant(magazine);
-
-    magazine->allocs--; /* none of them was this one */
+    bool is_turn = magazine_grant(magazine);
+    magazine->allocs--; /* the object is counted when it is taken */
     return is_turn ? guard_alloc(&cache->pool, bytes, site) : NULL;
 }
 
 void *magazine_refill(struct slab_cache *cache, uint64_t bytes, uintptr_t site,
                       uint64_t irq)
 {
-    struct magazine *magazine = cache->magazine[port_cpu()];
-    void *object = NULL;
-
     if (bytes == 0) {
         bytes = cache->pool.object_bytes;
     }
-    if (*magazine->top != NULL) {
-        object = alloc_guarded(cache, magazine, bytes, site);
-        if (object != NULL) {
-            port_irq_restore(irq);
-            return object;
-        }
-        /* A guard waits for nobody, but it may have drained this CPU. */
-        magazine = cache->magazine[port_cpu()];
+    void *object = take_guarded(cache, bytes, site);
+    if (MM_UNLIKELY(object != NULL)) {
+        port_irq_restore(irq);
+        return object;
     }
-    object = *magazine->top != NULL ? pop(magazine) : refill(cache);
+    object = take(cache);
     port_irq_restore(irq);
     if (MM_DEBUG && object != NULL) {
         poison_on_alloc(object, bytes, site);
@@ -347,81 +231,62 @@ void *magazine_refill(struct slab_cache *cache, uint64_t bytes, uintptr_t site,
 
 void magazine_flush(struct slab_cache *cache, void *object, uint64_t irq)
 {
-    struct magazine *magazine = magazine_prepare(cache);
+    struct magazine **first = prepare(cache);
 
-    if (magazine->top == magazine->last && magazine != &no_room) {
-        unsigned batch = magazine_capacity(magazine) / 2;
-        magazine->top -= batch;
-        store_give(cache, magazine->top + 1, batch);
-    }
-    if (magazine->top != magazine->last) {
-        *++magazine->top = object;
+    if (*first == &store_no_room) {
+        pool_put(&cache->pool, &object, 1);
     } else {
-        pool_put(&cache->pool, &object, 1); /* no magazine */
+        if (is_full(*first)) {
+            get_room(cache, first);
+        }
+        *++(*first)->top = object;
     }
     port_irq_restore(irq);
 }
 
-/* The magazine of @cpu back to the slabs, and its array, too. */
-static void drain_magazine(struct slab_cache *cache, unsigned cpu)
+static void drain(struct slab_cache *cache, unsigned cpu)
 {
-    struct magazine *magazine = cache->magazine[cpu];
+    struct magazine *first = cache->magazine[cpu];
 
-    if (magazine == &no_room) {
-        return;
-    }
-    cache->magazine[cpu] = &no_room;
-    pool_put(&cache->pool, magazine->object + 1, magazine_count(magazine));
-    uint64_t irq = lock_acquire(&cache->store_lock);
-    cache->allocs += allocs_of(magazine);
-    lock_release(&cache->store_lock, irq);
-    array_free(magazine);
-}
-
-static void drain_store(struct slab_cache *cache)
-{
-    uint64_t irq = lock_acquire(&cache->store_lock);
-    struct magazine *store = cache->store;
-
-    cache->store = &no_room;
-    cache->store_low = 0;
-    lock_release(&cache->store_lock, irq);
-    pool_put(&cache->pool, store->object + 1, magazine_count(store));
-    array_free(store);
-}
-
-void magazine_drain_cpu(struct slab_cache *cache)
-{
-    uint64_t irq = port_irq_save();
-
-    drain_magazine(cache, port_cpu());
-    port_irq_restore(irq);
+    cache->magazine[cpu] = &store_no_room;
+    scrap(cache, first);
 }
 
 void magazine_drain(struct slab_cache *cache)
 {
-    magazine_drain_cpu(cache);
-    drain_store(cache);
-    pool_trim(&cache->pool);
+    uint64_t irq = port_irq_save();
+
+    drain(cache, port_cpu());
+    port_irq_restore(irq);
 }
 
 void magazine_drain_all(struct slab_cache *cache)
 {
     for (unsigned cpu = 0; cpu < port_cpu_count(); cpu++) {
-        drain_magazine(cache, cpu);
+        drain(cache, cpu);
     }
-    drain_store(cache);
-    pool_trim(&cache->pool);
+}
+
+/* --- all that are held ---------------------------------------------------- */
+
+/* The lists of magazines: one for each CPU, and the full ones of the store. */
+static const struct magazine *list_of(const struct slab_cache *cache,
+                                      unsigned list)
+{
+    return list < port_cpu_count() ? cache->magazine[list] : cache->store.full;
 }
 
 void magazine_sum(const struct slab_cache *cache, uint64_t *out_cached,
                   uint64_t *out_allocs)
 {
-    *out_cached = magazine_count(cache->store);
-    *out_allocs = cache->allocs;
+    *out_cached = cache->store.count;
+    *out_allocs = cache->store.allocs;
     for (unsigned cpu = 0; cpu < port_cpu_count(); cpu++) {
-        *out_cached += magazine_count(cache->magazine[cpu]);
-        *out_allocs += allocs_of(cache->magazine[cpu]);
+        const struct magazine *magazine = cache->magazine[cpu];
+        for (; magazine != NULL; magazine = magazine->next) {
+            *out_cached += magazine_count(magazine);
+            *out_allocs += magazine_allocs(magazine);
+        }
     }
 }
 
@@ -437,12 +302,15 @@ static bool array_holds(const struct magazine *array, const void *object)
 
 bool magazine_holds(const struct slab_cache *cache, const void *object)
 {
-    for (unsigned cpu = 0; cpu < port_cpu_count(); cpu++) {
-        if (array_holds(cache->magazine[cpu], object)) {
-            return true;
+    for (unsigned list = 0; list <= port_cpu_count(); list++) {
+        const struct magazine *magazine = list_of(cache, list);
+        for (; magazine != NULL; magazine = magazine->next) {
+            if (array_holds(magazine, object)) {
+                return true;
+            }
         }
     }
-    return array_holds(cache->store, object);
+    return false;
 }
 
 static bool check_array(const struct slab_cache *cache,
@@ -468,13 +336,13 @@ static bool check_array(const struct slab_cache *cache,
 
 bool magazine_check(const struct slab_cache *cache)
 {
-    for (unsigned cpu = 0; cpu < port_cpu_count(); cpu++) {
-        if (!check_array(cache, cache->magazine[cpu])) {
-            return false;
+    for (unsigned list = 0; list <= port_cpu_count(); list++) {
+        const struct magazine *magazine = list_of(cache, list);
+        for (; magazine != NULL; magazine = magazine->next) {
+            if (!check_array(cache, magazine)) {
+                return false;
+            }
         }
     }
-    CHECK_OR_FAIL(cache->store_low <= magazine_count(cache->store), // I1
-                  "%s: low-water mark %u above %u", cache->pool.name,
-                  cache->store_low, magazine_count(cache->store));
-    return check_array(cache, cache->store);
+    return store_check(cache);
 }

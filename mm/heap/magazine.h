@@ -7,6 +7,7 @@
 #include "heap/poison.h"
 #include "heap/pool.h"
 #include "heap/report.h"
+#include "heap/store.h"
 
 /*
  * An array of pointers to free objects, the latest on top. Below the first
@@ -15,12 +16,13 @@
  * and when it is used up the slow way has its turn (see magazine_refill()).
  */
 struct magazine {
-    void **top;       /* the latest object, or the floor */
-    void **last;      /* where top stands if there is no more room */
-    uint32_t budget;  /* allocations until the slow way has a look */
-    uint32_t granted; /* what the budget was */
-    uint64_t allocs;  /* served from here before that */
-    void *object[];   /* [0]: the floor */
+    void **top;            /* the latest object, or the floor */
+    void **last;           /* where top stands if there is no more room */
+    uint32_t budget;       /* allocations until the slow way has a look */
+    uint32_t granted;      /* what the budget was */
+    uint64_t allocs;       /* served from here before that */
+    struct magazine *next; /* of a CPU's: its other one; else of a list */
+    void *object[];        /* [0]: the floor */
 };
 
 static inline uint32_t magazine_count(const struct magazine *magazine)
@@ -33,22 +35,26 @@ static inline uint32_t magazine_capacity(const struct magazine *magazine)
     return (uint32_t)(magazine->last - magazine->object);
 }
 
+/* How many were served from @magazine. */
+static inline uint64_t magazine_allocs(const struct magazine *magazine)
+{
+    return magazine->allocs + (magazine->granted - magazine->budget);
+}
+
 /*
- * A cache: the pool below, the central store, a magazine for each CPU.
- * (C) constant, (S) store_lock, (P) owning CPU with interrupts off,
- * (N) the lock of the list of caches. Numbers of other CPUs' magazines are
- * read for statistics only.
+ * The next so many allocations are made without a look.
+ * Return: false: it is nobody's turn to be guarded.
+ */
+bool magazine_grant(struct magazine *magazine);
+
+/*
+ * A cache: the pool below, the store, two magazines for each CPU.
+ * (C) constant, (P) owning CPU with interrupts off, (N) the lock of the list
+ * of caches. Numbers of other CPUs' magazines are read for statistics only.
  */
 struct slab_cache {
     struct slab_pool pool; /* first: a slab's pool leads to its cache */
-    struct lock store_lock;
-    uint32_t store_low;          /* (S) fewest objects since the last trim */
-    uint32_t store_exchanges;    /* (S) since the last trim */
-    uint32_t store_bytes;        /* (C) of the store's array */
-    uint32_t magazine_bytes;     /* (C) of a magazine's array */
-    struct magazine *store;      /* (S) */
-    uint64_t allocs;             /* (S) not counted in a magazine that exists */
-    uint64_t failures;           /* (S) */
+    struct store store;
     struct slab_cache *next;     /* (N) */
     struct magazine *magazine[]; /* (P) by CPU; never NULL */
 };
@@ -78,11 +84,9 @@ void *magazine_refill(struct slab_cache *cache, uint64_t bytes, uintptr_t site,
                       uint64_t irq);
 void magazine_flush(struct slab_cache *cache, void *object, uint64_t irq);
 
-/* This CPU's magazine and the store back to the slabs. */
+/* This CPU's magazines back to the slabs. */
 void magazine_drain(struct slab_cache *cache);
-/* This CPU's magazine alone. */
-void magazine_drain_cpu(struct slab_cache *cache);
-/* The same with all magazines; no CPU uses the cache any more. */
+/* Those of all CPUs; none uses the cache any more. */
 void magazine_drain_all(struct slab_cache *cache);
 
 /* Sums over all CPUs; exact while the others rest. */

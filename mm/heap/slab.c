@@ -128,6 +128,8 @@ static void report_live(const struct slab_cache *cache)
 enum mm_status slab_destroy(struct slab_cache *cache)
 {
     magazine_drain_all(cache);
+    store_drain(cache);
+    pool_trim(&cache->pool);
     if (cache->pool.out > 0) {
         report_live(cache);
         return MM_EBUSY;
@@ -184,9 +186,22 @@ void slab_drain(void)
     for (struct slab_cache *cache = first_cache; cache != NULL;
          cache = cache->next) {
         magazine_drain(cache);
+        store_drain(cache);
+        pool_trim(&cache->pool);
     }
     lock_release(&caches_lock, irq);
     pool_side_trim();
+}
+
+void slab_drain_cpu(void)
+{
+    uint64_t irq = lock_acquire(&caches_lock);
+
+    for (struct slab_cache *cache = first_cache; cache != NULL;
+         cache = cache->next) {
+        magazine_drain(cache);
+    }
+    lock_release(&caches_lock, irq);
 }
 
 void slab_stats(const struct slab_cache *cache, struct slab_stats *out)
@@ -208,7 +223,8 @@ void slab_stats(const struct slab_cache *cache, struct slab_stats *out)
         .cached = cached,
         .allocs = allocs,
         .frees = allocs - live,
-        .failures = cache->failures,
+        .failures = cache->store.failures,
+        .exchanges = cache->store.exchanges,
     };
 }
 

@@ -198,7 +198,7 @@ TEST(slab, caches_are_listed)
 /* What is held beyond what is live has a bound, and shrinks when idle. */
 TEST(slab, idle_objects_go_back)
 {
-    enum { OBJECTS = 4000, BURST = 100, ROUNDS = 200 };
+    enum { OBJECTS = 8000, BURST = 600, ROUNDS = 200 };
     static void *object[OBJECTS];
 
     sim_boot_heap(RAM_BYTES);
@@ -213,7 +213,8 @@ TEST(slab, idle_objects_go_back)
         slab_free(cache, object[i]);
     }
     uint64_t cached = stats_of(cache).cached;
-    CHECK(cached > 0 && cached * 64 <= 80 * KiB);
+    /* What the store holds, doubled once, and two magazines. */
+    CHECK(cached > 0 && cached * 64 <= 2 * 64 * KiB + 2 * 64 * KiB);
     CHECK(stats_of(cache).slabs < peak);
     for (unsigned round = 0; round < ROUNDS; round++) {
         for (unsigned i = 0; i < BURST; i++) {
@@ -223,7 +224,7 @@ TEST(slab, idle_objects_go_back)
             slab_free(cache, object[i]);
         }
     }
-    CHECK(stats_of(cache).cached <= 3 * BURST);
+    CHECK(stats_of(cache).cached <= 2 * BURST);
     CHECK_HELPER(check_heap());
     slab_drain();
     CHECK_EQUAL(stats_of(cache).slabs, 0);
@@ -267,7 +268,7 @@ TEST(slab, objects_travel_between_processors)
         }
         sim_set_cpu(0);
         CHECK_EQUAL(stats_of(cache).live, 0);
-        CHECK(stats_of(cache).cached * 128 <= 96 * KiB);
+        CHECK(stats_of(cache).cached <= 3 * OBJECTS);
         CHECK_HELPER(check_heap());
     }
     CHECK(slab_destroy(cache) == MM_OK); /* both magazines */
@@ -347,7 +348,10 @@ TEST(slab, all_memory_is_gone)
     CHECK_HELPER(check_heap());
 }
 
-/* A store takes batches until it is full to the last place. */
+/*
+ * A store takes magazines until it holds what it may, which is twice what it
+ * might at first: this load would have liked to find more in it.
+ */
 TEST(slab, a_store_is_filled_to_the_last_place)
 {
     enum { OBJECTS = 40 };
@@ -365,7 +369,8 @@ TEST(slab, a_store_is_filled_to_the_last_place)
         slab_free(cache, object[i]);
         most = max_u64(most, stats_of(cache).cached);
     }
-    CHECK_EQUAL(most, 11 + 2 * 5); /* a magazine, a store of two batches */
+    uint64_t magazines = 2 * 2; /* two, of two objects */
+    CHECK_EQUAL(most, magazines + 2 * 64 * KiB / stats_of(cache).stride_bytes);
     CHECK(slab_destroy(cache) == MM_OK);
     CHECK_HELPER(check_heap());
 }

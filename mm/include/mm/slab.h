@@ -19,6 +19,7 @@ struct slab_stats {
     uint64_t allocs;
     uint64_t frees;
     uint64_t failures;
+    uint64_t exchanges; /* of magazines with the store */
 };
 
 /* Where an address lies in the heap; for `slab contains` and reports. */
@@ -75,6 +76,14 @@ void slab_free(struct slab_cache *cache, void *object);
  * slabs, and empty slabs to the frames.
  */
 void slab_drain(void);
+
+/*
+ * What this CPU's magazines hold goes back to the slabs: for a CPU that is
+ * asked to by another one.
+ * Context: also interrupts, but not where locks of the heap are held, as they
+ * may be while this CPU waits for one (lock_serve).
+ */
+void slab_drain_cpu(void);
 
 void slab_stats(const struct slab_cache *cache, struct slab_stats *out);
 /* Walk all caches: start with NULL; returns NULL after the last. */

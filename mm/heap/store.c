@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: MIT */
+/* store: the magazines of a cache that no CPU has. */
+/*
+ * Owns: the magazines of all caches as long as no CPU has them.
+ *
+ * Idea: the depot of [Bonwick01 3 "Magazines"]. A CPU hands over a full
+ * magazine and gets an empty one, or the other way round: an exchange of two
+ * pointers, whatever their number of objects.
+ *
+ * How much a store holds follows the load. It begins with HOLDS_LEAST bytes.
+ * If a refill found nothing and later a full magazine finds no room, both
+ * would have been spared by a larger store: it may hold twice as much. What
+ * was there all the time from one look to the next (its low-water mark) was
+ * held for nothing: it goes back to the slabs, and the store may hold half as
+ * much. A look comes after as many exchanges as would empty and fill it twice,
+ * so that a swing of its contents is not taken for rest. And if a store is
+ * asked often, its magazines grow, so that it is asked less.
+ *
+ * Picture:
+ *
+ *   CPU 0 [ooo.] [oooo]   CPU 1 [o...] [....]   CPU 2 -> the one without room
+ *             \                 /
+ *   store    full: [oooo]-[oooo]   empty: [....]        low-water mark: 4
+ *
+ * Invariants:
+ *   I1  count is the sum over the full magazines, none of which is empty
+ *   I2  low <= count, and the empty ones are empty
+ *
+ * Locking: one lock a store, held to link magazines. Slabs and side storage
+ * are taken and given outside it.
+ *
+ * Cost: an exchange O(1), and objects that go back to the slabs O(1) each.
+ * Held at most: HOLDS_MOST bytes, which a cache has to earn by its load.
+ */
+#include "heap/store.h"
+
+#include "base/bits.h"
+#include "base/check.h"
+#include "heap/magazine.h"
+
+/* Bytes of objects that a store may hold, at first and at last. */
+#define HOLDS_LEAST (64 * KiB)
+#define HOLDS_MOST  (16 * MiB)
+
+/* The same of a magazine; but always ROOM_LEAST objects. */
+#define MAGAZINE_LEAST (8 * KiB)
+#define MAGAZINE_MOST  (64 * KiB)
+#define ROOM_LEAST     2u
+
+/* log2 bytes of their arrays: 9 and 505 pointers, beside what else is there. */
+#define ARRAY_SHIFT_MIN 7
+#define ARRAY_SHIFT_MAX 12
+
+/* Often enough to follow the load, seldom enough to have seen a swing. */
+#define LOOK_ROUNDS 16
+/* Refills that larger magazines would have spared. */
+#define GROW_HITS 16
+/* Magazines that one exchange sends back to the slabs, at most. */
+#define SCRAP_MOST 4
+
+struct magazine store_no_room = {.top = store_no_room.object,
+                                 .last = store_no_room.object,
+                                 .object = {NULL}};
+
+static uint32_t objects_of(const struct slab_cache *cache, uint64_t bytes)
+{
+    return (uint32_t)max_u64(bytes / cache->pool.stride, ROOM_LEAST);
+}
+
+/* Pointers that an array of 2^@shift bytes has room for. */
+static uint32_t room_of(unsigned shift)
+{
+    uint64_t bytes = (UINT64_C(1) << shift) - sizeof(struct magazine);
+
+    return (uint32_t)(bytes / sizeof(void *) - 1);
+}
+
+void store_init(struct slab_cache *cache)
+{
+    cache->store = (struct store){.holds = objects_of(cache, HOLDS_LEAST),
+                                  .room = objects_of(cache, MAGAZINE_LEAST)};
+    lock_init(&cache->store.lock, LOCK_RANK_STORE);
+}
+
+struct magazine *store_make(struct slab_cache *cache)
+{
+    uint32_t room = cache->store.room;
+    unsigned shift = ARRAY_SHIFT_MIN;
+
+    while (shift < ARRAY_SHIFT_MAX && room_of(shift) < room) {
+        shift++;
+    }
+    struct magazine *magazine = pool_side_alloc(UINT64_C(1) << shift);
+    if (magazine == NULL) {
+        return NULL;
+    }
+    *magazine = (struct magazine){.top = magazine->object};
+    magazine->object[0] = NULL;
+    magazine->last = magazine->object + min_u64(room, room_of(shift));
+    (void)magazine_grant(magazine);
+    return magazine;
+}
+
+/* Count what @magazine has served, and no longer in it. */
+static void collect_allocs_locked(struct store *store,
+                                  struct magazine *magazine)
+{
+    store->allocs += magazine_allocs(magazine);
+    magazine->allocs = 0;
+    magazine->granted = magazine->budget;
+}
+
+static void push(struct magazine **list, struct magazine *magazine)
+{
+    magazine->next = *list;
+    *list = magazine;
+}
+
+static struct magazine *pop(struct magazine **list)
+{
+    struct magazine *magazine = *list;
+
+    if (magazine != NULL) {
+        *list = magazine->next;
+        magazine->next = NULL;
+    }
+    return magazine;
+}
+
+/* The objects of @magazine to their slabs; it is empty then. */
+static void empty_out(struct slab_cache *cache, struct magazine *magazine)
+{
+    pool_put(&cache->pool, magazine->object + 1, magazine_count(magazine));
+    magazine->top = magazine->object;
+}
+
+void store_scrap(struct slab_cache *cache, struct magazine *magazine)
+{
+    empty_out(cache, magazine);
+    uint64_t irq = lock_acquire(&cache->store.lock);
+    collect_allocs_locked(&cache->store, magazine);
+    lock_release(&cache->store.lock, irq);
+    pool_side_free(magazine);
+}
+
+static void scrap_list(struct slab_cache *cache, struct magazine *list)
+{
+    while (list != NULL) {
+        store_scrap(cache, pop(&list));
+    }
+}
+
+/* Rounds from one look to the next: what empties and fills it, twice. */
+static uint32_t look_rounds(const struct store *store)
+{
+    return LOOK_ROUNDS + 4 * (store->count / store->room);
+}
+
+/*
+ * An exchange has taken place. Return: magazines that nobody has needed for a
+ * while, a list.
+ */
+static struct magazine *trim_locked(struct slab_cache *cache)
+{
+    struct store *store = &cache->store;
+    struct magazine *idle = NULL;
+
+    store->exchanges++;
+    store->rounds++;
+    store->low = (uint32_t)min_u64(store->low, store->count);
+    if (store->rounds < look_rounds(store)) {
+        return NULL;
+    }
+    for (unsigned i = 0; i < SCRAP_MOST && store->full != NULL &&
+                         magazine_count(store->full) <= store->low;
+         i++) {
+        struct magazine *magazine = pop(&store->full);
+        store->low -= magazine_count(magazine);
+        store->count -= magazine_count(magazine);
+        push(&idle, magazine);
+    }
+    if (idle != NULL) {
+        store->holds =
+            (uint32_t)max_u64(store->holds / 2, objects_of(cache, HOLDS_LEAST));
+    }
+    store->low = store->count;
+    store->rounds = 0;
+    return idle;
+}
+
+/* Refills come here again and again: next time, magazines are larger. */
+static void count_hit_locked(struct slab_cache *cache)
+{
+    struct store *store = &cache->store;
+    uint64_t most =
+        min_u64(objects_of(cache, MAGAZINE_MOST), room_of(ARRAY_SHIFT_MAX));
+
+    if (++store->hits >= GROW_HITS && store->room < most) {
+        store->room = (uint32_t)min_u64(UINT64_C(2) * store->room, most);
+        store->hits = 0;
+    }
+}
+
+struct magazine *store_refill(struct slab_cache *cache, struct magazine *empty)
+{
+    struct store *store = &cache->store;
+    struct magazine *scrap = NULL;
+    uint64_t irq = lock_acquire(&store->lock);
+    struct magazine *full = pop(&store->full);
+
+    if (full == NULL) {
+        store->was_short = true;
+    } else {
+        store->count -= magazine_count(full);
+        count_hit_locked(cache);
+        if (empty != NULL) {
+            collect_allocs_locked(store, empty);
+            push(magazine_capacity(empty) < store->room ? &scrap
+                                                        : &store->empty,
+                 empty);
+        }
+    }
+    struct magazine *idle = trim_locked(cache);
+    lock_release(&store->lock, irq);
+    scrap_list(cache, scrap);
+    scrap_list(cache, idle);
+    return full;
+}
+
+/* Is there room for @count objects more, or has the load earned some? */
+static bool has_room_locked(struct slab_cache *cache, uint32_t count)
+{
+    struct store *store = &cache->store;
+
+    if (store->count + count > store->holds && store->was_short) {
+        store->was_short = false;
+        store->holds = (uint32_t)min_u64(UINT64_C(2) * store->holds,
+                                         objects_of(cache, HOLDS_MOST));
+    }
+    return store->count + count <= store->holds;
+}
+
+struct magazine *store_flush(struct slab_cache *cache, struct magazine *full)
+{
+    struct store *store = &cache->store;
+    struct magazine *empty = NULL;
+    uint64_t irq = lock_acquire(&store->lock);
+
+    if (full != NULL && has_room_locked(cache, magazine_count(full))) {
+        store->count += magazine_count(full);
+        collect_allocs_locked(store, full);
+        push(&store->full, full);
+        full = NULL;
+    }
+    if (full == NULL) {
+        empty = pop(&store->empty);
+    }
+    struct magazine *idle = trim_locked(cache);
+    lock_release(&store->lock, irq);
+    scrap_list(cache, idle);
+    if (full != NULL) {
+        empty_out(cache, full);
+        return full;
+    }
+    return empty != NULL ? empty : store_make(cache);
+}
+
+void store_drain(struct slab_cache *cache)
+{
+    struct store *store = &cache->store;
+    uint64_t irq = lock_acquire(&store->lock);
+    struct magazine *full = store->full;
+    struct magazine *empty = store->empty;
+
+    store->full = NULL;
+    store->empty = NULL;
+    store->count = 0;
+    store->low = 0;
+    store->room = objects_of(cache, MAGAZINE_LEAST);
+    store->holds = objects_of(cache, HOLDS_LEAST);
+    lock_release(&store->lock, irq);
+    scrap_list(cache, full);
+    scrap_list(cache, empty);
+}
+
+void store_count_alloc(struct slab_cache *cache)
+{
+    uint64_t irq = lock_acquire(&cache->store.lock);
+
+    cache->store.allocs++;
+    lock_release(&cache->store.lock, irq);
+}
+
+void store_count_failure(struct slab_cache *cache)
+{
+    uint64_t irq = lock_acquire(&cache->store.lock);
+
+    cache->store.failures++;
+    lock_release(&cache->store.lock, irq);
+}
+
+bool store_check(const struct slab_cache *cache)
+{
+    const struct store *store = &cache->store;
+    const char *name = cache->pool.name;
+    uint64_t count = 0;
+
+    for (const struct magazine *at = store->full; at != NULL; at = at->next) {
+        CHECK_OR_FAIL(magazine_count(at) > 0 && count < store->count, // I1
+                      "%s: the store's full magazines hold not %u objects",
+                      name, store->count);
+        count += magazine_count(at);
+    }
+    for (const struct magazine *at = store->empty; at != NULL; at = at->next) {
+        CHECK_OR_FAIL(magazine_count(at) == 0, // I2
+                      "%s: an empty magazine holds %u objects", name,
+                      magazine_count(at));
+    }
+    CHECK_OR_FAIL(count == store->count && store->low <= count, // I1, I2
+                  "%s: %u objects in the store for %u, low-water mark %u", name,
+                  (unsigned)count, store->count, store->low);
+    return true;
+}
