@@ -9,10 +9,12 @@
 #include "kernel/guard_option.h"
 #include "kernel/irq.h"
 #include "kernel/la57_option.h"
+#include "kernel/lib/format.h"
 #include "kernel/memory.h"
 #include "kernel/panic.h"
 #include "kernel/percpu.h"
 #include "kernel/smp.h"
+#include "kernel/symbols.h"
 #include "kernel/trap.h"
 
 uint64_t kernel_start_clock;
@@ -50,6 +52,7 @@ MM_NORETURN void kernel_main(uint32_t magic, uint64_t boot_information)
 {
     kernel_start_clock = cpu_rdtsc();
     percpu_init();
+    format_name = symbol_find;
     console_init();
     printk(KERNEL_NAME "\n");
 

@@ -2,6 +2,9 @@
 /* format: printf's language, written to a buffer. */
 #include "kernel/lib/format.h"
 
+bool (*format_name)(uint64_t address, const char **out_name,
+                    uint64_t *out_offset);
+
 /* 64 bits in octal, and a sign. */
 #define DIGITS_MAX 24
 
@@ -292,13 +295,33 @@ static void put_string(struct output *out, const struct spec *spec,
     put_padded(out, spec, text, length);
 }
 
-/* As glibc writes it: %#lx, and a word for NULL. */
+/* name+0x12 */
+static void put_place(struct output *out, struct spec *spec, const char *name,
+                      uint64_t offset)
+{
+    spec->precision = -1;
+    put_string(out, spec, name);
+    put(out, '+');
+    spec->flags |= FLAG_PREFIX;
+    spec->width = 0;
+    put_number(out, spec, offset, 16);
+}
+
+/* As glibc writes it: %#lx, and a word for NULL; but names where it can. */
 static void put_pointer(struct output *out, struct spec *spec,
                         const void *pointer)
 {
+    const char *name;
+    uint64_t offset;
+
     if (pointer == NULL) {
         spec->precision = -1;
         put_string(out, spec, "(nil)");
+        return;
+    }
+    if (format_name != NULL &&
+        format_name((uint64_t)(uintptr_t)pointer, &name, &offset)) {
+        put_place(out, spec, name, offset);
         return;
     }
     spec->flags |= FLAG_PREFIX;

@@ -17,10 +17,17 @@
  *   conversion  d i u x X o c s p %
  *
  * A conversion that is none of these is copied as it stands. No floating
- * point, no %n.
+ * point, no %n. %p has a name for what format_name knows.
  */
 int kvsnprintf(char *out, size_t size, const char *format, va_list arguments)
     MM_PRINTF(3, 0);
 int ksnprintf(char *out, size_t size, const char *format, ...) MM_PRINTF(3, 4);
+
+/*
+ * (C) Is there a name for @address: "kmalloc+0x12"? NULL: for none. main.c
+ * sets it to symbol_find().
+ */
+extern bool (*format_name)(uint64_t address, const char **out_name,
+                           uint64_t *out_offset);
 
 #endif
