@@ -6,6 +6,7 @@
 #include "kernel/apic.h"
 #include "kernel/console/console.h"
 #include "kernel/cpu.h"
+#include "kernel/smp.h"
 
 /* Intel 8259A: command words and ports. */
 #define PIC_MASTER_COMMAND 0x20
@@ -116,8 +117,9 @@ static bool handle_apic(unsigned vector)
         frame_interrupt();
         apic_end_interrupt();
         return true;
-    case APIC_VECTOR_WAKE: /* that it has come is all */
+    case APIC_VECTOR_WAKE: /* mostly, that it has come is all */
         apic_end_interrupt();
+        smp_take_wake();
         return true;
     case APIC_VECTOR_SPURIOUS:
         return true;

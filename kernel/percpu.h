@@ -61,6 +61,9 @@ struct percpu {
     _Atomic bool is_nmi_expected; /* (A) the next one is no error */
     _Atomic uint64_t nmi_count;   /* (A) of those that were expected */
     _Atomic bool is_stopped;      /* (A) by another's last words */
+    _Atomic bool is_still;        /* (A) by smp_freeze() */
+    _Atomic bool is_asleep;       /* (A) and looks before it goes on */
+    vaddr_t still_at;             /* (C) while either: its stack from there */
 };
 _Static_assert(offsetof(struct percpu, self) == 0, "percpu_this()");
 _Static_assert(offsetof(struct percpu, index) == CPU_GS_INDEX, "mm_port.h");

@@ -14,6 +14,7 @@
  */
 #include "kernel/smp.h"
 
+#include <mm/frame.h>
 #include <mm/pt.h>
 #include "base/check.h"
 #include "kernel/apic.h"
@@ -23,6 +24,9 @@
 
 /* Turns to wait for the others before the last words are said anyway. */
 #define STOP_PATIENCE 1000000
+
+/* The same for others to stand still: one may be working, interrupts off. */
+#define FREEZE_PATIENCE 10000000
 
 static unsigned state_of(const struct percpu *cpu)
 {
@@ -139,6 +143,24 @@ static void run_work(struct percpu_work *work)
     atomic_store_explicit(&work->is_busy, false, memory_order_release);
 }
 
+static _Atomic bool is_frozen; /* (A) all others are to stand still */
+
+/*
+ * Who sleeps stands still as well, if it looks when it wakes whether it may go
+ * on: so nobody has to be woken to stand still.
+ */
+static void sleep(struct percpu *cpu)
+{
+    cpu->still_at = cpu_read_rbp();
+    /* Pairs with smp_freeze(): it sees this, or is seen below. */
+    atomic_store_explicit(&cpu->is_asleep, true, memory_order_seq_cst);
+    cpu_wait_for_interrupt();
+    atomic_store_explicit(&cpu->is_asleep, false, memory_order_seq_cst);
+    while (atomic_load_explicit(&is_frozen, memory_order_seq_cst)) {
+        cpu_irq_window(); /* to stand still for the next who wants it */
+    }
+}
+
 /*
  * With interrupts off from the look at the work to the HLT, a wake-up in
  * between is not lost: cpu_wait_for_interrupt() takes it, and an NMI there
@@ -150,7 +172,7 @@ MM_NORETURN void smp_idle(struct percpu *cpu)
         tlb_begin_lazy();
         while (!has_work(cpu)) {
             if (!idle_work() && !has_work(cpu)) {
-                cpu_wait_for_interrupt();
+                sleep(cpu);
             }
         }
         /* Whatever was left loaded is not what this work is for. */
@@ -216,6 +238,102 @@ bool smp_take_nmi(void)
     atomic_store_explicit(&cpu->is_nmi_expected, false, memory_order_relaxed);
     atomic_fetch_add_explicit(&cpu->nmi_count, 1, memory_order_release);
     return true;
+}
+
+/* --- a world that stands still -------------------------------------------- */
+
+static _Atomic bool is_freezing; /* (A) taken by who wants the others still */
+
+static bool is_still(const struct percpu *cpu)
+{
+    /* Acquire: pairs with the releases in smp_take_wake(). */
+    return atomic_load_explicit(&cpu->is_still, memory_order_acquire);
+}
+
+static bool is_asleep(const struct percpu *cpu)
+{
+    /* Pairs with sleep(). */
+    return atomic_load_explicit(&cpu->is_asleep, memory_order_seq_cst);
+}
+
+/*
+ * Everything of the interrupted code lies above this frame. Who stands still
+ * answers others: one that does not yet may wait for that, interrupts off.
+ */
+void smp_take_wake(void)
+{
+    struct percpu *cpu = percpu_this();
+
+    if (!atomic_load_explicit(&is_frozen, memory_order_acquire)) {
+        return;
+    }
+    cpu->still_at = cpu_read_rbp();
+    atomic_store_explicit(&cpu->is_still, true, memory_order_release);
+    /* Acquire: pairs with the release in smp_thaw(). */
+    while (atomic_load_explicit(&is_frozen, memory_order_acquire)) {
+        tlb_interrupt();
+        frame_interrupt();
+        cpu_pause();
+    }
+    atomic_store_explicit(&cpu->is_still, false, memory_order_release);
+}
+
+static bool is_other(unsigned index)
+{
+    return index != percpu_this()->index && smp_is_online(index);
+}
+
+/* Those of the others that go on. */
+static unsigned count_moving(void)
+{
+    unsigned count = 0;
+
+    for (unsigned i = 0; i < smp_possible(); i++) {
+        const struct percpu *cpu = percpu_of(i);
+        count += is_other(i) && !is_still(cpu) && !is_asleep(cpu) ? 1 : 0;
+    }
+    return count;
+}
+
+enum mm_status smp_freeze(uint64_t *out_irq)
+{
+    uint64_t irq = cpu_irq_save();
+
+    ASSERT(smp_may_wait() && percpu_this()->irq_depth == 0);
+    /* Acquire: pairs with the release in smp_thaw(). */
+    while (atomic_exchange_explicit(&is_freezing, true, memory_order_acquire)) {
+        cpu_irq_window(); /* to stand still for the other one */
+    }
+    /* Pairs with smp_take_wake() and sleep(). */
+    atomic_store_explicit(&is_frozen, true, memory_order_seq_cst);
+    for (unsigned i = 0; i < smp_possible(); i++) {
+        if (is_other(i) && !is_asleep(percpu_of(i))) {
+            apic_send(percpu_of(i)->apic_id, APIC_VECTOR_WAKE);
+        }
+    }
+    for (unsigned i = 0; i < FREEZE_PATIENCE && count_moving() > 0; i++) {
+        cpu_irq_window();
+    }
+    if (count_moving() > 0) {
+        smp_thaw(irq);
+        return MM_EBUSY;
+    }
+    *out_irq = irq;
+    return MM_OK;
+}
+
+void smp_thaw(uint64_t irq)
+{
+    /* Release: what was changed meanwhile is seen there. */
+    atomic_store_explicit(&is_frozen, false, memory_order_release);
+    for (unsigned i = 0; i < smp_possible(); i++) {
+        /* Until then it would be taken for one that stands still again. */
+        while (is_other(i) && is_still(percpu_of(i))) {
+            cpu_pause();
+        }
+    }
+    atomic_store_explicit(&is_freezing, false, memory_order_release);
+    cpu_irq_restore(irq);
 }
 
 /* --- the end -------------------------------------------------------------- */

@@ -77,6 +77,22 @@ MM_MUST_CHECK enum mm_status smp_send_nmi(unsigned cpu);
 /* Of these, how many have arrived. */
 uint64_t smp_nmi_count(unsigned cpu);
 
+/* --- a world that stands still -------------------------------------------- */
+
+/*
+ * Have all others stand still with interrupts off, in code that had them on:
+ * none of them holds a spinlock, or is in the middle of what needs them off.
+ * Where each stands: percpu->still_at.
+ * @out_irq: for smp_thaw().
+ * Return: MM_OK, and interrupts are off; MM_EBUSY: one of them does not come,
+ *         and nothing has changed.
+ * Context: as smp_wait(), no lock held.
+ */
+MM_MUST_CHECK enum mm_status smp_freeze(uint64_t *out_irq);
+void smp_thaw(uint64_t irq);
+
+/* --- the end -------------------------------------------------------------- */
+
 /* Stop the others for good, whatever they do: this one has last words. */
 void smp_stop_others(void);
 /* Be stopped. */
@@ -92,6 +108,8 @@ MM_NORETURN void smp_enter(struct percpu *cpu);
 MM_NORETURN void smp_idle(struct percpu *cpu);
 /* True for an NMI that was expected. */
 bool smp_take_nmi(void);
+/* The interrupt that wakes has come: something may be wanted. */
+void smp_take_wake(void);
 /* From trap_entry.asm. */
 void smp_take_tlb_interrupt(void);
 
