@@ -2,6 +2,7 @@
 /* test_port: what the test runner needs of this kernel. */
 #include "kernel/console/console.h"
 #include "kernel/cpu.h"
+#include "kernel/leaks.h"
 #include "kernel/lib/format.h"
 #include "tests/shared/test.h"
 #include "tests/shared/text.h"
@@ -11,8 +12,21 @@ void test_print(const char *line)
     printk("%s\n", line);
 }
 
+/* Nothing is live that nobody can reach; else says what is. */
+static bool is_free_of_leaks(void)
+{
+    const struct leaks *leaks = leaks_find();
+    bool is_clean = leaks != NULL && leaks_print(leaks) == 0;
+
+    leaks_forget();
+    return is_clean;
+}
+
 const char *test_complaint(void)
 {
+    if (!is_free_of_leaks()) {
+        return "objects are leaked (above), or a processor goes on";
+    }
     if ((cpu_read_flags() & RFLAGS_IF) != 0) {
         return "interrupts were left on";
     }
