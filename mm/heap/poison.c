@@ -116,6 +116,7 @@ static void describe(const struct subject *subject, const struct damage *damage,
 {
     const struct slab_pool *pool = subject->slab->pool;
 
+    report_neighbours(subject->slab, subject->index);
     say("%s: byte 0x%lx (offset %d) is 0x%x, expected 0x%x; object 0x%lx "
         "(%u bytes, cache %s, slab 0x%lx, index %u of %u), "
         "allocated by %p, freed by %p",

@@ -4,7 +4,9 @@
  * Idea: the fast paths only ask whether all is well. If not, they come here,
  * where time does not matter, and each crime gets a sentence of its own with
  * all values: pointer, object, cache, slab, index, call sites (debug builds;
- * 0 elsewhere). A report changes nothing.
+ * 0 elsewhere). The neighbours are named before it, a line each, since who has
+ * overwritten an object is often one of them, and a report may be the end. A
+ * report changes nothing.
  *
  * Locking: none taken. Descriptors are read without the pool's lock; a report
  * about an object that another CPU frees at this moment may be out of date.
@@ -21,6 +23,32 @@ uintptr_t report_alloc_site(const struct slab *slab, unsigned index)
 uintptr_t report_free_site(const struct slab *slab, unsigned index)
 {
     return slab->track == NULL ? 0 : slab->track[index].free_site;
+}
+
+/* @which: "before" or "behind" */
+static void report_neighbour(const struct slab *slab, unsigned index,
+                             const char *which)
+{
+    if (index >= slab->pool->objects) { /* also less than 0 */
+        port_log("%s it: the end of the slab", which);
+        return;
+    }
+    bool is_live = slab->track != NULL ? slab->track[index].is_live
+                                       : slab_is_out(slab, index);
+    const char *state = slab->track != NULL ? "free" : "in its slab";
+
+    port_log("%s it: object 0x%lx (index %u), %s, allocated by %p, "
+             "freed by %p",
+             which, (unsigned long)slab_object(slab, index), index,
+             is_live ? (slab->track != NULL ? "live" : "out") : state,
+             (void *)report_alloc_site(slab, index),
+             (void *)report_free_site(slab, index));
+}
+
+void report_neighbours(const struct slab *slab, unsigned index)
+{
+    report_neighbour(slab, index - 1, "before");
+    report_neighbour(slab, index + 1, "behind");
 }
 
 /* What lies at @address that is no slab. */
@@ -68,6 +96,7 @@ static void report_inside(const struct slab *slab, const void *object,
     unsigned index = slab_index(slab, object);
     const char *start = slab_object(slab, index);
 
+    report_neighbours(slab, index);
     port_bug("free of an interior pointer 0x%lx: 0x%x bytes into object 0x%lx "
              "(%u bytes, cache %s, slab 0x%lx, index %u of %u), "
              "allocated by %p, freed by %p",
@@ -83,6 +112,7 @@ static void report_object(const struct slab *slab, const void *object,
 {
     unsigned index = slab_index(slab, object);
 
+    report_neighbours(slab, index);
     port_bug("%s of object 0x%lx (%u bytes, cache %s, slab 0x%lx, index %u of "
              "%u) by %p, allocated by %p, last freed by %p",
              crime, (unsigned long)object, slab->pool->object_bytes,

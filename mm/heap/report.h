@@ -12,6 +12,9 @@
 void report_free(const struct slab_pool *expected, const void *object,
                  uintptr_t site);
 
+/* A line for the object before, and one for that behind. */
+void report_neighbours(const struct slab *slab, unsigned index);
+
 /* Who allocated and freed the object, 0 if that is not recorded. */
 uintptr_t report_alloc_site(const struct slab *slab, unsigned index);
 uintptr_t report_free_site(const struct slab *slab, unsigned index);
