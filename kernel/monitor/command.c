@@ -21,10 +21,10 @@ static const struct command help[] = {
 static const struct command_group command_help = COMMAND_GROUP("Help", help);
 
 static const struct command_group *const groups[] = {
-    &command_memory, &command_frames,  &command_tables,  &command_tlb,
-    &command_pt,     &command_audit,   &command_space,   &command_look,
-    &command_heap,   &command_guard,   &command_provoke, &command_machine,
-    &command_help,
+    &command_memory,  &command_frames, &command_tables,  &command_tlb,
+    &command_pt,      &command_audit,  &command_space,   &command_look,
+    &command_heap,    &command_slab,   &command_guard,   &command_vmstat,
+    &command_provoke, &command_crime,  &command_machine, &command_help,
 };
 
 const struct command_group *command_group(size_t index)

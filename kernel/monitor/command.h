@@ -49,8 +49,11 @@ extern const struct command_group command_audit;
 extern const struct command_group command_space;
 extern const struct command_group command_look;
 extern const struct command_group command_heap;
+extern const struct command_group command_slab;
+extern const struct command_group command_vmstat;
 extern const struct command_group command_guard;
 extern const struct command_group command_provoke;
+extern const struct command_group command_crime;
 extern const struct command_group command_machine;
 
 /* All groups, in the order of help. NULL after the last. */
@@ -79,6 +82,9 @@ MM_MUST_CHECK bool argument_address(const char *word, uint64_t *out);
 struct walk;
 MM_MUST_CHECK bool argument_walk(const struct arguments *arguments,
                                  const char *word, struct walk *out);
+
+/* Sleep for @seconds, or until a key is typed: then true. */
+bool wait_for_key(uint64_t seconds);
 
 /* Does the first processor run this? Only it can give the others work. */
 bool must_be_first(const struct arguments *arguments);

@@ -1,14 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* heap: commands about the heap, and counters of everything. */
-#include <mm/fault.h>
+/* heap: commands about caches and blocks. */
 #include <mm/frame.h>
 #include <mm/kmalloc.h>
 #include <mm/port.h>
 #include <mm/slab.h>
-#include <mm/tlb.h>
+#include "base/bits.h"
 #include "kernel/console/console.h"
-#include "kernel/cpu.h"
-#include "kernel/irq.h"
 #include "kernel/lib/string.h"
 #include "kernel/monitor/command.h"
 #include "kernel/monitor/json.h"
@@ -72,114 +69,124 @@ static bool run_slabinfo(const struct arguments *arguments)
     return true;
 }
 
-/* --- vmstat --------------------------------------------------------------- */
+/* --- slabtop -------------------------------------------------------------- */
 
-static void print_counter(const char *name, uint64_t value)
+/* More caches than a screen has lines for. */
+#define TOP_CACHES  20
+#define TOP_SECONDS 2
+
+#define TITLE_COLUMNS 10 /* for what is counted */
+
+struct top {
+    uint64_t caches;
+    uint64_t active_caches;
+    uint64_t objects;
+    uint64_t active;
+    uint64_t slabs;
+    uint64_t active_slabs;
+    uint64_t bytes;
+    uint64_t active_bytes;
+    unsigned count;
+    struct slab_stats line[TOP_CACHES]; /* the largest, sorted */
+};
+
+static uint64_t cache_bytes(const struct slab_stats *stats)
 {
-    printk("%-24s %lu\n", name, value);
+    return stats->slabs * stats->slab_frames * PAGE_BYTES;
 }
 
-static void print_frames(void)
+/* Keep the largest caches; of equals the first. */
+static void top_insert(struct top *top, const struct slab_stats *stats)
 {
-    struct frame_stats stats;
+    unsigned at = top->count;
 
-    frame_stats(&stats);
-    print_counter("nr_free_pages", stats.free);
-    print_counter("nr_slab_pages", stats.by_type[FRAME_SLAB]);
-    print_counter("nr_page_table_pages", stats.by_type[FRAME_TABLE]);
-    print_counter("nr_kmap_pages", stats.by_type[FRAME_KMAP]);
-    print_counter("nr_record_pages", stats.metadata);
-    print_counter("pgalloc", stats.allocs);
-    print_counter("pgfree", stats.frees);
-    print_counter("pgalloc_fail", stats.failures);
-    print_counter("pcp_refill", stats.refills);
-    print_counter("pcp_drain_all", stats.drains);
-    print_counter("reclaim", stats.reclaims);
-    print_counter("pgzero_filled", stats.zeroed_filled);
-    print_counter("pgzero_hit", stats.zeroed_hits);
-    print_counter("pgzero_miss", stats.zeroed_misses);
-}
-
-static void print_faults(void)
-{
-    static const char *const name[FAULT_RESULTS] = {
-        [FAULT_RESOLVED] = "pgfault_zeroed",
-        [FAULT_UNSHARED] = "pgfault_unshared",
-        [FAULT_SPURIOUS] = "pgfault_spurious",
-        [FAULT_NULL] = "pgfault_null",
-        [FAULT_GUARD] = "pgfault_guard",
-        [FAULT_NOT_MAPPED] = "pgfault_not_mapped",
-        [FAULT_READ_ONLY] = "pgfault_read_only",
-        [FAULT_NO_EXECUTE] = "pgfault_no_execute",
-        [FAULT_RESERVED_BIT] = "pgfault_reserved_bit",
-        [FAULT_SUPERVISOR] = "pgfault_supervisor",
-        [FAULT_USER_EXEC] = "pgfault_user_exec",
-        [FAULT_USER_ACCESS] = "pgfault_user_access",
-        [FAULT_NO_ACCESS] = "pgfault_no_access",
-        [FAULT_NO_MEMORY] = "pgfault_no_memory",
-    };
-    struct fault_stats stats;
-    uint64_t sum = 0;
-
-    fault_stats(&stats);
-    for (unsigned i = 0; i < FAULT_RESULTS; i++) {
-        sum += stats.count[i];
-    }
-    print_counter("pgfault", sum);
-    for (unsigned i = 0; i < FAULT_RESULTS; i++) {
-        print_counter(name[i], stats.count[i]);
-    }
-}
-
-static void print_counters(void)
-{
-    struct tlb_stats tlb;
-
-    print_frames();
-    print_faults();
-    tlb_stats(&tlb);
-    print_counter("nr_tlb_commit", tlb.commits);
-    print_counter("nr_tlb_local_flush_one", tlb.pages);
-    print_counter("nr_tlb_local_flush_all", tlb.whole);
-    print_counter("nr_tlb_released", tlb.released);
-    print_counter("nr_tlb_remote_flush", tlb.interrupts);
-    print_counter("nr_tlb_remote_flush_received", tlb.served);
-}
-
-/* Asleep for @seconds, or until a key is typed: then true. */
-static bool is_stopped_within(uint64_t seconds)
-{
-    uint64_t end = irq_ticks() + seconds * IRQ_TIMER_HZ;
-
-    while (irq_ticks() < end) {
-        if (console_getchar_nonblocking() >= 0) {
-            return true;
+    while (at > 0 && cache_bytes(&top->line[at - 1]) < cache_bytes(stats)) {
+        if (at < TOP_CACHES) {
+            top->line[at] = top->line[at - 1];
         }
-        cpu_wait_for_interrupt();
+        at--;
     }
-    return false;
+    if (at < TOP_CACHES) {
+        top->line[at] = *stats;
+        top->count += top->count < TOP_CACHES ? 1 : 0;
+    }
 }
 
-/* An hour: what is longer was hardly meant. */
-#define SECONDS_MAX 3600
-
-static bool run_vmstat(const struct arguments *arguments)
+static void top_add(struct top *top, const struct slab_stats *stats)
 {
-    uint64_t seconds = 0;
+    uint64_t used = div_round_up(stats->live, stats->slab_objects);
 
-    if (arguments->count > 0 &&
-        !argument_number(arguments->word[0], &seconds)) {
-        return false;
+    top->caches++;
+    top->active_caches += stats->live > 0 ? 1 : 0;
+    top->objects += stats->slabs * stats->slab_objects;
+    top->active += stats->live;
+    top->slabs += stats->slabs;
+    top->active_slabs += used;
+    top->bytes += cache_bytes(stats);
+    top->active_bytes += stats->live * stats->object_bytes;
+    if (stats->slabs > 0) {
+        top_insert(top, stats);
     }
-    if (arguments->count > 0 && (seconds == 0 || seconds > SECONDS_MAX)) {
-        return complain(arguments, "%lu is not between 1 and %u seconds",
-                        seconds, SECONDS_MAX);
+}
+
+static uint64_t tenths(uint64_t part, uint64_t whole)
+{
+    return whole == 0 ? 0 : part * 1000 / whole;
+}
+
+static void print_used(const char *title, uint64_t active, uint64_t total)
+{
+    uint64_t share = tenths(active, total);
+
+    printk(" Active / Total %s (%% used)%*s: %lu / %lu (%lu.%lu%%)\n", title,
+           TITLE_COLUMNS - (int)strlen(title), "", active, total, share / 10,
+           share % 10);
+}
+
+/* As slabtop(1) of Linux shows it; used slabs are what the objects need. */
+static void print_top(void)
+{
+    static struct top top; /* too large for the stack */
+    const struct slab_cache *cache = NULL;
+    struct slab_stats stats;
+
+    memset(&top, 0, sizeof(top));
+    while ((cache = slab_next(cache)) != NULL) {
+        slab_stats(cache, &stats);
+        top_add(&top, &stats);
     }
-    print_counters();
-    while (seconds > 0 && !is_stopped_within(seconds)) {
-        printk("\n");
-        print_counters();
+    print_used("Objects", top.active, top.objects);
+    print_used("Slabs", top.active_slabs, top.slabs);
+    print_used("Caches", top.active_caches, top.caches);
+    print_used("KiB", top.active_bytes / KiB, top.bytes / KiB);
+    printk("\n  OBJS ACTIVE  USE OBJ SIZE  SLABS OBJ/SLAB CACHE SIZE NAME\n");
+    for (unsigned i = 0; i < top.count; i++) {
+        const struct slab_stats *line = &top.line[i];
+        uint64_t objects = line->slabs * line->slab_objects;
+
+        printk("%6lu %6lu %3lu%% %8lu %6lu %8lu %9luK %s\n", objects,
+               line->live, tenths(line->live, objects) / 10, line->object_bytes,
+               line->slabs, line->slab_objects, cache_bytes(line) / KiB,
+               line->name);
     }
+}
+
+/* Home, and clear from there: the new picture covers the old. */
+#define CLEAR "\x1b[H\x1b[J"
+
+static bool run_slabtop(const struct arguments *arguments)
+{
+    if (arguments->count > 0 && strcmp(arguments->word[0], "-o") != 0) {
+        return complain(arguments, "-o, not %s", arguments->word[0]);
+    }
+    if (arguments->count > 0) {
+        print_top();
+        return true;
+    }
+    do {
+        console_show(CLEAR, sizeof(CLEAR) - 1);
+        print_top();
+    } while (!wait_for_key(TOP_SECONDS));
     return true;
 }
 
@@ -247,9 +254,8 @@ static bool run_kfree(const struct arguments *arguments)
 static const struct command commands[] = {
     {"slabinfo", "", "[-a]", "caches of equal objects", "-a", 0, 1, true,
      run_slabinfo},
-    {"vmstat", "", "[SECS]",
-     "counters: frames, faults, TLB; again every SECS until a key is typed", "",
-     0, 1, false, run_vmstat},
+    {"slabtop", "", "[-o]", "caches by size, until a key is typed; -o: once",
+     "-o", 0, 1, false, run_slabtop},
     {"kmalloc", "", "BYTES", "allocate, and say where", "", 1, 1, false,
      run_kmalloc},
     {"kfree", "", "ADDR", "free what kmalloc gave", "", 1, 1, false, run_kfree},

@@ -293,6 +293,65 @@ TEST(monitor, kmalloc_and_kfree_are_a_pair)
     REFUSES(command, "no live block");
 }
 
+TEST(monitor, commands_about_slabs_answer)
+{
+    char command[48];
+    char *block = kmalloc(300);
+
+    CHECK(block != NULL);
+    ksnprintf(command, sizeof(command), "slab contains 0x%lx",
+              (vaddr_t)block + 7);
+    EXPECT(command, "7 bytes into an object of 320 bytes, cache kmalloc-320");
+    EXPECT(command, "before: ");
+    EXPECT(command, "behind: ");
+    if (MM_DEBUG) {
+        EXPECT(command, "live, allocated by test_monitor_commands_about_slabs");
+    }
+    ksnprintf(command, sizeof(command), "slab -j contains 0x%lx",
+              (vaddr_t)block);
+    EXPECT(command, "\"offset\":0,");
+    EXPECT(command, "\"state\":\"live\"");
+    ksnprintf(command, sizeof(command), "slab info 0x%lx", (vaddr_t)block);
+    EXPECT(command, "cache kmalloc-320");
+    EXPECT(command, "#");
+    EXPECT("slab info kmalloc-320", " out [");
+    EXPECT("slab -j info kmalloc-320", "\"strip\":\"");
+    EXPECT("slab info kmap block", "kmap block: ");
+    kfree(block);
+    EXPECT("slabtop -o", "Active / Total Objects (% used)");
+    EXPECT("slabtop -o", "OBJ/SLAB CACHE SIZE NAME");
+    EXPECT("heapcheck", "sound: ");
+    EXPECT("leaks", "0 of ");
+    REFUSES("slab contains 0x1234", "0x1234 is in no slab");
+    REFUSES("slab info 0xffff800000000000", "is in no slab");
+    REFUSES("slab info nobody", "no cache");
+    REFUSES("slab info no body", "there is no cache no body");
+    REFUSES("slab burn 5", "info CACHE|ADDR or contains ADDR, not burn");
+    REFUSES("slabtop -x", "-o, not -x");
+    REFUSES("crime nonsense", "is none of");
+}
+
+/* Inverted, they are no references; a slot of the stack may hold the last. */
+static uintptr_t lost[4];
+
+static MM_NOINLINE void lose(void)
+{
+    for (size_t i = 0; i < 4; i++) {
+        lost[i] = ~(uintptr_t)kzalloc(777);
+    }
+}
+
+TEST(monitor, leaks_names_what_is_lost)
+{
+    lose();
+    expect("leaks", true, MM_DEBUG ? " of 777 bytes" : " of 832 bytes");
+    expect("leaks -j", true,
+           "{\"v\":1,\"kind\":\"leak\",\"cache\":\"kmalloc-832");
+    for (size_t i = 0; i < 4; i++) {
+        kfree((void *)~lost[i]);
+    }
+}
+
 TEST(monitor, every_command_has_help_and_a_name_of_its_own)
 {
     const struct command_group *group;

@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: MIT */
+/* crime: what must not be done to the heap, done, to see the report. */
+/*
+ * Who calls `crime` is told at once, or by the command behind it: what only
+ * shows when memory is looked at again is followed by that look.
+ */
+#include <mm/kmalloc.h>
+#include <mm/port.h>
+#include <mm/slab.h>
+#include "base/memory.h"
+#include "kernel/console/console.h"
+#include "kernel/lib/string.h"
+#include "kernel/monitor/command.h"
+
+#define VICTIM_BYTES 100
+
+static char *victim(void)
+{
+    return kmalloc(VICTIM_BYTES);
+}
+
+static void crime_overflow(char *block)
+{
+    block[VICTIM_BYTES] = 1;
+    kfree(block);
+}
+
+static void crime_underflow(char *block)
+{
+    block[-1] = 1;
+    kfree(block);
+}
+
+static void crime_use_after_free(char *block)
+{
+    kfree(block);
+    block[VICTIM_BYTES / 2] = 1;
+    if (slab_check()) {
+        printk("not seen\n");
+    }
+}
+
+static void crime_double_free(char *block)
+{
+    kfree(block);
+    kfree(block);
+    slab_drain();
+}
+
+static void crime_interior(char *block)
+{
+    kfree(block + sizeof(uint64_t));
+}
+
+static void crime_foreign(char *block)
+{
+    static uint64_t no_block;
+
+    kfree(block);
+    kfree(&no_block);
+}
+
+static void crime_wrong_cache(char *block)
+{
+    struct slab_cache *cache = slab_create("crime", VICTIM_BYTES, 0, NULL);
+
+    if (cache != NULL) {
+        slab_free(cache, block);
+    }
+}
+
+/* Nothing has a pointer to it any more: see `leaks`. */
+static void crime_leak(char *block)
+{
+    printk("0x%lx is lost; see leaks\n", (vaddr_t)block);
+}
+
+static const struct {
+    const char *kind;
+    void (*commit)(char *block);
+} kinds[] = {
+    {"overflow", crime_overflow},  {"underflow", crime_underflow},
+    {"uaf", crime_use_after_free}, {"double", crime_double_free},
+    {"interior", crime_interior},  {"foreign", crime_foreign},
+    {"cache", crime_wrong_cache},  {"leak", crime_leak},
+};
+#define KINDS "overflow underflow uaf double interior foreign cache leak"
+
+static bool run_crime(const struct arguments *arguments)
+{
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+        if (strcmp(kinds[i].kind, arguments->word[0]) == 0) {
+            char *block = victim();
+            if (block == NULL) {
+                return complain(arguments, "no memory for a victim");
+            }
+            kinds[i].commit(block);
+            return true;
+        }
+    }
+    return complain(arguments, "%s is none of " KINDS, arguments->word[0]);
+}
+
+static const struct command commands[] = {
+    {"crime", "", "KIND", "misuse the heap: most end in a report", KINDS, 1, 1,
+     false, run_crime},
+};
+
+const struct command_group command_crime = COMMAND_GROUP("Crimes", commands);

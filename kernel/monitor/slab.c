@@ -1,0 +1,351 @@
+/* SPDX-License-Identifier: MIT */
+/* slab: commands that look into slabs, and find what is wrong there. */
+/*
+ * Picture, `slab info`: a character for each object, in the order of addresses
+ *
+ *   0x... [##o.#...]   # live   o free, at hand for a CPU   . free in the slab
+ *
+ * Locking  A descriptor is copied under its pool's lock and printed outside.
+ *          Which objects are at hand is asked one by one: others may allocate
+ *          meanwhile, and the picture is of no single moment then.
+ */
+#include <mm/kmalloc.h>
+#include <mm/mm.h>
+#include <mm/port.h>
+#include <mm/slab.h>
+#include "heap/magazine.h"
+#include "kernel/console/console.h"
+#include "kernel/leaks.h"
+#include "kernel/lib/string.h"
+#include "kernel/monitor/command.h"
+#include "kernel/monitor/json.h"
+
+/* Slabs of one cache that are shown; the rest is counted. */
+#define SLABS_SHOWN 32
+
+enum state { LIVE, AT_HAND, IN_SLAB, STATES };
+
+static const char state_sign[] = "#o.";
+static const char *const state_name[STATES] = {
+    "live", "free, at hand for a CPU", "free in the slab"};
+
+static enum state state_of(const struct slab *slab, unsigned index)
+{
+    struct slab_place place;
+
+    if (!slab_is_out(slab, index)) {
+        return IN_SLAB;
+    }
+    return slab_find(slab_object(slab, index), &place) && place.is_live
+               ? LIVE
+               : AT_HAND;
+}
+
+/* --- one slab ------------------------------------------------------------- */
+
+static void draw_strip(const struct slab *slab, char *out)
+{
+    unsigned count = slab->pool->objects;
+
+    for (unsigned i = 0; i < count; i++) {
+        out[i] = state_sign[state_of(slab, i)];
+    }
+    out[count] = '\0';
+}
+
+static void print_strip(const struct slab *slab)
+{
+    char strip[POOL_MAX_OBJECTS + 1];
+
+    draw_strip(slab, strip);
+    printk("0x%lx %3u of %3u out [%s]\n", slab->frames,
+           (unsigned)slab->out_count, slab->pool->objects, strip);
+}
+
+static void print_strip_json(const struct slab *slab)
+{
+    char strip[POOL_MAX_OBJECTS + 1];
+
+    draw_strip(slab, strip);
+    json_begin("slab");
+    json_text("cache", slab->pool->name);
+    json_hex("slab", slab->frames);
+    json_hex("first", slab->start);
+    json_number("objsize", slab->pool->object_bytes);
+    json_number("stride", slab->pool->stride);
+    json_number("objects", slab->pool->objects);
+    json_number("out", slab->out_count);
+    json_text("strip", strip);
+    json_end();
+}
+
+static void print_slab(const struct slab *slab)
+{
+    const struct slab_pool *pool = slab->pool;
+
+    printk("slab at 0x%lx: cache %s, %u objects of %u bytes, %u bytes apart, "
+           "the first at 0x%lx, in %u frames\n",
+           slab->frames, pool->name, pool->objects, pool->object_bytes,
+           pool->stride, slab->start, 1u << pool->order);
+    print_strip(slab);
+}
+
+/* The slab that @address lies in, as it is now. False: in none. */
+static bool copy_slab(uint64_t address, struct slab *out)
+{
+    if (address < LAYOUT_DIRECT || address >= LAYOUT_KMAP) {
+        return false;
+    }
+    struct slab *slab = slab_of((const void *)address);
+    if (slab == NULL) {
+        return false;
+    }
+    uint64_t irq = lock_acquire(&slab->pool->lock);
+    *out = *slab;
+    lock_release(&slab->pool->lock, irq);
+    return true;
+}
+
+/* --- slab contains -------------------------------------------------------- */
+
+static void print_object(const char *title, const struct slab *slab,
+                         unsigned index)
+{
+    if (index >= slab->pool->objects) {
+        printk("%s: the end of the slab\n", title);
+        return;
+    }
+    printk("%s: 0x%lx, index %u: %s", title, (vaddr_t)slab_object(slab, index),
+           index, state_name[state_of(slab, index)]);
+    if (report_alloc_site(slab, index) != 0) {
+        printk(", allocated by %p", (void *)report_alloc_site(slab, index));
+    }
+    if (report_free_site(slab, index) != 0) {
+        printk(", freed by %p", (void *)report_free_site(slab, index));
+    }
+    printk("\n");
+}
+
+static void print_object_json(const struct slab *slab, unsigned index,
+                              uint64_t address)
+{
+    vaddr_t object = (vaddr_t)slab_object(slab, index);
+
+    json_begin("object");
+    json_hex("address", address);
+    json_hex("object", object);
+    json_number("offset", address - object);
+    json_number("index", index);
+    json_number("objsize", slab->pool->object_bytes);
+    json_hex("slab", slab->frames);
+    json_text("cache", slab->pool->name);
+    json_text("state", state_name[state_of(slab, index)]);
+    json_hex("allocated_by", report_alloc_site(slab, index));
+    json_hex("freed_by", report_free_site(slab, index));
+    json_end();
+}
+
+static bool run_contains(const struct arguments *arguments)
+{
+    struct slab slab;
+    uint64_t address;
+
+    if (!argument_address(arguments->word[1], &address)) {
+        return false;
+    }
+    if (!copy_slab(address, &slab)) {
+        return complain(arguments, "0x%lx is in no slab", address);
+    }
+    if (address - slab.start >= slab.pool->span) {
+        return complain(arguments,
+                        "0x%lx is in the slab at 0x%lx (cache %s), but in no "
+                        "object",
+                        address, slab.frames, slab.pool->name);
+    }
+    unsigned index = slab_index(&slab, (const void *)address);
+    if (arguments->wants_json) {
+        print_object_json(&slab, index, address);
+        return true;
+    }
+    printk("0x%lx: %lu bytes into an object of %u bytes, cache %s, slab "
+           "0x%lx\n",
+           address, address - (vaddr_t)slab_object(&slab, index),
+           slab.pool->object_bytes, slab.pool->name, slab.frames);
+    print_object("object", &slab, index);
+    print_object("before", &slab, index - 1);
+    print_object("behind", &slab, index + 1);
+    return true;
+}
+
+/* --- slab info ------------------------------------------------------------ */
+
+/* The names of some caches are two words. */
+static bool is_named(const char *name, const struct arguments *arguments)
+{
+    const char *first = arguments->word[1];
+    size_t length = strlen(first);
+
+    if (strncmp(name, first, length) != 0) {
+        return false;
+    }
+    if (arguments->count == 2) {
+        return name[length] == '\0';
+    }
+    return name[length] == ' ' &&
+           strcmp(name + length + 1, arguments->word[2]) == 0;
+}
+
+static const struct slab_cache *cache_named(const struct arguments *arguments)
+{
+    const struct slab_cache *cache = slab_next(NULL);
+
+    while (cache != NULL && !is_named(cache->pool.name, arguments)) {
+        cache = slab_next(cache);
+    }
+    return cache;
+}
+
+/* Slab number @number of @pool, as it is now. False: there are not so many. */
+static bool copy_nth(struct slab_pool *pool, unsigned number, struct slab *out)
+{
+    uint64_t irq = lock_acquire(&pool->lock);
+    unsigned count = 0;
+    bool found = false;
+
+    for (enum pool_list list = 0; list < POOL_LISTS && !found; list++) {
+        for (const struct slab *slab = pool->list[list]; slab != NULL && !found;
+             slab = slab->next) {
+            if (count == number) {
+                *out = *slab;
+                found = true;
+            }
+            count++;
+        }
+    }
+    lock_release(&pool->lock, irq);
+    return found;
+}
+
+static bool print_slabs(const struct arguments *arguments,
+                        const struct slab_cache *cache)
+{
+    struct slab_pool *pool = (struct slab_pool *)&cache->pool; /* its lock */
+    struct slab slab;
+
+    for (unsigned i = 0; i < SLABS_SHOWN && copy_nth(pool, i, &slab); i++) {
+        if (arguments->wants_json) {
+            print_strip_json(&slab);
+        } else {
+            print_strip(&slab);
+        }
+    }
+    if (!arguments->wants_json) {
+        printk("%s: %lu slabs, %d shown at most; # live, o free at hand, . "
+               "free\n",
+               pool->name, pool->slabs, SLABS_SHOWN);
+    }
+    return true;
+}
+
+static bool run_info(const struct arguments *arguments)
+{
+    const struct slab_cache *cache = cache_named(arguments);
+    struct slab slab;
+    uint64_t address;
+
+    if (cache != NULL) {
+        return print_slabs(arguments, cache);
+    }
+    if (arguments->count > 2) {
+        return complain(arguments, "there is no cache %s %s",
+                        arguments->word[1], arguments->word[2]);
+    }
+    if (!argument_address(arguments->word[1], &address)) {
+        return complain(arguments, "and it is no cache (try: slabinfo -a)");
+    }
+    if (!copy_slab(address, &slab)) {
+        return complain(arguments, "0x%lx is in no slab", address);
+    }
+    if (arguments->wants_json) {
+        print_strip_json(&slab);
+    } else {
+        print_slab(&slab);
+    }
+    return true;
+}
+
+static bool run_slab(const struct arguments *arguments)
+{
+    if (strcmp(arguments->word[0], "info") == 0) {
+        return run_info(arguments);
+    }
+    if (strcmp(arguments->word[0], "contains") == 0 && arguments->count == 2) {
+        return run_contains(arguments);
+    }
+    return complain(arguments, "info CACHE|ADDR or contains ADDR, not %s",
+                    arguments->word[0]);
+}
+
+/* --- leaks, heapcheck ----------------------------------------------------- */
+
+static void print_leaks_json(const struct leaks *leaks)
+{
+    for (unsigned i = 0; i < leaks->count; i++) {
+        const struct leak_group *group = &leaks->group[i];
+
+        json_begin("leak");
+        json_text("cache", group->cache);
+        json_number("bytes", group->bytes);
+        json_number("count", group->count);
+        json_hex("example", (uint64_t)(uintptr_t)group->example);
+        json_hex("allocated_by", group->site);
+        json_end();
+    }
+}
+
+static bool run_leaks(const struct arguments *arguments)
+{
+    const struct leaks *leaks = leaks_find();
+
+    if (leaks == NULL) {
+        return complain(arguments, "another processor does not stand still");
+    }
+    if (arguments->wants_json) {
+        print_leaks_json(leaks);
+    } else {
+        (void)leaks_print(leaks);
+        printk("%lu of %lu live objects are leaked, %lu bytes; %lu KiB were "
+               "read\n",
+               leaks->totals.leaked, leaks->totals.live,
+               leaks->totals.leaked_bytes,
+               leaks->totals.words * sizeof(uint64_t) / KiB);
+    }
+    leaks_forget();
+    return true;
+}
+
+static bool run_heapcheck(const struct arguments *arguments)
+{
+    bool is_sound = slab_check();
+
+    is_sound = kmalloc_check() && is_sound;
+    if (!is_sound) {
+        return complain(arguments, "the heap is damaged (above)");
+    }
+    printk("sound: bitmaps, counts, lists, magazines%s\n",
+           MM_DEBUG ? ", red zones and free objects"
+                    : "; red zones only in debug builds");
+    return true;
+}
+
+static const struct command commands[] = {
+    {"slab", "", "info CACHE|ADDR, contains ADDR",
+     "slabs with a strip of their objects; the object at ADDR", "info contains",
+     2, 3, true, run_slab},
+    {"leaks", "", "", "live objects that nobody can reach", "", 0, 0, true,
+     run_leaks},
+    {"heapcheck", "", "", "every slab, red zone and free object is looked at",
+     "", 0, 0, false, run_heapcheck},
+};
+
+const struct command_group command_slab = COMMAND_GROUP("Slabs", commands);
