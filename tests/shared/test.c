@@ -57,6 +57,11 @@ bool test_take_bug(const char *text)
     return found;
 }
 
+const char *test_last_bug(void)
+{
+    return state.bug;
+}
+
 uint64_t test_seed(void)
 {
     return state.seed;

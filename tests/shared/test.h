@@ -59,6 +59,8 @@ void test_fail(const char *file, int line, const char *format, ...)
     MM_PRINTF(3, 4);
 bool test_has_failed(void);
 bool test_take_bug(const char *text);
+/* The latest bug report, whether it was taken or not. */
+const char *test_last_bug(void);
 
 /* The host's side: port_bug() ends here while a test runs. */
 void test_note_bug(const char *text);
