@@ -3,9 +3,11 @@
 #include "kernel/irq.h"
 
 #include <mm/frame.h>
+#include <mm/shrink.h>
 #include "kernel/apic.h"
 #include "kernel/console/console.h"
 #include "kernel/cpu.h"
+#include "kernel/percpu.h"
 #include "kernel/smp.h"
 
 /* Intel 8259A: command words and ports. */
@@ -106,6 +108,31 @@ static bool is_spurious(unsigned line)
     return (cpu_in8(command) & (1 << PIC_LINE_SPURIOUS)) == 0;
 }
 
+/*
+ * What another processor is short of. The heap's part of it takes locks, whose
+ * holders may wait for the console: not while this processor has that.
+ */
+static void give_back(void)
+{
+    frame_interrupt();
+    percpu_this()->is_drain_due = console_is_mine();
+    if (!percpu_this()->is_drain_due) {
+        shrink_interrupt();
+    }
+}
+
+void irq_catch_up(void)
+{
+    uint64_t irq = cpu_irq_save();
+    struct percpu *cpu = percpu_this();
+
+    if (cpu->is_drain_due && apic_is_on()) {
+        cpu->is_drain_due = false;
+        apic_send(cpu->apic_id, APIC_VECTOR_FRAME);
+    }
+    cpu_irq_restore(irq);
+}
+
 /* Return: whether @vector is one that processors send each other. */
 static bool handle_apic(unsigned vector)
 {
@@ -114,7 +141,7 @@ static bool handle_apic(unsigned vector)
     }
     switch (vector) {
     case APIC_VECTOR_FRAME:
-        frame_interrupt();
+        give_back();
         apic_end_interrupt();
         return true;
     case APIC_VECTOR_WAKE: /* mostly, that it has come is all */

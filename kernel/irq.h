@@ -28,6 +28,9 @@ void irq_delay(unsigned microseconds);
 /* Acknowledge; the devices themselves are polled by whoever waits. */
 void irq_handle(unsigned vector);
 
+/* Answer what could not be answered while this CPU had the console. */
+void irq_catch_up(void);
+
 /* Timer ticks since irq_init() that somebody has waited through. */
 uint64_t irq_ticks(void);
 

@@ -4,6 +4,7 @@
 
 #include <mm/frame.h>
 #include <mm/mm.h>
+#include <mm/shrink.h>
 #include <mm/slab.h>
 #include "base/bits.h"
 #include "kernel/boot_info.h"
@@ -259,32 +260,6 @@ static void give_back(void)
 
 /* --- shortage ------------------------------------------------------------- */
 
-static uint64_t blocks_freed(void)
-{
-    struct frame_stats stats;
-
-    frame_stats(&stats);
-    return stats.frees;
-}
-
-/*
- * The heap's empty slabs, and what this CPU and the stores keep of it. What
- * other CPUs keep they give back when they are idle: for the next time.
- *
- * Counted is what went back, and not what is left: another CPU may take slabs
- * meanwhile. What others free counts as well; the caller may have that, too.
- */
-static uint64_t reclaim_heap(uint64_t frames)
-{
-    uint64_t before = blocks_freed();
-
-    (void)frames; /* there is no more to be had than all */
-    slab_drain();
-    uint64_t freed = blocks_freed() - before;
-    (void)idle_ask_for_memory();
-    return freed;
-}
-
 static void wake_idle(void)
 {
     (void)idle_ask_for_memory();
@@ -295,7 +270,7 @@ static void wake_idle(void)
  * sum over all CPUs that they are compared with is not paid for.
  */
 static const struct frame_reclaim reclaim_hooks = {
-    .reclaim = reclaim_heap,
+    .reclaim = shrink_reclaim,
     .wake = wake_idle,
 };
 

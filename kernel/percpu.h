@@ -50,6 +50,7 @@ struct percpu {
     unsigned irq_depth;      /* (P) interrupt handlers at work: 0 or 1 */
     unsigned nmi_depth;      /* (P) handlers of NMI and #MC at work */
     struct trap_retry retry; /* (P) */
+    bool is_drain_due;       /* (P) asked for while it printed; irq.c */
 
     _Atomic unsigned state;        /* (A) enum percpu_state */
     struct cpu_difference refusal; /* with PERCPU_REFUSED: what it has */

@@ -16,6 +16,7 @@
 #include "kernel/console/serial.h"
 #include "kernel/cpu.h"
 #include "kernel/idle.h"
+#include "kernel/irq.h"
 #include "kernel/lib/format.h"
 #include "kernel/lib/string.h"
 #include "kernel/panic.h"
@@ -56,10 +57,15 @@ static bool wait_for_last_words(void)
     return true;
 }
 
+bool console_is_mine(void)
+{
+    return atomic_load_explicit(&holder, memory_order_relaxed) ==
+           percpu_this()->index;
+}
+
 bool console_enter(void)
 {
-    if (atomic_load_explicit(&holder, memory_order_relaxed) ==
-        percpu_this()->index) {
+    if (console_is_mine()) {
         return false;
     }
     while (!try_to_enter()) {
@@ -75,6 +81,7 @@ void console_leave(bool is_outermost)
 {
     if (is_outermost) {
         atomic_store_explicit(&holder, NOBODY, memory_order_release);
+        irq_catch_up();
     }
 }
 

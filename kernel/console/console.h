@@ -40,6 +40,8 @@ int console_getchar(void);
  */
 bool console_enter(void);
 void console_leave(bool is_outermost);
+/* Does this CPU stand between the two? */
+bool console_is_mine(void);
 
 /* For last words: the others are stopped, also in the middle of a line. */
 void console_take_over(void);

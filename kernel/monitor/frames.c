@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* frames: commands that change what the frame allocator has. */
 #include <mm/frame.h>
+#include <mm/shrink.h>
 #include "base/bits.h"
 #include "kernel/console/console.h"
 #include "kernel/lib/string.h"
@@ -144,6 +145,37 @@ static bool run_watermarks(const struct arguments *arguments)
     return true;
 }
 
+/* --- shrink --------------------------------------------------------------- */
+
+static void print_shrinkers(void)
+{
+    struct shrink_info info;
+
+    printk("shrinker        priority   frames      asked      freed\n");
+    for (unsigned i = 0; shrink_look(i, &info); i++) {
+        printk("%-15s %-8s %8lu %10lu %10lu\n", info.name,
+               shrink_priority_name(info.priority), info.count, info.asked,
+               info.freed);
+    }
+}
+
+/* As an allocation would that finds nothing. */
+static bool run_shrink(const struct arguments *arguments)
+{
+    uint64_t frames = UINT64_MAX;
+
+    if (arguments->count == 0) {
+        print_shrinkers();
+        return true;
+    }
+    if (strcmp(arguments->word[0], "all") != 0 &&
+        !argument_number(arguments->word[0], &frames)) {
+        return false;
+    }
+    printk("%lu frames freed\n", shrink_reclaim(frames));
+    return true;
+}
+
 /* --- inject --------------------------------------------------------------- */
 
 #if MM_INJECT
@@ -232,6 +264,9 @@ static const struct command commands[] = {
     {"watermarks", "", "[MIN LOW HIGH]",
      "free frames at which memory is short; 0 0 0: none", "", 0, 3, false,
      run_watermarks},
+    {"shrink", "drop_caches", "[FRAMES|all]",
+     "who keeps memory for comfort; have them give it back", "all", 0, 1, false,
+     run_shrink},
     {"inject", "", "[nth|every N [FUNCTION]]",
      "let allocations of frames fail, or off; how many did", "nth every off", 0,
      3, false, run_inject},

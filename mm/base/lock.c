@@ -87,19 +87,19 @@ static struct held *held_here(void)
 static const char *rank_name(const struct lock *lock)
 {
     static const char *const name[] = {
-        "caches", "store", "pool", "arena", "tables", "ranges",
+        "shrinkers", "caches", "store", "pool", "arena", "tables", "ranges",
     };
 
     if (lock->rank == LOCK_RANK_NONE || lock->rank >= LOCK_RANK_END) {
         return "none";
     }
-    if (lock->rank < LOCK_RANK_CACHES) {
+    if (lock->rank < LOCK_RANK_SHRINK) {
         return "host outer";
     }
     if (lock->rank >= LOCK_RANK_HOST_INNER) {
         return "host inner";
     }
-    unsigned index = lock->rank - LOCK_RANK_CACHES;
+    unsigned index = lock->rank - LOCK_RANK_SHRINK;
     return index < sizeof(name) / sizeof(name[0]) ? name[index] : "unknown";
 }
 

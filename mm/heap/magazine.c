@@ -34,6 +34,7 @@
  */
 #include "heap/magazine.h"
 
+#include <mm/shrink.h>
 #include "base/bits.h"
 #include "heap/guard.h"
 
@@ -213,6 +214,7 @@ static void *take_guarded(struct slab_cache *cache, uint64_t bytes,
 void *magazine_refill(struct slab_cache *cache, uint64_t bytes, uintptr_t site,
                       uint64_t irq)
 {
+    shrink_note_kept();
     if (bytes == 0) {
         bytes = cache->pool.object_bytes;
     }
@@ -233,6 +235,7 @@ void magazine_flush(struct slab_cache *cache, void *object, uint64_t irq)
 {
     struct magazine **first = prepare(cache);
 
+    shrink_note_kept();
     if (*first == &store_no_room) {
         pool_put(&cache->pool, &object, 1);
     } else {

@@ -54,6 +54,8 @@
  */
 #define MIN_OBJECTS 8
 
+_Atomic uint64_t pool_frames_freed; /* (A) */
+
 static struct slab_pool side[POOL_SIDE_SIZES];
 static const char *const side_name[POOL_SIDE_SIZES] = {
     "side-64",   "side-128",  "side-256", "side-512",
@@ -179,6 +181,8 @@ static vaddr_t frames_alloc(const struct slab_pool *pool)
 
 static void frames_free(vaddr_t frames, unsigned order)
 {
+    atomic_fetch_add_explicit(&pool_frames_freed, UINT64_C(1) << order,
+                              memory_order_relaxed);
     frame_free(phys_to_pfn(virt_to_phys((void *)frames)), order);
 }
 

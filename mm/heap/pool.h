@@ -144,6 +144,9 @@ static inline struct slab *slab_of(const void *address)
     return heap_has_type(address, FRAME_SLAB) ? slab_around(address) : NULL;
 }
 
+/* Frames that slabs have given back since the kernel started. */
+extern _Atomic uint64_t pool_frames_freed; /* (A) */
+
 /* Make the pools for side storage anew. */
 void pool_start(void);
 

@@ -27,6 +27,7 @@
  */
 #include <mm/slab.h>
 
+#include <mm/shrink.h>
 #include "base/bits.h"
 #include "base/check.h"
 #include "heap/guard.h"
@@ -36,12 +37,72 @@
 static struct lock caches_lock = LOCK_INIT(LOCK_RANK_CACHES);
 static struct slab_cache *first_cache; /* (N) oldest first */
 
+/* --- under pressure ------------------------------------------------------- */
+
+/* As many slabs of a cache as the objects that nobody uses would fill. */
+static uint64_t count_idle(void *context)
+{
+    uint64_t frames = 0;
+    uint64_t irq = lock_acquire(&caches_lock);
+
+    (void)context;
+    for (const struct slab_cache *cache = first_cache; cache != NULL;
+         cache = cache->next) {
+        struct slab_stats stats;
+
+        slab_stats(cache, &stats);
+        uint64_t idle = stats.slabs * stats.slab_objects - stats.live;
+        frames += idle / stats.slab_objects * stats.slab_frames;
+    }
+    lock_release(&caches_lock, irq);
+    return frames;
+}
+
+/*
+ * Counted is what went back, and not what is left: another CPU may take slabs
+ * meanwhile. What others give back counts as well; the caller may have that.
+ */
+static uint64_t drain_for(void (*drain)(void))
+{
+    uint64_t before =
+        atomic_load_explicit(&pool_frames_freed, memory_order_relaxed);
+
+    drain();
+    return atomic_load_explicit(&pool_frames_freed, memory_order_relaxed) -
+           before;
+}
+
+static uint64_t scan_heap(void *context, uint64_t frames)
+{
+    (void)context;
+    (void)frames; /* there is no more to be had than all */
+    return drain_for(slab_drain);
+}
+
+static uint64_t drain_cpu(void *context)
+{
+    (void)context;
+    return drain_for(slab_drain);
+}
+
+static struct shrinker heap_shrinker = {
+    .name = "heap",
+    .priority = SHRINK_SPARE,
+    .count = count_idle,
+    .scan = scan_heap,
+    .drain = drain_cpu,
+};
+
+/* --- caches --------------------------------------------------------------- */
+
 enum mm_status slab_init(void)
 {
     lock_init(&caches_lock, LOCK_RANK_CACHES);
     first_cache = NULL;
     guard_init();
     pool_start();
+    shrink_init();
+    shrink_register(&heap_shrinker);
     return MM_OK;
 }
 

@@ -36,6 +36,7 @@
  *           protocols, with a lock and a barrier in place of generations.
  */
 #include <mm/frame.h>
+#include <mm/shrink.h>
 #include "map/tlb_impl.h"
 
 #include "base/bits.h"
@@ -175,6 +176,7 @@ static MM_NOINLINE void await(struct tlb_cpu *cpu, unsigned me)
            0) {
         serve(cpu);
         frame_interrupt(); /* an allocation may wait for this CPU, too */
+        shrink_interrupt();
         port_relax();
         turns++;
         if (turns == PATIENCE) {

@@ -13,6 +13,7 @@
 #include <mm/config.h>
 #include <mm/frame.h>
 #include <mm/port.h>
+#include <mm/shrink.h>
 #include <mm/tlb.h>
 #include "base/lock.h"
 
@@ -26,8 +27,14 @@ static unsigned cpu_count = 1;
 /* What one CPU can be interrupted for by another. */
 enum kind { KIND_TLB, KIND_FRAME, KINDS };
 
+static void give_back(void)
+{
+    frame_interrupt();
+    shrink_interrupt();
+}
+
 static void (*const handler_of[KINDS])(void) = {
-    [KIND_TLB] = tlb_interrupt, [KIND_FRAME] = frame_interrupt};
+    [KIND_TLB] = tlb_interrupt, [KIND_FRAME] = give_back};
 
 static _Atomic bool is_pending[KINDS][MM_MAX_CPUS];
 static _Atomic uint64_t sent[MM_MAX_CPUS];

@@ -28,7 +28,7 @@
 static struct lock chain[DEPTH];
 
 static const enum lock_rank rank_of[DEPTH] = {
-    LOCK_RANK_HOST_OUTER, LOCK_RANK_CACHES,     LOCK_RANK_STORE,
+    LOCK_RANK_HOST_OUTER, LOCK_RANK_SHRINK,     LOCK_RANK_CACHES,
     LOCK_RANK_POOL,       LOCK_RANK_ARENA,      LOCK_RANK_TABLES,
     LOCK_RANK_RANGES,     LOCK_RANK_HOST_INNER,
 };

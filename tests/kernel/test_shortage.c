@@ -8,6 +8,7 @@
 #include <mm/frame.h>
 #include <mm/kmalloc.h>
 #include <mm/port.h>
+#include <mm/shrink.h>
 #include <mm/slab.h>
 #include "kernel/cpu.h"
 #include "kernel/idle.h"
@@ -131,6 +132,39 @@ TEST(shortage, the_heap_reclaims_from_itself)
 static void fill_on_another(void *argument)
 {
     *(bool *)argument = fill_heap();
+}
+
+/* Objects in the magazines of a CPU that has nothing to do with it. */
+TEST(shortage, magazines_of_another_cpu_come_back)
+{
+    unsigned other = smp_first_other();
+    struct shrink_info info;
+    struct hoard hoard;
+    bool success = false;
+
+    if (other == smp_possible() || !hoard_is_wanted()) {
+        return;
+    }
+    CHECK_HELPER(look());
+    CHECK_EQUAL(smp_call(other, fill_on_another, &success), MM_OK);
+    CHECK(success && shrink_look(0, &info));
+    slab_drain();
+    CHECK(frames_of(FRAME_SLAB) > before.by_type[FRAME_SLAB]);
+    hoard_init(&hoard);
+    hoard_take_all(&hoard, hoard_order());
+    pfn_t without = frame_alloc(0, FRAME_KERNEL, FRAME_ANY);
+    pfn_t with = frame_alloc(0, FRAME_KERNEL, FRAME_MAY_RECLAIM);
+    uint64_t slabs = frames_of(FRAME_SLAB);
+    if (!pfn_is_none(with)) {
+        frame_free(with, 0);
+    }
+    hoard_free(&hoard);
+    CHECK(pfn_is_none(without));
+    CHECK(!pfn_is_none(with));
+    CHECK(slabs <= before.by_type[FRAME_SLAB]);
+    uint64_t freed = info.freed;
+    CHECK(shrink_look(0, &info) && info.freed > freed);
+    CHECK_HELPER(nothing_is_lost());
 }
 
 TEST(shortage, idle_cpus_give_back_when_it_is_low)

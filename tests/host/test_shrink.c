@@ -1,0 +1,317 @@
+/* SPDX-License-Identifier: MIT */
+/* Tests of shrink: who keeps memory, and gives it back when it is short. */
+/*
+ * At risk: an allocation that fails while another CPU's magazines are full of
+ * free objects; a shrinker that is called inside itself, without end, or after
+ * it has left; a CPU that is waited for for ever. Provoked on machines all of
+ * whose frames are in use, by shrinkers that count, lie, allocate and free
+ * nothing, by a CPU with its interrupts off, and by each allocation failing.
+ */
+#include <mm/shrink.h>
+
+#include <string.h>
+
+#include <mm/port.h>
+#include "tests/host/frame_scene.h"
+
+#define OBJECT_BYTES 1024
+#define OBJECTS      64
+
+static pfn_t frame[SMALL_FRAMES];
+static uint64_t taken; /* frames in frame[] */
+
+static const struct frame_reclaim hooks = {.reclaim = shrink_reclaim};
+
+static void boot(unsigned cpus)
+{
+    sim_boot_frames_on(SMALL_RAM, cpus);
+    CHECK_EQUAL(slab_init(), MM_OK);
+    CHECK_EQUAL(kmalloc_init(), MM_OK);
+    frame_set_reclaim(&hooks);
+    taken = 0;
+}
+
+static void use_up(void)
+{
+    taken = take_all(frame, 0, FRAME_ANY);
+    CHECK_EQUAL(figures().free, 0);
+}
+
+static void free_some(uint64_t count)
+{
+    for (uint64_t i = 0; i < count && taken > 0; i++) {
+        frame_free(frame[--taken], 0);
+    }
+}
+
+/* --- a shrinker that does as it is told ----------------------------------- */
+
+struct tame {
+    struct shrinker shrinker;
+    uint64_t gives;    /* frames it frees each time, while there are any */
+    uint64_t pretends; /* frames that it says it has freed beside */
+    bool allocates;    /* asks for memory itself, and for reclaim */
+    unsigned calls;
+    unsigned depth;
+    uint64_t wanted; /* what the last call was asked for */
+    unsigned turn;   /* when it was called last, of all calls */
+    pfn_t got;
+};
+
+static unsigned turns;
+
+static uint64_t count_tame(void *context)
+{
+    return ((struct tame *)context)->gives;
+}
+
+static uint64_t scan_tame(void *context, uint64_t frames)
+{
+    struct tame *tame = context;
+
+    tame->calls++;
+    tame->wanted = frames;
+    tame->turn = ++turns;
+    if (tame->depth++ > 0) {
+        test_fail(__FILE__, __LINE__, "a shrinker is called inside itself");
+    }
+    if (!pfn_is_none(tame->got)) {
+        frame_free(tame->got, 0);
+    }
+    if (tame->allocates) {
+        tame->got = frame_alloc(0, FRAME_USER, FRAME_MAY_RECLAIM);
+    }
+    free_some(tame->gives);
+    tame->depth--;
+    return tame->gives + tame->pretends;
+}
+
+static void enter(struct tame *tame, enum shrink_priority priority)
+{
+    tame->shrinker = (struct shrinker){.name = "tame",
+                                       .priority = priority,
+                                       .count = count_tame,
+                                       .scan = scan_tame,
+                                       .context = tame};
+    tame->got = PFN_NONE;
+    shrink_register(&tame->shrinker);
+}
+
+/* --- who is asked, and how often ------------------------------------------ */
+
+TEST(shrink, they_are_asked_by_priority_until_there_is_enough)
+{
+    struct tame dear = {.gives = 2};
+    struct tame first = {.gives = 1};
+    struct tame second = {.gives = 3};
+    struct tame late = {.gives = 1};
+    struct shrink_info info;
+
+    CHECK_HELPER(boot(1));
+    enter(&dear, SHRINK_DEAR);
+    enter(&first, SHRINK_CHEAP);
+    enter(&second, SHRINK_CHEAP);
+    CHECK_HELPER(use_up());
+    turns = 0;
+    CHECK_EQUAL(shrink_reclaim(3), 4);
+    CHECK_EQUAL(first.turn, 1);
+    CHECK_EQUAL(second.turn, 2);
+    CHECK_EQUAL(second.wanted, 2);
+    CHECK_EQUAL(dear.calls, 0);
+    CHECK(shrink_look(0, &info) && strcmp(info.name, "heap") == 0);
+    CHECK(shrink_look(2, &info) && info.asked == 1 && info.freed == 3);
+    CHECK(shrink_look(3, &info) && info.priority == SHRINK_DEAR);
+    CHECK_EQUAL(info.count, 2);
+    CHECK(!shrink_look(4, &info));
+    /* Who has left is not asked, who comes is. */
+    shrink_unregister(&first.shrinker);
+    enter(&late, SHRINK_CHEAP);
+    CHECK_EQUAL(shrink_reclaim(5), 6);
+    CHECK_EQUAL(first.calls, 1);
+    CHECK(second.turn < late.turn && late.turn < dear.turn);
+    CHECK(frame_check());
+}
+
+TEST(shrink, one_that_frees_nothing_is_not_asked_for_ever)
+{
+    struct tame tame = {.gives = 0};
+
+    CHECK_HELPER(boot(1));
+    enter(&tame, SHRINK_CHEAP);
+    CHECK_HELPER(use_up());
+    CHECK(pfn_is_none(frame_alloc(0, FRAME_USER, FRAME_MAY_RECLAIM)));
+    CHECK(tame.calls >= 1 && tame.calls <= 2);
+    CHECK(pfn_is_none(frame_alloc(0, FRAME_USER, FRAME_ANY)));
+    CHECK(tame.calls <= 2);
+    /* It lies: it is given up, too. */
+    tame.calls = 0;
+    tame.pretends = 1;
+    CHECK(pfn_is_none(frame_alloc(0, FRAME_USER, FRAME_MAY_RECLAIM)));
+    CHECK(tame.calls > 1 && tame.calls < 20);
+    /* It gives: that is what the allocation gets. */
+    tame.pretends = 0;
+    tame.gives = 1;
+    CHECK(!pfn_is_none(frame_alloc(0, FRAME_USER, FRAME_MAY_RECLAIM)));
+    CHECK(frame_check());
+}
+
+TEST(shrink, one_that_allocates_is_refused_recursion)
+{
+    struct tame tame = {.gives = 1, .allocates = true};
+
+    CHECK_HELPER(boot(1));
+    enter(&tame, SHRINK_CHEAP);
+    CHECK_HELPER(use_up());
+    CHECK(!pfn_is_none(frame_alloc(0, FRAME_USER, FRAME_MAY_RECLAIM)));
+    CHECK_EQUAL(tame.calls, 1);
+    CHECK(pfn_is_none(tame.got));
+    /* Asked for without an allocation around it: the same. */
+    CHECK_EQUAL(shrink_reclaim(1), 1);
+    CHECK_EQUAL(tame.calls, 2);
+    CHECK(pfn_is_none(tame.got));
+    /* And when it is over, it may be called again. */
+    CHECK(!pfn_is_none(frame_alloc(0, FRAME_USER, FRAME_MAY_RECLAIM)));
+    CHECK(!pfn_is_none(frame_alloc(0, FRAME_USER, FRAME_MAY_RECLAIM)));
+    CHECK_EQUAL(tame.calls, 3);
+    CHECK(frame_check());
+}
+
+/* --- what other CPUs keep ------------------------------------------------- */
+
+/* CPU @cpu has free objects, and with them slabs, that nobody uses. */
+static void hoard_on(unsigned cpu)
+{
+    void *object[OBJECTS];
+
+    sim_set_cpu(cpu);
+    for (unsigned i = 0; i < OBJECTS; i++) {
+        object[i] = kmalloc(OBJECT_BYTES);
+        CHECK(object[i] != NULL);
+    }
+    for (unsigned i = 0; i < OBJECTS; i++) {
+        kfree(object[i]);
+    }
+    /* The store and this CPU's part of it would be found anyway. */
+    sim_set_cpu(0);
+    slab_drain();
+}
+
+TEST(shrink, magazines_of_another_cpu_come_back_before_it_fails)
+{
+    CHECK_HELPER(boot(3));
+    for (unsigned cpu = 1; cpu < 3; cpu++) {
+        CHECK_HELPER(hoard_on(cpu));
+        CHECK_HELPER(use_up());
+        CHECK(pfn_is_none(frame_alloc(0, FRAME_USER, FRAME_ANY)));
+        uint64_t sent = sim_interrupts(cpu);
+        CHECK(!pfn_is_none(frame_alloc(0, FRAME_USER, FRAME_MAY_RECLAIM)));
+        CHECK_EQUAL(sim_interrupts(cpu), sent + 1);
+        /* The heap's own allocations get the rest. */
+        void *block = kmalloc(OBJECT_BYTES);
+        CHECK(block != NULL);
+        kfree(block);
+        CHECK(slab_check() && frame_check());
+        free_some(taken);
+    }
+}
+
+TEST(shrink, who_keeps_nothing_is_left_alone)
+{
+    CHECK_HELPER(boot(3));
+    CHECK_HELPER(hoard_on(2));
+    CHECK_HELPER(use_up());
+    CHECK(shrink_reclaim(SMALL_FRAMES) > 0);
+    CHECK_EQUAL(sim_interrupts(1), 0);
+    uint64_t sent = sim_interrupts(2);
+    CHECK_EQUAL(sent, 1);
+    (void)shrink_reclaim(SMALL_FRAMES);
+    CHECK_EQUAL(sim_interrupts(2), sent);
+    CHECK(slab_check() && frame_check());
+}
+
+TEST(shrink, a_cpu_that_does_not_answer_is_not_waited_for_twice)
+{
+    CHECK_HELPER(boot(2));
+    CHECK_HELPER(hoard_on(1));
+    CHECK_HELPER(use_up());
+    sim_set_cpu(1);
+    uint64_t irq = port_irq_save();
+    sim_set_cpu(0);
+    CHECK(pfn_is_none(frame_alloc(0, FRAME_USER, FRAME_MAY_RECLAIM)));
+    uint64_t sent = sim_interrupts(1);
+    for (unsigned i = 0; i < 50; i++) {
+        CHECK(pfn_is_none(frame_alloc(0, FRAME_USER, FRAME_MAY_RECLAIM)));
+    }
+    CHECK_EQUAL(sim_interrupts(1), sent);
+    /* It answers all the same when it can. */
+    sim_set_cpu(1);
+    port_irq_restore(irq);
+    sim_set_cpu(0);
+    CHECK(!pfn_is_none(frame_alloc(0, FRAME_USER, FRAME_ANY)));
+    CHECK(slab_check() && frame_check());
+}
+
+/* --- the k-th failure, also inside reclaim -------------------------------- */
+
+static void *object[OBJECTS];
+static unsigned objects;
+
+/* Short of memory all the time; the first that fails ends it. */
+static void live_in_want(void)
+{
+    objects = 0;
+    while (objects < OBJECTS &&
+           (object[objects] = kmalloc(OBJECT_BYTES)) != NULL) {
+        objects++;
+    }
+    kfree(kmalloc(2 * PAGE_BYTES));
+    while (objects > 0) {
+        kfree(object[--objects]);
+    }
+    (void)shrink_reclaim(SMALL_FRAMES);
+}
+
+/* All there was before is free again. */
+static void check_nothing_is_lost(uint64_t heap)
+{
+    CHECK_EQUAL(taken > 0, true);
+    free_some(taken);
+    for (unsigned cpu = 0; cpu < 2; cpu++) {
+        sim_set_cpu(cpu);
+        slab_drain();
+    }
+    sim_set_cpu(0);
+    CHECK_EQUAL(heap_frames(), heap);
+    CHECK_EQUAL(frames_of(FRAME_KERNEL) + frames_of(FRAME_USER), 0);
+    CHECK_HELPER(check_heap());
+    CHECK(frame_check());
+}
+
+TEST(shrink, each_allocation_fails_also_inside_reclaim)
+{
+    uint64_t nth = 1;
+    uint64_t tried;
+
+    do {
+        struct tame tame = {.gives = 1, .allocates = true};
+
+        CHECK_HELPER(boot(2));
+        uint64_t heap = heap_frames();
+        CHECK_HELPER(hoard_on(1));
+        CHECK_HELPER(use_up());
+        enter(&tame, SHRINK_CHEAP);
+        frame_inject(nth);
+        live_in_want();
+        tried = frame_inject_count();
+        frame_inject(0);
+        CHECK(slab_check());
+        shrink_unregister(&tame.shrinker);
+        CHECK(tame.calls > 0);
+        if (!pfn_is_none(tame.got)) {
+            frame_free(tame.got, 0);
+        }
+        CHECK_HELPER(check_nothing_is_lost(heap));
+        nth++;
+    } while (nth <= tried + 1);
+    CHECK(nth > 10);
+}
