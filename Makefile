@@ -123,7 +123,8 @@ ISO     := $(B)/vellum.iso
 HOST_TESTS := $(HOSTS:%=$(B)/host-%/test)
 # What the builds have all of, and what only those that are made for it.
 HOST_BASE  := $(filter mm/% tests/shared/test.c tests/shared/random.c \
-              tests/shared/pt_% tests/host/main.c tests/host/sim%,\
+              tests/shared/pt_% tests/shared/heap_% tests/host/main.c \
+              tests/host/sim%,\
               $(HOST_SOURCES))
 HOST_EXPLORE          := $(filter tests/host/schedule% %_explore.c,\
                          $(HOST_SOURCES))
@@ -151,7 +152,8 @@ COUNTED   := -fsanitize-coverage=inline-8bit-counters,pc-table
 PARSERS   := kernel/% mm/frame/memmap.c tests/fuzz/%
 FUZZED     = $(if $(filter tests/fuzz/fuzz_frame.c tests/fuzz/frame%,$(1)),,\
              $(if $(filter $(PARSERS),$(1)),-fsanitize=fuzzer-no-link,\
-             $(if $(filter mm/frame/% mm/map/% tests/shared/pt%,$(1)),\
+             $(if $(filter mm/frame/% mm/map/% mm/heap/% tests/shared/pt% \
+             tests/shared/heap%,$(1)),\
              $(COUNTED))))
 
 # bench/native: the workloads, and what they are linked with.

@@ -1,0 +1,552 @@
+/* SPDX-License-Identifier: MIT */
+/* heap ops: any bytes are operations on the heap, beside a naive model. */
+/*
+ * The model is a list of who holds which bytes, and what stands in each. It is
+ * asked whether a block overlaps another, whether contents are what was
+ * written, and how many objects of a cache are live.
+ */
+#include "tests/shared/heap_ops.h"
+
+#include <mm/frame.h>
+#include <mm/kmalloc.h>
+#include <mm/port.h>
+#include <mm/shrink.h>
+#include "base/bits.h"
+#include "base/memory.h"
+#include "tests/shared/text.h"
+
+#define CONSTRUCTED 0xc5
+
+#define LARGE_MAX (64 * KiB)
+
+/* Frees and other ends are more likely than each way to begin. */
+static const uint8_t kind_of[32] = {
+    HEAP_OP_KMALLOC, HEAP_OP_KMALLOC,  HEAP_OP_KMALLOC, HEAP_OP_KMALLOC,
+    HEAP_OP_KMALLOC, HEAP_OP_KZALLOC,  HEAP_OP_KZALLOC, HEAP_OP_ARRAY,
+    HEAP_OP_ALIGNED, HEAP_OP_ALIGNED,  HEAP_OP_REALLOC, HEAP_OP_REALLOC,
+    HEAP_OP_REALLOC, HEAP_OP_REALLOC,  HEAP_OP_OBJECT,  HEAP_OP_OBJECT,
+    HEAP_OP_OBJECT,  HEAP_OP_OBJECT,   HEAP_OP_OBJECTS, HEAP_OP_FREE,
+    HEAP_OP_FREE,    HEAP_OP_FREE,     HEAP_OP_FREE,    HEAP_OP_FREE,
+    HEAP_OP_FREE,    HEAP_OP_FREE_ALL, HEAP_OP_LOOK,    HEAP_OP_LOOK,
+    HEAP_OP_DRAIN,   HEAP_OP_SHRINK,   HEAP_OP_CPU,     HEAP_OP_WRONG,
+};
+
+/* An operation as bytes say it. */
+struct heap_op {
+    enum heap_op_what what;
+    unsigned slot;
+    uint64_t size;
+    unsigned shape;
+    unsigned shift; /* of an alignment */
+    unsigned variant;
+};
+
+static struct heap_op decode(const uint8_t *bytes)
+{
+    return (struct heap_op){
+        .what = (enum heap_op_what)kind_of[bytes[0] % 32],
+        .slot = bytes[1] % HEAP_OPS_SLOTS,
+        .size = bytes[2] | (uint64_t)bytes[3] << 8,
+        .shape = bytes[4] % 8,
+        .shift = bytes[5] % 14,
+        .variant = bytes[6],
+    };
+}
+
+/* The first thing that is wrong. */
+static bool differ(struct heap_ops *ops, const char *what, uint64_t a,
+                   uint64_t b)
+{
+    if (!ops->has_failed) {
+        test_format(ops->reason, sizeof(ops->reason), "%s: 0x%llx, 0x%llx",
+                    what, (unsigned long long)a, (unsigned long long)b);
+    }
+    ops->has_failed = true;
+    return false;
+}
+
+/* --- contents ------------------------------------------------------------- */
+
+static uint8_t byte_at(uint8_t sign, uint64_t index)
+{
+    return (uint8_t)(sign + index * 7);
+}
+
+static void sign(struct heap_ops *ops, struct heap_held *held)
+{
+    held->sign = ops->next_sign++;
+    for (uint64_t i = 0; i < held->bytes; i++) {
+        held->block[i] = byte_at(held->sign, i);
+    }
+}
+
+/* The first @bytes are what was written. */
+static bool check_contents(struct heap_ops *ops, const struct heap_held *held,
+                           uint64_t bytes)
+{
+    for (uint64_t i = 0; i < bytes; i++) {
+        if (held->block[i] != byte_at(held->sign, i)) {
+            return differ(ops, "contents of a block at an offset",
+                          (uintptr_t)held->block, i);
+        }
+    }
+    return true;
+}
+
+static bool check_filled(struct heap_ops *ops, const uint8_t *block,
+                         uint64_t bytes, uint8_t value)
+{
+    for (uint64_t i = 0; i < bytes; i++) {
+        if (block[i] != value) {
+            return differ(ops, "a new block is not what it must be",
+                          (uintptr_t)block + i, block[i]);
+        }
+    }
+    return true;
+}
+
+static void construct(void *object)
+{
+    memset(object, CONSTRUCTED, 16); /* the smallest has so many */
+}
+
+/* --- who holds what ------------------------------------------------------- */
+
+static bool check_alone(struct heap_ops *ops, const struct heap_held *one)
+{
+    for (unsigned i = 0; i < HEAP_OPS_SLOTS; i++) {
+        const struct heap_held *other = &ops->held[i];
+        if (other != one && other->block != NULL &&
+            other->block < one->block + one->bytes &&
+            one->block < other->block + other->bytes) {
+            return differ(ops, "two blocks in the same bytes",
+                          (uintptr_t)one->block, (uintptr_t)other->block);
+        }
+    }
+    return true;
+}
+
+/* Where it is and how long, as the heap says. */
+static bool check_place(struct heap_ops *ops, const struct heap_held *held)
+{
+    struct slab_place place;
+
+    if (held->cache == HEAP_OPS_CACHES && ksize(held->block) < held->bytes) {
+        return differ(ops, "ksize", ksize(held->block), held->bytes);
+    }
+    if (slab_find(held->block + held->bytes - 1, &place) &&
+        (place.object != (vaddr_t)held->block || !place.is_live)) {
+        return differ(ops, "slab_find of a live block", place.object,
+                      (uintptr_t)held->block);
+    }
+    return true;
+}
+
+/*
+ * What an allocation of @bytes, which must succeed if there is memory, has
+ * given is now in @held, which was empty.
+ */
+static bool accept(struct heap_ops *ops, struct heap_held *held, void *block,
+                   uint64_t bytes, uint64_t alignment)
+{
+    if (block == NULL) {
+        ops->failures++;
+        return ops->may_fail || differ(ops, "no memory for", bytes, 0);
+    }
+    held->block = block;
+    held->bytes = bytes;
+    if (!is_aligned(virt_to_phys(block).v, alignment)) {
+        return differ(ops, "misaligned block", (uintptr_t)block, alignment);
+    }
+    return check_alone(ops, held);
+}
+
+static uint64_t natural_alignment(uint64_t bytes)
+{
+    uint64_t own = is_power_of_two(bytes) ? bytes : 16;
+
+    return min_u64(max_u64(own, 16), PAGE_BYTES);
+}
+
+static bool let_go(struct heap_ops *ops, struct heap_held *held)
+{
+    struct heap_ops_cache *cache = &ops->cache[held->cache % HEAP_OPS_CACHES];
+    bool is_right = check_contents(ops, held, held->bytes);
+    uint8_t *block = held->block;
+
+    held->block = NULL;
+    if (held->cache == HEAP_OPS_CACHES) {
+        kfree(block);
+        return is_right;
+    }
+    if (cache->is_constructed) {
+        construct(block);
+    }
+    slab_free(cache->cache, block);
+    cache->live--;
+    return is_right;
+}
+
+/* --- sizes ---------------------------------------------------------------- */
+
+static uint64_t size_of(const struct heap_op *op)
+{
+    uint64_t class;
+
+    switch (op->shape) {
+    case 0:
+    case 1:
+    case 2:
+    case 3:
+        return 1 + op->size % 256;
+    case 4:
+        return 1 + op->size % 2048;
+    case 5:
+        return 1 + op->size % KMALLOC_SLAB_MAX;
+    case 6: /* beside the edge of a class */
+        class = kmalloc_class_bytes(1 + op->size % KMALLOC_SLAB_MAX);
+        return class - 1 + op->variant % 3;
+    default:
+        return op->variant % 8 == 0 ? 1 + op->size % LARGE_MAX
+                                    : 1 + op->size % 512;
+    }
+}
+
+/* --- operations ----------------------------------------------------------- */
+
+static bool do_allocate(struct heap_ops *ops, const struct heap_op *op)
+{
+    struct heap_held *held = &ops->held[op->slot];
+    uint64_t bytes = size_of(op);
+    uint64_t alignment = natural_alignment(bytes);
+    void *block;
+
+    if (held->block != NULL && !let_go(ops, held)) {
+        return false;
+    }
+    held->cache = HEAP_OPS_CACHES;
+    switch (op->what) {
+    case HEAP_OP_KZALLOC:
+        block = kzalloc(bytes);
+        break;
+    case HEAP_OP_ARRAY:
+        block = kmalloc_array(1 + op->variant % 5, bytes);
+        bytes *= 1 + op->variant % 5;
+        alignment = natural_alignment(bytes);
+        break;
+    case HEAP_OP_ALIGNED:
+        alignment = UINT64_C(1) << op->shift;
+        block = kmalloc_aligned(bytes, alignment);
+        break;
+    default:
+        block = kmalloc(bytes);
+        break;
+    }
+    if (!accept(ops, held, block, bytes, alignment)) {
+        return false;
+    }
+    if (block == NULL) {
+        return true;
+    }
+    if ((op->what == HEAP_OP_KZALLOC || op->what == HEAP_OP_ARRAY) &&
+        !check_filled(ops, block, bytes, 0)) {
+        return false;
+    }
+    sign(ops, held);
+    return true;
+}
+
+static bool do_realloc(struct heap_ops *ops, const struct heap_op *op)
+{
+    struct heap_held *held = &ops->held[op->slot];
+    struct heap_held old = *held;
+    uint64_t bytes = size_of(op);
+
+    if (old.block != NULL && old.cache != HEAP_OPS_CACHES) {
+        return true;
+    }
+    void *block = krealloc(old.block, bytes);
+    if (block == NULL) { /* the old one stays */
+        ops->failures++;
+        return (ops->may_fail || differ(ops, "no memory for", bytes, 1)) &&
+               (old.block == NULL || check_contents(ops, &old, old.bytes));
+    }
+    held->block = NULL;
+    held->cache = HEAP_OPS_CACHES;
+    if (!accept(ops, held, block, bytes, natural_alignment(bytes)) ||
+        (old.block != NULL &&
+         !check_contents(ops, held, min_u64(old.bytes, bytes)))) {
+        return false;
+    }
+    sign(ops, held);
+    return true;
+}
+
+/* The cache that the operation is about, made if there is none. */
+static struct heap_ops_cache *cache_for(struct heap_ops *ops,
+                                        const struct heap_op *op)
+{
+    static const char *const name[HEAP_OPS_CACHES] = {"ops-0", "ops-1", "ops-2",
+                                                      "ops-3"};
+    unsigned index = op->variant % HEAP_OPS_CACHES;
+    struct heap_ops_cache *cache = &ops->cache[index];
+
+    if (cache->cache == NULL) {
+        cache->bytes = 16 + op->size % (op->shape < 6 ? 500 : 5000);
+        cache->alignment =
+            op->shift < 4 ? 0 : UINT64_C(1) << min_u64(op->shift, 12);
+        cache->is_constructed = op->variant / HEAP_OPS_CACHES % 2 != 0;
+        cache->live = 0;
+        cache->cache = slab_create(name[index], cache->bytes, cache->alignment,
+                                   cache->is_constructed ? construct : NULL);
+    }
+    return cache;
+}
+
+static bool take_object(struct heap_ops *ops, unsigned index,
+                        struct heap_held *held)
+{
+    struct heap_ops_cache *cache = &ops->cache[index];
+
+    if (held->block != NULL && !let_go(ops, held)) {
+        return false;
+    }
+    void *object = slab_alloc(cache->cache);
+    held->cache = index;
+    if (!accept(ops, held, object, cache->bytes,
+                max_u64(cache->alignment, 16))) {
+        return false;
+    }
+    if (object == NULL) {
+        return true;
+    }
+    cache->live++;
+    if (cache->is_constructed && !check_filled(ops, object, 16, CONSTRUCTED)) {
+        return false;
+    }
+    sign(ops, held);
+    return true;
+}
+
+/* One, or as many as an exchange of magazines moves and more. */
+static bool do_objects(struct heap_ops *ops, const struct heap_op *op)
+{
+    struct heap_ops_cache *cache = cache_for(ops, op);
+    unsigned count = op->what == HEAP_OP_OBJECT ? 1 : 1 + op->variant % 64;
+    bool is_right = true;
+
+    if (cache->cache == NULL) {
+        ops->failures++;
+        return ops->may_fail || differ(ops, "no cache of", cache->bytes, 0);
+    }
+    for (unsigned i = 0; i < count && is_right; i++) {
+        is_right = take_object(ops, op->variant % HEAP_OPS_CACHES,
+                               &ops->held[(op->slot + i) % HEAP_OPS_SLOTS]);
+    }
+    return is_right;
+}
+
+static bool end_cache(struct heap_ops *ops, unsigned index)
+{
+    struct heap_ops_cache *cache = &ops->cache[index];
+
+    if (cache->cache == NULL) {
+        return true;
+    }
+    if (cache->live != 0) {
+        return differ(ops, "objects of a cache that nobody holds", index,
+                      cache->live);
+    }
+    if (slab_destroy(cache->cache) != MM_OK) {
+        return differ(ops, "an empty cache is not destroyed", index, 0);
+    }
+    cache->cache = NULL;
+    return true;
+}
+
+static bool do_free_all(struct heap_ops *ops, const struct heap_op *op)
+{
+    unsigned index = op->variant % HEAP_OPS_CACHES;
+    unsigned count = 1 + op->size % HEAP_OPS_SLOTS;
+    bool is_cache = op->shape < 2;
+    bool is_right = true;
+
+    for (unsigned i = 0; i < HEAP_OPS_SLOTS && is_right; i++) {
+        struct heap_held *held = &ops->held[i];
+        bool is_meant =
+            is_cache ? held->cache == index
+                     : (i + HEAP_OPS_SLOTS - op->slot) % HEAP_OPS_SLOTS < count;
+        if (held->block != NULL && is_meant) {
+            is_right = let_go(ops, held);
+        }
+    }
+    return is_right && (!is_cache || end_cache(ops, index));
+}
+
+static bool do_look(struct heap_ops *ops, const struct heap_op *op)
+{
+    const struct heap_held *held = &ops->held[op->slot];
+
+    return held->block == NULL ||
+           (check_place(ops, held) && check_contents(ops, held, held->bytes));
+}
+
+/* What cannot be had is not had, and nothing happens. */
+static bool do_wrong(struct heap_ops *ops, const struct heap_op *op)
+{
+    const uint64_t too_much = KMALLOC_MAX + 1 + op->size;
+    void *got[] = {
+        kmalloc(0),
+        kzalloc(too_much),
+        kmalloc(UINT64_MAX - op->size),
+        kmalloc_array(UINT64_MAX / 16, 17 + op->size),
+        kmalloc_array(UINT64_C(1) << 32, UINT64_C(1) << 32),
+        kmalloc_aligned(1 + op->size, 24),
+        kmalloc_aligned(1 + op->size, 2 * KMALLOC_MAX),
+        kmalloc_aligned(UINT64_MAX, 4096),
+        krealloc(NULL, too_much),
+    };
+
+    for (unsigned i = 0; i < sizeof(got) / sizeof(got[0]); i++) {
+        if (got[i] != NULL) {
+            return differ(ops, "an impossible size was granted", i,
+                          (uintptr_t)got[i]);
+        }
+    }
+    kfree(NULL);
+    return krealloc(NULL, 0) == NULL;
+}
+
+static bool perform(struct heap_ops *ops, const struct heap_op *op)
+{
+    struct heap_held *held = &ops->held[op->slot];
+
+    switch (op->what) {
+    case HEAP_OP_REALLOC:
+        return do_realloc(ops, op);
+    case HEAP_OP_OBJECT:
+    case HEAP_OP_OBJECTS:
+        return do_objects(ops, op);
+    case HEAP_OP_FREE:
+        return held->block == NULL || let_go(ops, held);
+    case HEAP_OP_FREE_ALL:
+        return do_free_all(ops, op);
+    case HEAP_OP_LOOK:
+        return do_look(ops, op);
+    case HEAP_OP_DRAIN:
+        slab_drain();
+        return true;
+    case HEAP_OP_SHRINK:
+        (void)shrink_reclaim(1 + op->size);
+        return true;
+    case HEAP_OP_CPU:
+        if (ops->set_cpu != NULL) {
+            ops->set_cpu(op->variant % ops->cpus);
+        }
+        return true;
+    case HEAP_OP_WRONG:
+        return do_wrong(ops, op);
+    default:
+        return do_allocate(ops, op);
+    }
+}
+
+bool heap_ops_step(struct heap_ops *ops, const uint8_t *bytes)
+{
+    struct heap_op op = decode(bytes);
+
+    if (!perform(ops, &op)) {
+        return differ(ops, "operation", op.what, op.slot);
+    }
+    ops->done[op.what]++;
+    return true;
+}
+
+/* --- as a whole ----------------------------------------------------------- */
+
+static uint64_t heap_frames_now(void)
+{
+    struct frame_stats stats;
+
+    frame_stats(&stats);
+    return stats.by_type[FRAME_SLAB] + stats.by_type[FRAME_LARGE];
+}
+
+/* What all CPUs keep goes back. */
+static void drain_all(const struct heap_ops *ops)
+{
+    for (unsigned cpu = ops->cpus; cpu-- > 0;) {
+        if (ops->set_cpu != NULL) {
+            ops->set_cpu(cpu);
+        }
+        slab_drain();
+    }
+}
+
+void heap_ops_init(struct heap_ops *ops, unsigned cpus,
+                   void (*set_cpu)(unsigned cpu))
+{
+    memset(ops, 0, sizeof(*ops));
+    ops->cpus = cpus;
+    ops->set_cpu = set_cpu;
+    drain_all(ops);
+    ops->frames = heap_frames_now();
+}
+
+bool heap_ops_compare(struct heap_ops *ops)
+{
+    struct slab_stats stats;
+
+    for (unsigned i = 0; i < HEAP_OPS_SLOTS; i++) {
+        const struct heap_held *held = &ops->held[i];
+        if (held->block != NULL && (!check_contents(ops, held, held->bytes) ||
+                                    !check_place(ops, held))) {
+            return false;
+        }
+    }
+    for (unsigned i = 0; i < HEAP_OPS_CACHES; i++) {
+        const struct heap_ops_cache *cache = &ops->cache[i];
+        if (cache->cache == NULL) {
+            continue;
+        }
+        slab_stats(cache->cache, &stats);
+        if (stats.live != cache->live ||
+            stats.allocs - stats.frees != cache->live) {
+            return differ(ops, "live objects of a cache", stats.live,
+                          cache->live);
+        }
+    }
+    return (slab_check() && kmalloc_check()) ||
+           differ(ops, "slab_check or kmalloc_check", 0, 0);
+}
+
+bool heap_ops_fini(struct heap_ops *ops)
+{
+    bool is_right = heap_ops_compare(ops);
+
+    for (unsigned i = 0; i < HEAP_OPS_SLOTS && is_right; i++) {
+        is_right = ops->held[i].block == NULL || let_go(ops, &ops->held[i]);
+    }
+    for (unsigned i = 0; i < HEAP_OPS_CACHES && is_right; i++) {
+        is_right = end_cache(ops, i);
+    }
+    drain_all(ops);
+    if (is_right && heap_frames_now() != ops->frames) {
+        return differ(ops, "frames that the heap keeps", heap_frames_now(),
+                      ops->frames);
+    }
+    return is_right && heap_ops_compare(ops);
+}
+
+bool heap_ops_run(struct heap_ops *ops, const uint8_t *bytes, size_t size,
+                  uint64_t every, size_t *out_done)
+{
+    size_t count = size / HEAP_OP_BYTES;
+    bool is_right = true;
+
+    for (*out_done = 0; is_right && *out_done < count; ++*out_done) {
+        is_right = heap_ops_step(ops, bytes + *out_done * HEAP_OP_BYTES) &&
+                   ((*out_done + 1) % every != 0 || heap_ops_compare(ops));
+    }
+    return is_right;
+}
