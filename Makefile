@@ -86,8 +86,8 @@ HCFLAGS_explore  := -DMM_DEBUG=1 -DFRAME_PATIENCE=20 -fno-builtin \
                     -fno-tree-loop-distribute-patterns
 # Calls that the simulation looks at: tests/host/sim_watch.h.
 WATCHED := frame_alloc_at frame_alloc_bulk_at frame_free frame_free_bulk \
-           pt_open pt_open_two pt_close tlb_commit tlb_begin_lazy \
-           tlb_end_lazy tlb_switch
+           frame_free_row pt_open pt_open_two pt_close tlb_commit \
+           tlb_begin_lazy tlb_end_lazy tlb_switch
 HLDFLAGS         := $(WATCHED:%=-Wl,--wrap=%) -lpthread
 HLDFLAGS_        := $(SANITIZE)
 HLDFLAGS_release := $(SANITIZE)

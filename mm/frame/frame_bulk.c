@@ -157,6 +157,51 @@ void frame_free_bulk(const pfn_t *frames, unsigned count)
     }
 }
 
+/* Take back frames of one row, up to the first that is no frame in use. */
+static unsigned free_in_row(pfn_t first, unsigned count)
+{
+    unsigned ended = 0;
+    uint64_t irq = port_irq_save();
+    struct frame_cpu *cpu = frame_this_cpu();
+    struct frame_record *record = record_of(first);
+
+    if (!record_exists(first)) { /* those of a row are there or not */
+        count = 0;
+    }
+    for (; ended < count; ended++) {
+        unsigned type = frame_sole_type(&record[ended], 0);
+        if (type == FRAME_NONE) {
+            break;
+        }
+        cpu->frees[type]++;
+        frame_end_record(&record[ended]);
+    }
+    if (ended > 0) {
+        uint64_t row = align_down(first.v, ROW_FRAMES);
+
+        frame_release_part(PART_ROW, pfn_of(row),
+                           low_bits(ended) << (first.v - row));
+    }
+    port_irq_restore(irq);
+    return ended;
+}
+
+void frame_free_row(pfn_t first, unsigned count)
+{
+    while (count > 0) {
+        unsigned left = ROW_FRAMES - (unsigned)(first.v % ROW_FRAMES);
+        unsigned wanted = (unsigned)min_u64(count, left);
+        unsigned ended = free_in_row(first, wanted);
+
+        if (ended < wanted) {
+            frame_free(pfn_add(first, ended), 0); /* it says what is wrong */
+            ended++;
+        }
+        first = pfn_add(first, ended);
+        count -= ended;
+    }
+}
+
 /* --- cleared ahead -------------------------------------------------------- */
 
 /*

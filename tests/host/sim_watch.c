@@ -492,6 +492,15 @@ void __wrap_frame_free_bulk(const pfn_t *frames, unsigned count)
     __real_frame_free_bulk(frames, count);
 }
 
+void __wrap_frame_free_row(pfn_t first, unsigned count)
+{
+    sim_serialize();
+    for (unsigned i = 0; is_watching && i < count; i++) {
+        look_on_all(pfn_add(first, i), 0, "released");
+    }
+    __real_frame_free_row(first, count);
+}
+
 unsigned __wrap_frame_alloc_bulk_at(const char *site, pfn_t *out,
                                     unsigned count, enum frame_type type,
                                     unsigned flags)

@@ -19,6 +19,8 @@ void __real_frame_free(pfn_t pfn, unsigned order);
 void __wrap_frame_free(pfn_t pfn, unsigned order);
 void __real_frame_free_bulk(const pfn_t *frames, unsigned count);
 void __wrap_frame_free_bulk(const pfn_t *frames, unsigned count);
+void __real_frame_free_row(pfn_t first, unsigned count);
+void __wrap_frame_free_row(pfn_t first, unsigned count);
 unsigned __real_frame_alloc_bulk_at(const char *site, pfn_t *out,
                                     unsigned count, enum frame_type type,
                                     unsigned flags);

@@ -260,6 +260,71 @@ TEST(frame, a_wrong_frame_in_a_bulk_is_reported_and_the_others_go)
     }
 }
 
+/* --- in a row ------------------------------------------------------------- */
+
+#define ROWS_ORDER 8
+#define ROWS       (1u << ROWS_ORDER) /* frames: four rows of 64 */
+
+/* New single frames in a row. @out: the first. */
+static void take_rows(pfn_t *out)
+{
+    sim_boot_frames(SMALL_RAM);
+    *out = frame_alloc(ROWS_ORDER, FRAME_USER, FRAME_ANY);
+    CHECK_EQUAL(frame_split(*out, ROWS_ORDER), MM_OK);
+}
+
+TEST(frame, frames_in_a_row_go_whatever_rows_they_cut)
+{
+    static const unsigned counts[] = {0, 1, 4, 32, 63, 64, 65, 128, 200};
+    static const unsigned starts[] = {0, 1, 31, 32, 56};
+
+    for (size_t i = 0; i < COUNT(counts) * COUNT(starts); i++) {
+        unsigned count = counts[i % COUNT(counts)];
+        unsigned start = starts[i / COUNT(counts)];
+        pfn_t first;
+
+        CHECK_HELPER(take_rows(&first));
+        frame_free_row(pfn_add(first, start), count);
+        CHECK_EQUAL(figures().by_type[FRAME_USER], ROWS - count);
+        for (unsigned k = 0; k < ROWS; k++) {
+            bool is_free = k >= start && k < start + count;
+            CHECK((frame_state(pfn_add(first, k)) != FRAME_STATE_ALLOCATED) ==
+                  is_free);
+        }
+        CHECK(frame_check());
+        frame_free_row(first, start);
+        frame_free_row(pfn_add(first, start + count), ROWS - start - count);
+        CHECK_EQUAL(figures().by_type[FRAME_USER], 0);
+        CHECK(frame_check());
+    }
+}
+
+TEST(frame, a_wrong_frame_in_a_row_is_reported_and_the_others_go)
+{
+    static const unsigned places[] = {0, 5, 63, 64, ROWS - 1};
+
+    for (size_t i = 0; i < COUNT(places); i++) {
+        pfn_t first;
+
+        CHECK_HELPER(take_rows(&first));
+        pfn_t place = pfn_add(first, places[i]);
+        frame_ref(place);
+        frame_free_row(first, ROWS);
+        CHECK_BUG("is a user block of order 0 with 2 holders");
+        CHECK_EQUAL(figures().by_type[FRAME_USER], 1);
+        CHECK_EQUAL(frame_state(place), FRAME_STATE_ALLOCATED);
+        CHECK(frame_check());
+        frame_unref(place);
+        frame_unref(place);
+        frame_free_row(place, 1);
+        CHECK_BUG("is free already");
+        frame_free_row(pfn_of(SMALL_FRAMES), 1);
+        CHECK_BUG("is not RAM");
+        CHECK_EQUAL(figures().by_type[FRAME_USER], 0);
+        CHECK(frame_check());
+    }
+}
+
 /* --- cleared ahead -------------------------------------------------------- */
 
 #define POOL 64

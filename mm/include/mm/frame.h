@@ -118,6 +118,12 @@ void frame_free(pfn_t pfn, unsigned order);
 void frame_free_bulk(const pfn_t *frames, unsigned count);
 
 /*
+ * The same for @count single frames in a row. They go straight to the others,
+ * a row of 64 at once.
+ */
+void frame_free_row(pfn_t first, unsigned count);
+
+/*
  * Give back [first, first + frames): blocks in a row that begin and end there,
  * as frame_alloc_run() has them or split or joined since. If one is not so, the
  * first is reported as by frame_free(), and all of them stay.
