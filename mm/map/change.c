@@ -213,68 +213,83 @@ enum mm_status pt_protect(struct pt_cursor *cursor, vaddr_t start,
     return MM_OK;
 }
 
-/* Entries of a run that are removed. */
-struct removal {
-    struct tlb_batch *batch;
-    unsigned removed;
-    bool is_full; /* the batch has no room for what the next one holds */
-};
-
 /*
- * Make the entry at @slot absent and hand the batch what it held. What the
- * CPU notes in it meanwhile is lost: who wants D asks pt_age() before.
- * Return: may a CPU have cached what it said?
+ * Make the entry at @slot absent and hand the batch what it held. What the CPU
+ * notes in it meanwhile is lost: who wants D asks pt_age() before.
+ * Return: false if the batch has no room for it: nothing has changed then.
  */
-static inline bool remove_entry(struct removal *removal, pte_t *slot,
+static inline bool remove_entry(struct tlb_batch *batch, pte_t *slot,
                                 unsigned level)
 {
     pte_t old = slot_entry(slot);
-
-    if (pte_is_absent(old)) {
-        return false;
-    }
     bool is_owner = pte_owns_frames(old, level);
-    if (is_owner && !tlb_batch_has_room(removal->batch)) {
-        removal->is_full = true;
+
+    if (is_owner && !tlb_batch_has_room(batch)) {
         return false;
     }
     slot_store(slot, (pte_t){0});
-    removal->removed++;
     if (is_owner) {
-        tlb_batch_release(removal->batch, pte_pfn(old, level));
+        tlb_batch_release(batch, pte_pfn(old, level));
     }
-    return pte_has_frames(old, level);
+    return true;
 }
 
 /*
- * The same for all from where the cursor stands on to @end, in its table, and
- * for that, if it is empty then.
+ * The same for one entry or more of @count from @slot on, which is @old: if
+ * that is a small leaf that owns its frame, all such as far as there is room.
+ * Return: how many; 0 if there is no room.
+ */
+static inline unsigned remove_some(struct tlb_batch *batch, pte_t *slot,
+                                   unsigned count, pte_t old, unsigned level)
+{
+    unsigned done = 0;
+
+    if (level == 0 && (~old.v & (PTE_P | PTE_OWN)) == 0) {
+        done = tlb_batch_release_leaves(batch, slot, count);
+        MM_UNROLL(8)
+        for (unsigned i = 0; i < done; i++) {
+            slot_store(&slot[i], (pte_t){0});
+        }
+    } else if (pte_is_absent(old) || remove_entry(batch, slot, level)) {
+        done = 1;
+    }
+    return done;
+}
+
+/*
+ * Remove all from where the cursor stands on to @end, in its table, and that,
+ * if it is empty then.
  * @out_next: the address after the last, or that for which the batch was full.
  * Return: were all removed?
  */
 static bool remove_run(struct pt_cursor *cursor, vaddr_t end, vaddr_t *out_next)
 {
-    struct removal removal = {.batch = cursor->batch};
     unsigned count = cursor_run(cursor, end);
     unsigned level = cursor->level;
-    pte_t *slot = cursor->slot;
-    unsigned i;
+    unsigned removed = 0;
+    unsigned first = 0; /* from here on all may be cached */
+    unsigned i = 0;
 
-    for (i = 0; i < count; i++) {
-        unsigned first = i;
+    while (i < count) {
+        pte_t *slot = &cursor->slot[i];
+        pte_t old = slot_entry(slot);
+        unsigned done = remove_some(cursor->batch, slot, count - i, old, level);
 
-        while (i < count && remove_entry(&removal, &slot[i], level)) {
-            i++;
-        }
-        cursor_forget(cursor, first, i);
-        if (removal.is_full) {
+        if (done == 0) {
             break;
         }
+        removed += pte_is_absent(old) ? 0 : done;
+        if (!pte_has_frames(old, level)) {
+            cursor_forget(cursor, first, i);
+            first = i + done;
+        }
+        i += done;
     }
-    *out_next = cursor_after(cursor, removal.is_full ? i : count);
-    cursor_count(cursor, -removal.removed);
+    cursor_forget(cursor, first, i);
+    *out_next = cursor_after(cursor, i);
+    cursor_count(cursor, -removed);
     cursor_prune(cursor);
-    return !removal.is_full;
+    return i == count;
 }
 
 /* The highest entry that may begin at @at and end by @end. */

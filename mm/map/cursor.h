@@ -23,13 +23,6 @@ static inline bool cursor_has(const struct pt_cursor *cursor, vaddr_t start,
             range_has(&cursor->range[1], start, bytes));
 }
 
-/* The entry at @slot as it is now; the CPU may set A and D at any time. */
-static inline pte_t slot_entry(const pte_t *slot)
-{
-    return (pte_t){atomic_load_explicit((const _Atomic uint64_t *)&slot->v,
-                                        memory_order_relaxed)};
-}
-
 /*
  * Store @entry in place of @expected if that still stands there: for changes
  * of an entry whose A and D the CPU may set meanwhile. Neither is absent.

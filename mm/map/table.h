@@ -39,6 +39,13 @@ static inline pte_t table_look(pte_t entry, vaddr_t address, unsigned level)
     return (pte_t){atomic_load_explicit(slot, memory_order_acquire)};
 }
 
+/* The entry at @slot as it is now; the CPU may set A and D at any time. */
+static inline pte_t slot_entry(const pte_t *slot)
+{
+    return (pte_t){atomic_load_explicit((const _Atomic uint64_t *)&slot->v,
+                                        memory_order_relaxed)};
+}
+
 static inline unsigned table_marks(pfn_t table)
 {
     return atomic_load_explicit(&record_of(table)->entries,

@@ -55,9 +55,20 @@ _Static_assert((CHAINED & TABLE_GONE) != 0, "as is said of a table before");
 /* As many as frame_free_bulk() ends with interrupts off at once. */
 #define RETURNED_FRAMES 16
 
-/* A link: the frame of the next block, and the level of a tree, plus 1. */
+/*
+ * A link: the frame of the next block, the level of a tree, plus 1, and how
+ * many frames in a row come after the one that has the link.
+ */
 #define LINK_LEVEL_SHIFT 40
+#define LINK_RUN_SHIFT   43
 #define LINK_FRAME       ((UINT64_C(1) << LINK_LEVEL_SHIFT) - 1)
+#define LINK_LEVEL_MASK  7u
+_Static_assert(PTE_LEVELS <= LINK_LEVEL_MASK, "a level, plus 1, has its room");
+
+/* Frames that one link can name, and from how many on it pays. */
+#define RUN_MOST  32
+#define RUN_LEAST 4
+_Static_assert((RUN_MOST - 1) >> (48 - LINK_RUN_SHIFT) == 0, "48 bits a link");
 
 struct tlb_space *tlb_kernel;
 unsigned tlb_parts_in_use;
@@ -139,25 +150,46 @@ void tlb_batch_join(struct tlb_batch *batch, vaddr_t start, vaddr_t end,
     batch->range[batch->range_count++] = (struct tlb_range){start, end, level};
 }
 
+static inline bool is_chained(const struct frame_record *record)
+{
+    return atomic_load_explicit(&record->entries, memory_order_relaxed) ==
+           CHAINED;
+}
+
+static inline void set_chained(struct frame_record *record)
+{
+    atomic_store_explicit(&record->entries, CHAINED, memory_order_relaxed);
+}
+
 /*
  * A block with one holder comes here once. Twice means that two mappings
  * claimed the one reference: the chain would run in a circle.
  */
-static inline void chain_block(struct tlb_batch *batch, pfn_t pfn,
+static inline void chain_block(struct tlb_chain *chain, pfn_t pfn,
                                uint64_t note)
 {
     struct frame_record *record = record_of(pfn);
 
-    if (atomic_load_explicit(&record->entries, memory_order_relaxed) ==
-        CHAINED) {
+    if (MM_UNLIKELY(is_chained(record))) {
         port_bug("tlb: frame 0x%lx is released twice, but has one holder",
                  pfn.v);
         return;
     }
-    atomic_store_explicit(&record->entries, CHAINED, memory_order_relaxed);
-    record_set_link(record, pfn_of((batch->chain.v & LINK_FRAME) | note));
-    batch->chain = pfn;
-    batch->chain_count++;
+    set_chained(record);
+    record_set_link(record, pfn_of((chain->first.v & LINK_FRAME) | note));
+    chain->first = pfn;
+    chain->count++;
+}
+
+/* The same for @run frames from @first on, which are marked. */
+static inline void link_run(struct tlb_chain *chain, pfn_t first, unsigned run)
+{
+    uint64_t note = (uint64_t)(run - 1) << LINK_RUN_SHIFT;
+
+    record_set_link(record_of(first),
+                    pfn_of((chain->first.v & LINK_FRAME) | note));
+    chain->first = first;
+    chain->count += run;
 }
 
 static void release_shared(struct tlb_batch *batch, pfn_t pfn)
@@ -172,35 +204,100 @@ static void release_shared(struct tlb_batch *batch, pfn_t pfn)
     batch->shared[batch->shared_count++] = (struct tlb_shared){pfn, 1};
 }
 
+/*
+ * One holder: it is this mapping then, and cannot be found any more. Acquire:
+ * who was alone before has written all it wrote.
+ */
+static inline bool is_sole(const struct frame_record *record)
+{
+    return atomic_load_explicit(&record->refs, memory_order_acquire) == 1;
+}
+
+static inline bool is_sole_frame(const struct frame_record *record)
+{
+    return record->type != FRAME_NONE && record->order == 0 && is_sole(record);
+}
+
 void tlb_batch_release(struct tlb_batch *batch, pfn_t pfn)
 {
     pfn_t block = record_of(pfn)->type != FRAME_NONE ? pfn : frame_head(pfn);
 
-    /*
-     * One holder: it is this mapping, and it cannot be found any more.
-     * Acquire: who was alone before has written all it wrote.
-     */
-    if (atomic_load_explicit(&record_of(block)->refs, memory_order_acquire) ==
-        1) {
-        chain_block(batch, block, 0);
+    if (is_sole(record_of(block))) {
+        chain_block(&batch->chain, block, 0);
     } else {
         release_shared(batch, block);
     }
+}
+
+/* Of a leaf that owns its frame: what says so, and which it is. */
+#define OWNER_BITS (PTE_P | PTE_OWN | PTE_FRAME)
+
+/*
+ * Mark the frames of the leaves from @leaf on, @count at most, as chained: as
+ * long as they lie in a row, are owned, and have no other holder.
+ * Return: how many it were.
+ */
+static inline unsigned mark_run(const pte_t *leaf, unsigned count)
+{
+    pfn_t first = pte_table(slot_entry(leaf));
+    uint64_t expected = PTE_P | PTE_OWN | first.v << PAGE_SHIFT;
+    struct frame_record *record = record_of(first);
+    unsigned run = 0;
+
+    while (run < count &&
+           ((slot_entry(&leaf[run]).v ^ expected) & OWNER_BITS) == 0 &&
+           is_sole_frame(record) && !is_chained(record)) {
+        set_chained(record);
+        record++;
+        expected += PAGE_BYTES;
+        run++;
+    }
+    return run;
+}
+
+unsigned tlb_batch_release_leaves(struct tlb_batch *batch, const pte_t *leaf,
+                                  unsigned count)
+{
+    unsigned done = 0;
+
+    while (done < count) {
+        pte_t entry = slot_entry(&leaf[done]);
+        unsigned left = (unsigned)min_u64(count - done, RUN_MOST);
+        unsigned run = mark_run(&leaf[done], left);
+
+        if (run > 0) {
+            link_run(&batch->chain, pte_table(entry), run);
+        } else if ((~entry.v & (PTE_P | PTE_OWN)) == 0 &&
+                   tlb_batch_has_room(batch)) {
+            tlb_batch_release(batch, pte_table(entry));
+            run = 1;
+        } else {
+            break;
+        }
+        done += run;
+    }
+    return done;
 }
 
 void tlb_batch_release_table(struct tlb_batch *batch, pfn_t table)
 {
     ASSERT(record_of(table)->type == FRAME_TABLE);
     batch->tables = true;
-    chain_block(batch, table, 0);
+    chain_block(&batch->chain, table, 0);
+}
+
+/* @table of @level with all that is in it. */
+static void chain_tree(struct tlb_chain *chain, pfn_t table, unsigned level)
+{
+    ASSERT(record_of(table)->type == FRAME_TABLE);
+    chain_block(chain, table, (uint64_t)(level + 1) << LINK_LEVEL_SHIFT);
 }
 
 void tlb_batch_release_tree(struct tlb_batch *batch, pfn_t table,
                             unsigned level)
 {
-    ASSERT(record_of(table)->type == FRAME_TABLE);
     batch->tables = true;
-    chain_block(batch, table, (uint64_t)(level + 1) << LINK_LEVEL_SHIFT);
+    chain_tree(&batch->chain, table, level);
 }
 
 /* Let the oracle know from when on the block at @pfn was unreachable. */
@@ -225,14 +322,14 @@ static void let_go(pfn_t block, uint64_t stamp)
  * What stands in @table of @level goes: tables into the chain, references on
  * frames at once.
  */
-static void release_entries(struct tlb_batch *batch, pfn_t table,
+static void release_entries(struct tlb_chain *chain, pfn_t table,
                             unsigned level, uint64_t stamp)
 {
     const pte_t *entry = phys_to_virt(pfn_to_phys(table));
 
     for (unsigned i = 0; i < PTE_TABLE_COUNT; i++) {
         if (pte_is_table(entry[i], level)) {
-            tlb_batch_release_tree(batch, pte_table(entry[i]), level - 1);
+            chain_tree(chain, pte_table(entry[i]), level - 1);
         } else if (pte_owns_frames(entry[i], level)) {
             let_go(frame_head(pte_pfn(entry[i], level)), stamp);
         }
@@ -259,7 +356,10 @@ static void give_back(struct returned *returned)
 static inline void give_block(struct returned *returned, pfn_t block,
                               uint64_t stamp)
 {
-    if (MM_UNLIKELY(record_of(block)->order != 0)) {
+    struct frame_record *record = record_of(block);
+
+    atomic_store_explicit(&record->entries, 0, memory_order_relaxed);
+    if (MM_UNLIKELY(record->order != 0)) {
         let_go(block, stamp);
         return;
     }
@@ -272,32 +372,47 @@ static inline void give_block(struct returned *returned, pfn_t block,
     }
 }
 
+/* The same for @run single frames in a row. */
+static inline void give_run(struct returned *returned, pfn_t first,
+                            unsigned run, uint64_t stamp)
+{
+    if (run < RUN_LEAST) {
+        for (unsigned i = 0; i < run; i++) {
+            give_block(returned, pfn_add(first, i), stamp);
+        }
+        return;
+    }
+    for (unsigned i = 0; MM_DEBUG && i < run; i++) {
+        stamp_block(pfn_add(first, i), stamp);
+    }
+    frame_free_row(first, run);
+}
+
 /* Only as many as were chained: see chain_block(). */
-static void release_chain(struct tlb_batch *batch, uint64_t stamp)
+static void release_chain(struct tlb_chain chain, uint64_t stamp)
 {
     struct returned returned;
 
     returned.count = 0;
-    while (batch->chain_count > 0) {
-        pfn_t block = batch->chain;
-        struct frame_record *record = record_of(block);
-        uint64_t link = record_link(record).v;
-        unsigned level = (unsigned)(link >> LINK_LEVEL_SHIFT);
+    while (chain.count > 0) {
+        pfn_t first = chain.first;
+        uint64_t link = record_link(record_of(first)).v;
+        unsigned level = (unsigned)(link >> LINK_LEVEL_SHIFT) & LINK_LEVEL_MASK;
+        unsigned run = 1 + (unsigned)(link >> LINK_RUN_SHIFT);
 
-        batch->chain = pfn_of(link & LINK_FRAME);
-        batch->chain_count--;
+        chain =
+            (struct tlb_chain){pfn_of(link & LINK_FRAME), chain.count - run};
         if (MM_UNLIKELY(level > 0)) {
-            release_entries(batch, block, level - 1, stamp);
+            release_entries(&chain, first, level - 1, stamp);
         }
-        atomic_store_explicit(&record->entries, 0, memory_order_relaxed);
-        give_block(&returned, block, stamp);
+        give_run(&returned, first, run, stamp);
     }
     give_back(&returned);
 }
 
 static MM_NOINLINE void release(struct tlb_batch *batch, uint64_t stamp)
 {
-    release_chain(batch, stamp);
+    release_chain(batch->chain, stamp);
     for (unsigned i = 0; i < batch->shared_count; i++) {
         for (uint32_t refs = batch->shared[i].refs; refs > 0; refs--) {
             let_go(batch->shared[i].pfn, stamp);
@@ -322,7 +437,7 @@ void tlb_commit(struct tlb_batch *batch)
     bool was_due = is_due(batch);
     uint64_t generation = was_due ? tlb_shoot(batch) : 0;
 
-    if (batch->chain_count + batch->shared_count > 0) {
+    if (batch->chain.count + batch->shared_count > 0) {
         release(batch, was_due ? tlb_stamp(batch->space, generation) : 0);
     }
     tlb_batch_init(batch, batch->space);

@@ -228,7 +228,7 @@ uint64_t tlb_shoot(struct tlb_batch *batch)
         shoot_all(cpu, me, batch, generation);
     }
     tlb_add(&cpu->count.commits, 1);
-    tlb_add(&cpu->count.released, batch->chain_count + batch->shared_count);
+    tlb_add(&cpu->count.released, batch->chain.count + batch->shared_count);
     port_irq_restore(irq);
     return generation;
 }

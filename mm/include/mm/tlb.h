@@ -8,6 +8,7 @@
 #include <mm/types.h>
 #include "base/check.h"
 #include "base/cpus.h"
+#include "x86_64/pte.h"
 
 /* What makes invalidation cheap; each part can be left out and measured. */
 enum tlb_parts {
@@ -46,11 +47,13 @@ struct tlb_batch {
     struct tlb_space *space;
     uint32_t range_count; /* these four are cleared by one store */
     uint16_t shared_count;
-    bool whole;           /* flush the space, ranges or not */
-    bool tables;          /* paging-structure caches must go too */
-    pfn_t chain;          /* sole-owned blocks and tables, by record_link() */
-    uint64_t chain_count; /* blocks in the chain */
-    uint64_t pages;       /* INVLPGs that the ranges, if any, would take */
+    bool whole;  /* flush the space, ranges or not */
+    bool tables; /* paging-structure caches must go too */
+    struct tlb_chain {
+        pfn_t first;    /* sole-owned blocks and tables, by record_link() */
+        uint64_t count; /* of these */
+    } chain;
+    uint64_t pages; /* INVLPGs that the ranges, if any, would take */
     struct tlb_range range[TLB_BATCH_RANGES];
     struct tlb_shared {
         pfn_t pfn;
@@ -107,8 +110,7 @@ static inline void tlb_batch_init(struct tlb_batch *batch,
     batch->shared_count = 0;
     batch->whole = false;
     batch->tables = false;
-    batch->chain = PFN_NONE;
-    batch->chain_count = 0;
+    batch->chain = (struct tlb_chain){PFN_NONE, 0};
 }
 
 /* tlb_batch_range() of a batch that has ranges. */
@@ -125,7 +127,7 @@ static inline void tlb_batch_range(struct tlb_batch *batch, vaddr_t start,
         return;
     }
     batch->range[0] = (struct tlb_range){start, end, level};
-    batch->pages = (end - start) >> (PAGE_SHIFT + level * MM_TABLE_BITS);
+    batch->pages = (end - start) >> pte_shift(level);
     batch->range_count = 1;
 }
 
@@ -148,6 +150,15 @@ static inline bool tlb_batch_has_room(const struct tlb_batch *batch)
  * it. The entry that mapped it was removed and handed to tlb_batch_range().
  */
 void tlb_batch_release(struct tlb_batch *batch, pfn_t pfn);
+
+/*
+ * The same for the frames of small present leaves that own them: of @count from
+ * @leaf on, up to the first other entry, or for which there is no room. They
+ * are removed before the table is unlocked.
+ * Return: how many it were.
+ */
+unsigned tlb_batch_release_leaves(struct tlb_batch *batch, const pte_t *leaf,
+                                  unsigned count);
 
 /* The same for a page table that was unhooked from its parent. */
 void tlb_batch_release_table(struct tlb_batch *batch, pfn_t table);
