@@ -19,20 +19,30 @@
 
 /* --- copying -------------------------------------------------------------- */
 
+/* From here on frame_ref() looks whether one holder more is one too many. */
+#define MANY_HOLDERS (UINT32_MAX - MM_MAX_CPUS)
+
 /*
- * One holder more for the block of @pfn: frame_ref(), but for the case that it
- * is a frame and all is well, which a fork meets once a page.
+ * One holder more for the frame at @pfn: frame_ref(), if that is not a block
+ * and all is well. Return: was it?
  */
-static inline void hold_block(pfn_t pfn)
+static inline bool hold_frame(pfn_t pfn)
 {
     struct frame_record *record = record_of(pfn);
     uint32_t refs = atomic_load_explicit(&record->refs, memory_order_relaxed);
 
+    if (record->type == FRAME_NONE || refs - 1 >= MANY_HOLDERS - 1) {
+        return false;
+    }
     /* Relaxed: the table that is locked holds it already. */
-    if (record->type == FRAME_NONE || refs == 0 || refs == UINT32_MAX ||
-        !atomic_compare_exchange_strong_explicit(&record->refs, &refs, refs + 1,
-                                                 memory_order_relaxed,
-                                                 memory_order_relaxed)) {
+    atomic_fetch_add_explicit(&record->refs, 1, memory_order_relaxed);
+    return true;
+}
+
+/* The same for the block that @pfn is a frame of. */
+static inline void hold_block(pfn_t pfn)
+{
+    if (!hold_frame(pfn)) {
         frame_ref(frame_head(pfn));
     }
 }
@@ -93,6 +103,33 @@ static inline bool copy_entry(struct pair *pair, unsigned i, unsigned level)
 }
 
 /*
+ * Copy the private frames that begin @count small entries from @i on, which is
+ * what a fork copies most. Return: where they end. All may be cached.
+ */
+static inline unsigned copy_private(struct pair *pair, unsigned i,
+                                    unsigned count)
+{
+    uint64_t looked_at = PTE_P | PTE_OWN | pair->shared_tags;
+    unsigned first = i;
+
+    for (; i < count; i++) {
+        pte_t entry = slot_entry(&pair->from[i]);
+
+        if ((entry.v & looked_at) != (PTE_P | PTE_OWN) ||
+            !pte_is_absent(slot_entry(&pair->to[i])) ||
+            !hold_frame(pte_table(entry))) {
+            break;
+        }
+        if (MM_LIKELY((entry.v & PTE_RW) != 0)) { /* so it is not PTE_COW */
+            slot_turn(&pair->from[i], PTE_RW | PTE_COW);
+        }
+        slot_store(&pair->to[i], slot_entry(&pair->from[i]));
+    }
+    pair->copied += i - first;
+    return i;
+}
+
+/*
  * Copy entries from where @from stands on to @end, in its table.
  * @out_count: how many.
  */
@@ -113,6 +150,9 @@ static enum mm_status copy_run(struct pt_cursor *from, struct pt_cursor *to,
     for (unsigned i = 0; i < count && !pair.is_taken; i++) {
         unsigned first = i;
 
+        if (level == 0) {
+            i = copy_private(&pair, i, count);
+        }
         while (i < count && copy_entry(&pair, i, level)) {
             i++;
         }
