@@ -255,7 +255,7 @@ static void drain(struct slab_cache *cache, unsigned cpu)
     scrap(cache, first);
 }
 
-void magazine_drain(struct slab_cache *cache)
+void magazine_drain_cpu(struct slab_cache *cache)
 {
     uint64_t irq = port_irq_save();
 
@@ -263,11 +263,20 @@ void magazine_drain(struct slab_cache *cache)
     port_irq_restore(irq);
 }
 
+void magazine_drain(struct slab_cache *cache)
+{
+    magazine_drain_cpu(cache);
+    store_drain(cache);
+    pool_trim(&cache->pool);
+}
+
 void magazine_drain_all(struct slab_cache *cache)
 {
     for (unsigned cpu = 0; cpu < port_cpu_count(); cpu++) {
         drain(cache, cpu);
     }
+    store_drain(cache);
+    pool_trim(&cache->pool);
 }
 
 /* --- all that are held ---------------------------------------------------- */

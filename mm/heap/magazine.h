@@ -53,9 +53,9 @@ bool magazine_grant(struct magazine *magazine);
  * of caches. Numbers of other CPUs' magazines are read for statistics only.
  */
 struct slab_cache {
-    struct slab_pool pool; /* first: a slab's pool leads to its cache */
     struct store store;
     struct slab_cache *next;     /* (N) */
+    struct slab_pool pool;       /* a slab's pool leads to its cache */
     struct magazine *magazine[]; /* (P) by CPU; never NULL */
 };
 
@@ -66,7 +66,8 @@ _Static_assert(sizeof(struct slab_cache) +
 
 static inline struct slab_cache *cache_of(struct slab_pool *pool)
 {
-    return (struct slab_cache *)pool;
+    return (struct slab_cache *)((char *)pool -
+                                 offsetof(struct slab_cache, pool));
 }
 
 /* Bytes of a cache with its pointers to magazines. */
@@ -85,8 +86,10 @@ void *magazine_refill(struct slab_cache *cache, uint64_t bytes, uintptr_t site,
 void magazine_flush(struct slab_cache *cache, void *object, uint64_t irq);
 
 /* This CPU's magazines back to the slabs. */
+void magazine_drain_cpu(struct slab_cache *cache);
+/* The same, then the store's, and empty slabs to the frames. */
 void magazine_drain(struct slab_cache *cache);
-/* Those of all CPUs; none uses the cache any more. */
+/* The same for those of all CPUs; none uses the cache meanwhile. */
 void magazine_drain_all(struct slab_cache *cache);
 
 /* Sums over all CPUs; exact while the others rest. */

@@ -17,7 +17,7 @@
  *   descriptor     {pool, start, out: 1101...}       in side storage
  *                          |
  *                          v
- *   frames         [object 0][object 1][object 2]...[rest < 1/8]
+ *   frames         [rest][object 0][object 1][object 2]...
  *
  * Side storage holds what stands beside objects. Its own slabs begin with
  * their descriptor, so that it needs nothing from anybody but frames: growing
@@ -35,8 +35,8 @@
  * Locking: one lock a pool, for bitmaps and lists. Frames and side storage are
  * taken and given back outside it, no lock is taken inside it.
  *
- * Cost: take and put O(1) an object. A slab has at least MIN_OBJECTS objects,
- * so that it loses less than 1/8 of its bytes at its end.
+ * Cost: take and put O(1) an object. A slab loses at most 1/MOST_WASTE of its
+ * bytes. What is taken comes from the densest slabs, so that sparse ones drain.
  *
  * Limits: where physical memory is too fragmented for the pool's order, it
  * does not fall back to smaller slabs. Constructors run with interrupts off.
@@ -49,10 +49,10 @@
 #include "heap/report.h"
 
 /*
- * The rest at the end of a slab is less than an object, so with eight objects
- * it is less than 1/8 of the slab. More would hold more memory for nothing.
+ * A slab is the smallest block of frames of which less than that part is lost.
+ * More objects in a slab would be more that hold it when most are gone.
  */
-#define MIN_OBJECTS 8
+#define MOST_WASTE 6
 
 _Atomic uint64_t pool_frames_freed; /* (A) */
 
@@ -60,6 +60,10 @@ static struct slab_pool side[POOL_SIDE_SIZES];
 static const char *const side_name[POOL_SIDE_SIZES] = {
     "side-64",   "side-128",  "side-256", "side-512",
     "side-1024", "side-2048", "side-4096"};
+
+/* A descriptor and its bitmap. */
+#define SLAB_BYTES(words) (sizeof(struct slab) + (words) * sizeof(uint64_t))
+#define SLAB_BYTES_MAX    SLAB_BYTES(POOL_MAX_OBJECTS / 64)
 
 /* How many objects fit in a slab of 2^order frames? */
 static uint64_t objects_in(const struct slab_pool *pool, unsigned order)
@@ -69,22 +73,31 @@ static uint64_t objects_in(const struct slab_pool *pool, unsigned order)
     return bytes > pool->first ? (bytes - pool->first) / pool->stride : 0;
 }
 
+/* Would a slab of that order lose more than 1/MOST_WASTE of its bytes? */
+static bool wastes_much(const struct slab_pool *pool, unsigned order)
+{
+    uint64_t bytes = PAGE_BYTES << order;
+
+    return (bytes - objects_in(pool, order) * pool->stride) * MOST_WASTE >
+           bytes;
+}
+
 /* Where the objects stand, from object_bytes and alignment. */
 static void lay_out(struct slab_pool *pool)
 {
     uint64_t gap = pool->kind == POOL_SIDE ? 0 : POISON_GAP;
-    uint64_t lead = pool->kind == POOL_SIDE ? sizeof(struct slab) : gap;
+    uint64_t lead = pool->kind == POOL_SIDE ? SLAB_BYTES_MAX : gap;
 
     pool->first = (uint32_t)align_up(lead, pool->alignment);
     pool->stride =
         (uint32_t)align_up(pool->object_bytes + gap, pool->alignment);
     pool->order = 0;
-    while (pool->order < POOL_MAX_ORDER &&
-           objects_in(pool, pool->order) < MIN_OBJECTS) {
+    while (pool->order < POOL_MAX_ORDER && wastes_much(pool, pool->order)) {
         pool->order++;
     }
     pool->objects =
         (uint32_t)min_u64(objects_in(pool, pool->order), POOL_MAX_OBJECTS);
+    pool->words = (uint32_t)div_round_up(pool->objects, 64);
     pool->span = pool->objects * pool->stride;
     pool->first = (uint32_t)((PAGE_BYTES << pool->order) - pool->span);
     pool->reciprocal = (uint32_t)div_round_up(UINT64_C(1) << 32, pool->stride);
@@ -112,7 +125,8 @@ static enum pool_list list_of(const struct slab *slab)
     if (slab->out_count == 0) {
         return POOL_EMPTY;
     }
-    return slab->out_count == slab->pool->objects ? POOL_FULL : POOL_PARTIAL;
+    return POOL_PARTIAL +
+           (unsigned)(slab->out_count * POOL_QUARTERS / slab->pool->objects);
 }
 
 static void link_locked(struct slab_pool *pool, struct slab *slab)
@@ -194,7 +208,7 @@ static void fill_in(struct slab *slab, struct slab_pool *pool, vaddr_t frames,
                           .start = frames + pool->first,
                           .frames = frames,
                           .track = track};
-    for (unsigned i = 0; i < POOL_MAX_OBJECTS / 64; i++) {
+    for (unsigned i = 0; i < pool->words; i++) {
         unsigned objects = pool->objects > i * 64 ? pool->objects - i * 64 : 0;
         slab->out[i] = ~low_bits(objects);
     }
@@ -206,7 +220,7 @@ static unsigned take_from(struct slab *slab, void **out_objects, unsigned count)
 {
     unsigned taken = 0;
 
-    for (unsigned i = 0; i < POOL_MAX_OBJECTS / 64 && taken < count; i++) {
+    for (unsigned i = 0; i < slab->pool->words && taken < count; i++) {
         uint64_t in = ~slab->out[i];
         for (; in != 0 && taken < count; in &= in - 1) {
             unsigned bit = lowest_bit(in);
@@ -218,12 +232,15 @@ static unsigned take_from(struct slab *slab, void **out_objects, unsigned count)
     return taken;
 }
 
-/* A slab with a free object, or NULL. */
+/* The densest slab with a free object, about, or NULL. */
 static struct slab *open_slab_locked(const struct slab_pool *pool)
 {
-    struct slab *partial = pool->list[POOL_PARTIAL];
+    struct slab *slab = NULL;
 
-    return partial != NULL ? partial : pool->list[POOL_EMPTY];
+    for (unsigned list = POOL_FULL; list-- > 0 && slab == NULL;) {
+        slab = pool->list[list];
+    }
+    return slab;
 }
 
 /*
@@ -396,7 +413,7 @@ static void prepare_objects(struct slab *slab)
 static struct slab *slab_make(struct slab_pool *pool)
 {
     struct poison_track *track = NULL;
-    struct slab *slab = pool_side_alloc(sizeof(*slab));
+    struct slab *slab = pool_side_alloc(SLAB_BYTES(pool->words));
 
     if (slab == NULL) {
         return NULL;
@@ -500,13 +517,13 @@ static bool check_slab(const struct slab *slab, enum pool_list list)
 {
     unsigned bits = 0;
 
-    for (unsigned i = 0; i < POOL_MAX_OBJECTS / 64; i++) {
+    for (unsigned i = 0; i < slab->pool->words; i++) {
         bits += count_bits(slab->out[i]);
     }
     CHECK_OR_FAIL(list_of(slab) == list, "slab 0x%lx (%s) on list %u", // I1
                   (unsigned long)slab->frames, slab->pool->name, list);
-    CHECK_OR_FAIL(bits ==
-                      slab->out_count + POOL_MAX_OBJECTS - slab->pool->objects,
+    CHECK_OR_FAIL(bits == slab->out_count + UINT64_C(64) * slab->pool->words -
+                              slab->pool->objects,
                   "slab 0x%lx (%s): %u bits, %u objects out", // I2
                   (unsigned long)slab->frames, slab->pool->name, bits,
                   (unsigned)slab->out_count);

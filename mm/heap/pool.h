@@ -21,8 +21,17 @@ enum pool_kind {
     POOL_KMALLOC /* a size class: kfree() takes its objects */
 };
 
-/* A slab is on the list that its count of objects out says. */
-enum pool_list { POOL_PARTIAL, POOL_FULL, POOL_EMPTY, POOL_LISTS };
+/*
+ * A slab is on the list that its count of objects out says: those of which some
+ * are out, by quarters, so that the densest can be filled first.
+ */
+#define POOL_QUARTERS 4
+enum pool_list {
+    POOL_EMPTY,
+    POOL_PARTIAL, /* and so on */
+    POOL_FULL = POOL_PARTIAL + POOL_QUARTERS,
+    POOL_LISTS
+};
 
 /*
  * What is known of a slab. It stands beside the objects, never in them.
@@ -36,20 +45,19 @@ struct slab {
     struct slab *next;          /* (L) */
     struct slab *previous;      /* (L) */
     uint64_t out_count;         /* (L) */
-    /* (L) bit set: out of the slab, or beyond the last object */
-    uint64_t out[POOL_MAX_OBJECTS / 64];
     uint64_t marked[POOL_MAX_OBJECTS / 64]; /* while leak.c scans */
+    uint64_t
+        out[]; /* (L) bit set: out of the slab, or beyond the last object */
 };
 
 /* (C) constant after pool_init(), (L) lock. */
 struct slab_pool {
-    uint32_t reciprocal;   /* (C) 2^32 / stride, rounded up */
-    uint32_t of_kmalloc;   /* (C) the same of a size class; 0 of others */
     uint32_t span;         /* (C) bytes from object 0 to the end of the last */
     enum pool_kind kind;   /* (C) */
     uint32_t object_bytes; /* (C) */
     uint32_t stride;       /* (C) from an object to the next */
     uint32_t objects;      /* (C) in a slab */
+    uint32_t words;        /* (C) of a slab's bitmap */
     uint32_t first;        /* (C) from the slab's first byte to object 0 */
     uint32_t order;        /* (C) of the slab's block of frames */
     uint32_t alignment;    /* (C) */
@@ -59,6 +67,9 @@ struct slab_pool {
     struct slab *list[POOL_LISTS]; /* (L) */
     uint64_t slabs;                /* (L) on all lists */
     uint64_t out;                  /* (L) objects out of all slabs */
+    /* Last, beside a cache's magazines, since each free reads both. */
+    uint32_t reciprocal; /* (C) 2^32 / stride, rounded up */
+    uint32_t of_kmalloc; /* (C) the same of a size class; 0 of others */
 };
 
 static inline void *slab_object(const struct slab *slab, unsigned index)

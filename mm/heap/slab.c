@@ -169,11 +169,11 @@ struct slab_cache *slab_create(const char *name, uint64_t bytes,
 /* The first live object of a cache whose magazines are empty. */
 static void report_live(const struct slab_cache *cache)
 {
-    const struct slab *slab = cache->pool.list[POOL_PARTIAL];
+    const struct slab *slab = NULL;
     unsigned index = 0;
 
-    if (slab == NULL) {
-        slab = cache->pool.list[POOL_FULL];
+    for (unsigned list = POOL_LISTS; list-- > POOL_PARTIAL && slab == NULL;) {
+        slab = cache->pool.list[list];
     }
     while (!slab_is_out(slab, index)) {
         index++;
@@ -189,8 +189,6 @@ static void report_live(const struct slab_cache *cache)
 enum mm_status slab_destroy(struct slab_cache *cache)
 {
     magazine_drain_all(cache);
-    store_drain(cache);
-    pool_trim(&cache->pool);
     if (cache->pool.out > 0) {
         report_live(cache);
         return MM_EBUSY;
@@ -247,8 +245,6 @@ void slab_drain(void)
     for (struct slab_cache *cache = first_cache; cache != NULL;
          cache = cache->next) {
         magazine_drain(cache);
-        store_drain(cache);
-        pool_trim(&cache->pool);
     }
     lock_release(&caches_lock, irq);
     pool_side_trim();
@@ -260,7 +256,7 @@ void slab_drain_cpu(void)
 
     for (struct slab_cache *cache = first_cache; cache != NULL;
          cache = cache->next) {
-        magazine_drain(cache);
+        magazine_drain_cpu(cache);
     }
     lock_release(&caches_lock, irq);
 }

@@ -8,13 +8,15 @@
  * pointers, whatever their number of objects.
  *
  * How much a store holds follows the load. It begins with HOLDS_LEAST bytes.
- * If a refill found nothing and later a full magazine finds no room, both
- * would have been spared by a larger store: it may hold twice as much. What
- * was there all the time from one look to the next (its low-water mark) was
- * held for nothing: it goes back to the slabs, and the store may hold half as
- * much. A look comes after as many exchanges as would empty and fill it twice,
- * so that a swing of its contents is not taken for rest. And if a store is
- * asked often, its magazines grow, so that it is asked less.
+ * If refills found nothing and later a full magazine finds no room, both would
+ * have been spared by a larger store. That is a swing. One alone may be the way
+ * of things (much is built, much is taken down) and gives the store no more
+ * than it had at first; after GROW_SWINGS it may hold what was missed. What was
+ * there all the time from one look to the next (its low-water mark) was held
+ * for nothing: it goes back to the slabs, and the store may hold half as much.
+ * A look comes after as many exchanges as would empty and fill it twice, so
+ * that a swing of its contents is not taken for rest. And if a store is asked
+ * often, its magazines grow, so that it is asked less.
  *
  * Picture:
  *
@@ -23,7 +25,8 @@
  *   store    full: [oooo]-[oooo]   empty: [....]        low-water mark: 4
  *
  * Invariants:
- *   I1  count is the sum over the full magazines, none of which is empty
+ *   I1  depth is the number of the full magazines, none of which is empty, and
+ *       count that of their objects
  *   I2  low <= count, and the empty ones are empty
  *
  * Locking: one lock a store, held to link magazines. Slabs and side storage
@@ -53,6 +56,9 @@
 
 /* Often enough to follow the load, seldom enough to have seen a swing. */
 #define LOOK_ROUNDS 16
+#define LOOK_SWINGS 2
+/* So often too empty and then too full: it may hold more. */
+#define GROW_SWINGS 4
 /* Refills that larger magazines would have spared. */
 #define GROW_HITS 16
 /* Magazines that one exchange sends back to the slabs, at most. */
@@ -127,6 +133,24 @@ static struct magazine *pop(struct magazine **list)
     return magazine;
 }
 
+static struct magazine *take_full_locked(struct store *store)
+{
+    struct magazine *full = pop(&store->full);
+
+    if (full != NULL) {
+        store->depth--;
+        store->count -= magazine_count(full);
+    }
+    return full;
+}
+
+static void give_full_locked(struct store *store, struct magazine *full)
+{
+    push(&store->full, full);
+    store->depth++;
+    store->count += magazine_count(full);
+}
+
 /* The objects of @magazine to their slabs; it is empty then. */
 static void empty_out(struct slab_cache *cache, struct magazine *magazine)
 {
@@ -150,12 +174,6 @@ static void scrap_list(struct slab_cache *cache, struct magazine *list)
     }
 }
 
-/* Rounds from one look to the next: what empties and fills it, twice. */
-static uint32_t look_rounds(const struct store *store)
-{
-    return LOOK_ROUNDS + 4 * (store->count / store->room);
-}
-
 /*
  * An exchange has taken place. Return: magazines that nobody has needed for a
  * while, a list.
@@ -168,22 +186,22 @@ static struct magazine *trim_locked(struct slab_cache *cache)
     store->exchanges++;
     store->rounds++;
     store->low = (uint32_t)min_u64(store->low, store->count);
-    if (store->rounds < look_rounds(store)) {
+    store->peak = (uint32_t)max_u64(store->peak, store->depth);
+    if (store->rounds < LOOK_ROUNDS + LOOK_SWINGS * 2 * store->peak) {
         return NULL;
     }
     for (unsigned i = 0; i < SCRAP_MOST && store->full != NULL &&
                          magazine_count(store->full) <= store->low;
          i++) {
-        struct magazine *magazine = pop(&store->full);
+        struct magazine *magazine = take_full_locked(store);
         store->low -= magazine_count(magazine);
-        store->count -= magazine_count(magazine);
         push(&idle, magazine);
     }
     if (idle != NULL) {
-        store->holds =
-            (uint32_t)max_u64(store->holds / 2, objects_of(cache, HOLDS_LEAST));
+        store->holds /= 2;
     }
     store->low = store->count;
+    store->peak = store->depth;
     store->rounds = 0;
     return idle;
 }
@@ -206,12 +224,11 @@ struct magazine *store_refill(struct slab_cache *cache, struct magazine *empty)
     struct store *store = &cache->store;
     struct magazine *scrap = NULL;
     uint64_t irq = lock_acquire(&store->lock);
-    struct magazine *full = pop(&store->full);
+    struct magazine *full = take_full_locked(store);
 
     if (full == NULL) {
-        store->was_short = true;
+        store->missed += store->room / 2;
     } else {
-        store->count -= magazine_count(full);
         count_hit_locked(cache);
         if (empty != NULL) {
             collect_allocs_locked(store, empty);
@@ -232,10 +249,13 @@ static bool has_room_locked(struct slab_cache *cache, uint32_t count)
 {
     struct store *store = &cache->store;
 
-    if (store->count + count > store->holds && store->was_short) {
-        store->was_short = false;
-        store->holds = (uint32_t)min_u64(UINT64_C(2) * store->holds,
-                                         objects_of(cache, HOLDS_MOST));
+    if (store->count + count > store->holds && store->missed > 0) {
+        store->swings++;
+        uint64_t most = store->swings < GROW_SWINGS ? HOLDS_LEAST : HOLDS_MOST;
+        uint64_t wanted =
+            min_u64(store->holds + store->missed, objects_of(cache, most));
+        store->holds = (uint32_t)max_u64(store->holds, wanted);
+        store->missed = 0;
     }
     return store->count + count <= store->holds;
 }
@@ -247,9 +267,8 @@ struct magazine *store_flush(struct slab_cache *cache, struct magazine *full)
     uint64_t irq = lock_acquire(&store->lock);
 
     if (full != NULL && has_room_locked(cache, magazine_count(full))) {
-        store->count += magazine_count(full);
         collect_allocs_locked(store, full);
-        push(&store->full, full);
+        give_full_locked(store, full);
         full = NULL;
     }
     if (full == NULL) {
@@ -274,10 +293,14 @@ void store_drain(struct slab_cache *cache)
 
     store->full = NULL;
     store->empty = NULL;
+    store->depth = 0;
     store->count = 0;
     store->low = 0;
+    store->peak = 0;
     store->room = objects_of(cache, MAGAZINE_LEAST);
     store->holds = objects_of(cache, HOLDS_LEAST);
+    store->missed = 0;
+    store->swings = 0;
     lock_release(&store->lock, irq);
     scrap_list(cache, full);
     scrap_list(cache, empty);
@@ -304,19 +327,22 @@ bool store_check(const struct slab_cache *cache)
     const struct store *store = &cache->store;
     const char *name = cache->pool.name;
     uint64_t count = 0;
+    uint64_t depth = 0;
 
     for (const struct magazine *at = store->full; at != NULL; at = at->next) {
         CHECK_OR_FAIL(magazine_count(at) > 0 && count < store->count, // I1
                       "%s: the store's full magazines hold not %u objects",
                       name, store->count);
         count += magazine_count(at);
+        depth++;
     }
     for (const struct magazine *at = store->empty; at != NULL; at = at->next) {
         CHECK_OR_FAIL(magazine_count(at) == 0, // I2
                       "%s: an empty magazine holds %u objects", name,
                       magazine_count(at));
     }
-    CHECK_OR_FAIL(count == store->count && store->low <= count, // I1, I2
+    CHECK_OR_FAIL(count == store->count && depth == store->depth &&
+                      store->low <= count, // I1, I2
                   "%s: %u objects in the store for %u, low-water mark %u", name,
                   (unsigned)count, store->count, store->low);
     return true;
