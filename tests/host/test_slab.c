@@ -194,86 +194,6 @@ TEST(slab, caches_are_listed)
     CHECK_HELPER(check_heap());
 }
 
-/* What is held beyond what is live has a bound, and shrinks when idle. */
-TEST(slab, idle_objects_go_back)
-{
-    enum { OBJECTS = 8000, BURST = 600, ROUNDS = 200 };
-    static void *object[OBJECTS];
-
-    sim_boot_heap(RAM_BYTES);
-    struct slab_cache *cache = slab_create("idle", 64, 0, NULL);
-    CHECK(cache != NULL);
-    for (unsigned i = 0; i < OBJECTS; i++) {
-        object[i] = slab_alloc(cache);
-        CHECK(object[i] != NULL);
-    }
-    uint64_t peak = stats_of(cache).slabs;
-    for (unsigned i = 0; i < OBJECTS; i++) {
-        slab_free(cache, object[i]);
-    }
-    uint64_t cached = stats_of(cache).cached;
-    /* What the store holds, doubled once, and two magazines. */
-    CHECK(cached > 0 && cached * 64 <= 2 * 64 * KiB + 2 * 64 * KiB);
-    CHECK(stats_of(cache).slabs < peak);
-    for (unsigned round = 0; round < ROUNDS; round++) {
-        for (unsigned i = 0; i < BURST; i++) {
-            object[i] = slab_alloc(cache);
-        }
-        for (unsigned i = 0; i < BURST; i++) {
-            slab_free(cache, object[i]);
-        }
-    }
-    CHECK(stats_of(cache).cached <= 2 * BURST);
-    CHECK_HELPER(check_heap());
-    slab_drain();
-    CHECK_EQUAL(stats_of(cache).slabs, 0);
-    CHECK_EQUAL(stats_of(cache).cached, 0);
-    CHECK_EQUAL(stats_of(cache).allocs, OBJECTS + BURST * ROUNDS);
-    CHECK_EQUAL(stats_of(cache).frees, OBJECTS + BURST * ROUNDS);
-    CHECK(slab_destroy(cache) == MM_OK);
-}
-
-/* A machine with two CPUs; frame allocator and heap are made for them. */
-static void boot_two(void)
-{
-    static MM_ALIGNED(4096) char storage[64 * KiB];
-
-    sim_boot_frames(RAM_BYTES);
-    sim_set_cpu_count(2);
-    CHECK(frame_metadata_bytes(sim_map()) <= sizeof(storage));
-    frame_init(sim_map(), storage);
-    CHECK(slab_init() == MM_OK && kmalloc_init() == MM_OK);
-}
-
-/* One CPU allocates, the other frees: nothing is lost on the way. */
-TEST(slab, objects_travel_between_processors)
-{
-    enum { OBJECTS = 500, ROUNDS = 20 };
-    static void *object[OBJECTS];
-
-    CHECK_HELPER(boot_two());
-    uint64_t before = heap_frames();
-    struct slab_cache *cache = slab_create("travel", 128, 0, NULL);
-    CHECK(cache != NULL);
-    for (unsigned round = 0; round < ROUNDS; round++) {
-        for (unsigned i = 0; i < OBJECTS; i++) {
-            object[i] = slab_alloc(cache);
-            CHECK(object[i] != NULL);
-        }
-        CHECK_EQUAL(stats_of(cache).live, OBJECTS);
-        sim_set_cpu(1);
-        for (unsigned i = 0; i < OBJECTS; i++) {
-            slab_free(cache, object[i]);
-        }
-        sim_set_cpu(0);
-        CHECK_EQUAL(stats_of(cache).live, 0);
-        CHECK(stats_of(cache).cached <= 3 * OBJECTS);
-        CHECK_HELPER(check_heap());
-    }
-    CHECK(slab_destroy(cache) == MM_OK); /* both magazines */
-    CHECK_EQUAL(heap_frames(), before);
-}
-
 static unsigned constructed;
 
 static void construct(void *object)
@@ -344,50 +264,6 @@ TEST(slab, all_memory_is_gone)
     }
     CHECK(slab_destroy(cache) == MM_OK);
     CHECK_EQUAL(heap_frames(), before);
-    CHECK_HELPER(check_heap());
-}
-
-static uint64_t most; /* that were cached during a swing */
-
-/* All objects out, then all back. */
-static void swing(struct slab_cache *cache, void **object, unsigned count)
-{
-    most = 0;
-    for (unsigned i = 0; i < count; i++) {
-        object[i] = slab_alloc(cache);
-        CHECK(object[i] != NULL);
-    }
-    for (unsigned i = 0; i < count; i++) {
-        slab_free(cache, object[i]);
-        most = max_u64(most, stats_of(cache).cached);
-    }
-}
-
-/* It holds what it may to the last place; what is asked for again, it gets. */
-TEST(slab, a_store_follows_the_load)
-{
-    enum { OBJECTS = 400, MAGAZINES = 2 * 2 /* two, of two objects */ };
-    static void *object[OBJECTS];
-
-    sim_boot_heap(RAM_BYTES);
-    struct slab_cache *cache = slab_create("big", 8192, 0, NULL);
-    CHECK(cache != NULL);
-    uint64_t least = 64 * KiB / stats_of(cache).stride_bytes;
-    CHECK_HELPER(swing(cache, object, OBJECTS));
-    CHECK_EQUAL(most, MAGAZINES + least);
-    for (unsigned i = 0; i < 8; i++) {
-        CHECK_HELPER(swing(cache, object, OBJECTS));
-    }
-    uint64_t exchanges = stats_of(cache).exchanges;
-    uint64_t slabs = stats_of(cache).slabs;
-    CHECK_HELPER(swing(cache, object, OBJECTS));
-    CHECK(most > OBJECTS - 10);
-    CHECK_EQUAL(stats_of(cache).slabs, slabs); /* none went, none came */
-    CHECK(stats_of(cache).exchanges > exchanges);
-    CHECK_HELPER(check_heap());
-    slab_drain();
-    CHECK_EQUAL(stats_of(cache).slabs, 0);
-    CHECK(slab_destroy(cache) == MM_OK);
     CHECK_HELPER(check_heap());
 }
 

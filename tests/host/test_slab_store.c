@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: MIT */
+/* Tests of slab: magazines and stores above the slabs. */
+/*
+ * At risk: objects lost or doubled on the way between CPUs, magazines and
+ * store; memory that a load has left behind and nobody needs; and a cache that
+ * is used or drained while one of its magazines is just being filled. Provoked
+ * by loads that swing, by a model that knows every object of two CPUs, and by
+ * interrupts at the moment when a frame is wanted.
+ */
+#include <mm/slab.h>
+#include "base/bits.h"
+#include "base/memory.h"
+#include "heap/magazine.h"
+#include "tests/host/sim.h"
+#include "tests/shared/figures.h"
+
+#define RAM_BYTES (16 * MiB)
+
+static struct slab_stats stats_of(const struct slab_cache *cache)
+{
+    struct slab_stats stats;
+
+    slab_stats(cache, &stats);
+    return stats;
+}
+
+/* What is held beyond what is live has a bound, and shrinks when idle. */
+TEST(slab, idle_objects_go_back)
+{
+    enum { OBJECTS = 8000, BURST = 600, ROUNDS = 200 };
+    static void *object[OBJECTS];
+
+    sim_boot_heap(RAM_BYTES);
+    struct slab_cache *cache = slab_create("idle", 64, 0, NULL);
+    CHECK(cache != NULL);
+    for (unsigned i = 0; i < OBJECTS; i++) {
+        object[i] = slab_alloc(cache);
+        CHECK(object[i] != NULL);
+    }
+    uint64_t peak = stats_of(cache).slabs;
+    for (unsigned i = 0; i < OBJECTS; i++) {
+        slab_free(cache, object[i]);
+    }
+    uint64_t cached = stats_of(cache).cached;
+    /* What the store holds, doubled once, and two magazines. */
+    CHECK(cached > 0 && cached * 64 <= 2 * 64 * KiB + 2 * 64 * KiB);
+    CHECK(stats_of(cache).slabs < peak);
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        for (unsigned i = 0; i < BURST; i++) {
+            object[i] = slab_alloc(cache);
+        }
+        for (unsigned i = 0; i < BURST; i++) {
+            slab_free(cache, object[i]);
+        }
+    }
+    CHECK(stats_of(cache).cached <= 2 * BURST);
+    CHECK_HELPER(check_heap());
+    slab_drain();
+    CHECK_EQUAL(stats_of(cache).slabs, 0);
+    CHECK_EQUAL(stats_of(cache).cached, 0);
+    CHECK_EQUAL(stats_of(cache).allocs, OBJECTS + BURST * ROUNDS);
+    CHECK_EQUAL(stats_of(cache).frees, OBJECTS + BURST * ROUNDS);
+    CHECK(slab_destroy(cache) == MM_OK);
+}
+
+/* A machine with two CPUs; frame allocator and heap are made for them. */
+static void boot_two(void)
+{
+    static MM_ALIGNED(4096) char storage[64 * KiB];
+
+    sim_boot_frames(RAM_BYTES);
+    sim_set_cpu_count(2);
+    CHECK(frame_metadata_bytes(sim_map()) <= sizeof(storage));
+    frame_init(sim_map(), storage);
+    CHECK(slab_init() == MM_OK && kmalloc_init() == MM_OK);
+}
+
+/* One CPU allocates, the other frees: nothing is lost on the way. */
+TEST(slab, objects_travel_between_processors)
+{
+    enum { OBJECTS = 500, ROUNDS = 20 };
+    static void *object[OBJECTS];
+
+    CHECK_HELPER(boot_two());
+    uint64_t before = heap_frames();
+    struct slab_cache *cache = slab_create("travel", 128, 0, NULL);
+    CHECK(cache != NULL);
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        for (unsigned i = 0; i < OBJECTS; i++) {
+            object[i] = slab_alloc(cache);
+            CHECK(object[i] != NULL);
+        }
+        CHECK_EQUAL(stats_of(cache).live, OBJECTS);
+        sim_set_cpu(1);
+        for (unsigned i = 0; i < OBJECTS; i++) {
+            slab_free(cache, object[i]);
+        }
+        sim_set_cpu(0);
+        CHECK_EQUAL(stats_of(cache).live, 0);
+        CHECK(stats_of(cache).cached <= 3 * OBJECTS);
+        CHECK_HELPER(check_heap());
+    }
+    CHECK(slab_destroy(cache) == MM_OK); /* both magazines */
+    CHECK_EQUAL(heap_frames(), before);
+}
+
+static uint64_t most; /* that were cached during a swing */
+
+/* All objects out, then all back. */
+static void swing(struct slab_cache *cache, void **object, unsigned count)
+{
+    most = 0;
+    for (unsigned i = 0; i < count; i++) {
+        object[i] = slab_alloc(cache);
+        CHECK(object[i] != NULL);
+    }
+    for (unsigned i = 0; i < count; i++) {
+        slab_free(cache, object[i]);
+        most = max_u64(most, stats_of(cache).cached);
+    }
+}
+
+/* It holds what it may to the last place; what is asked for again, it gets. */
+TEST(slab, a_store_follows_the_load)
+{
+    enum { OBJECTS = 400, MAGAZINES = 2 * 2 /* two, of two objects */ };
+    static void *object[OBJECTS];
+
+    sim_boot_heap(RAM_BYTES);
+    struct slab_cache *cache = slab_create("big", 8192, 0, NULL);
+    CHECK(cache != NULL);
+    uint64_t least = 64 * KiB / stats_of(cache).stride_bytes;
+    CHECK_HELPER(swing(cache, object, OBJECTS));
+    CHECK_EQUAL(most, MAGAZINES + least);
+    for (unsigned i = 0; i < 8; i++) {
+        CHECK_HELPER(swing(cache, object, OBJECTS));
+    }
+    uint64_t exchanges = stats_of(cache).exchanges;
+    uint64_t slabs = stats_of(cache).slabs;
+    CHECK_HELPER(swing(cache, object, OBJECTS));
+    CHECK(most > OBJECTS - 10);
+    CHECK_EQUAL(stats_of(cache).slabs, slabs); /* none went, none came */
+    CHECK(stats_of(cache).exchanges > exchanges);
+    CHECK_HELPER(check_heap());
+    slab_drain();
+    CHECK_EQUAL(stats_of(cache).slabs, 0);
+    CHECK(slab_destroy(cache) == MM_OK);
+    CHECK_HELPER(check_heap());
+}
+
+/* --- a model: each object is in exactly one place ------------------------- */
+
+enum { MODEL_SLOTS = 3000 };
+
+static struct {
+    struct slab_cache *cache;
+    void *object[MODEL_SLOTS]; /* NULL: none */
+    uint64_t live;
+} model;
+
+/* A mark of its own in each object: nobody else has it. */
+static void model_alloc(unsigned slot)
+{
+    uint64_t *object = slab_alloc(model.cache);
+
+    CHECK(object != NULL);
+    object[0] = slot;
+    object[1] = ~(uint64_t)slot;
+    model.object[slot] = object;
+    model.live++;
+}
+
+static void model_free(unsigned slot)
+{
+    uint64_t *object = model.object[slot];
+
+    CHECK(object[0] == slot && object[1] == ~(uint64_t)slot);
+    slab_free(model.cache, object);
+    model.object[slot] = NULL;
+    model.live--;
+}
+
+static void model_step(struct test_random *random)
+{
+    /* Many in a row, so that magazines and store run full and empty. */
+    uint64_t count = test_random_below(random, 200);
+    unsigned slot = (unsigned)test_random_below(random, MODEL_SLOTS);
+
+    sim_set_cpu((unsigned)test_random_below(random, 2));
+    switch (test_random_below(random, 40)) {
+    case 0:
+        slab_drain();
+        break;
+    case 1:
+        slab_drain_cpu();
+        break;
+    default:
+        for (; count > 0; count--, slot = (slot + 1) % MODEL_SLOTS) {
+            CHECK_HELPER(model.object[slot] == NULL ? model_alloc(slot)
+                                                    : model_free(slot));
+        }
+        break;
+    }
+    sim_set_cpu(0);
+    CHECK_EQUAL(stats_of(model.cache).live, model.live);
+}
+
+TEST(slab, two_processors_against_a_model)
+{
+    enum { STEPS = 2000, CHECK_EVERY = 100 };
+    struct test_random random;
+
+    CHECK_HELPER(boot_two());
+    uint64_t before = heap_frames();
+    memset(&model, 0, sizeof(model));
+    model.cache = slab_create("model", 48, 0, NULL);
+    CHECK(model.cache != NULL);
+    test_random_init(&random, test_seed());
+    for (unsigned step = 0; step < STEPS; step++) {
+        CHECK_HELPER(model_step(&random));
+        if (step % CHECK_EVERY == 0) {
+            CHECK_HELPER(check_heap());
+        }
+    }
+    for (unsigned slot = 0; slot < MODEL_SLOTS; slot++) {
+        if (model.object[slot] != NULL) {
+            CHECK_HELPER(model_free(slot));
+        }
+    }
+    struct slab_stats stats = stats_of(model.cache);
+    CHECK(stats.live == 0 && stats.allocs == stats.frees);
+    CHECK_EQUAL(slab_destroy(model.cache), MM_OK);
+    CHECK_EQUAL(heap_frames(), before);
+    CHECK_HELPER(check_heap());
+}
+
+/* --- in the middle of a refill -------------------------------------------- */
+
+enum { HOARD_MOST = 20000, VISIT = 40 };
+static struct {
+    struct slab_cache *cache;
+    void *object[HOARD_MOST];
+    unsigned count;
+    unsigned visits;
+} hoard;
+
+/* Who is asked for memory uses the cache that wants it, and drains it. */
+static uint64_t visit(uint64_t frames)
+{
+    (void)frames;
+    hoard.visits++;
+    for (unsigned i = 0; i < VISIT && hoard.count > VISIT; i++) {
+        slab_free(hoard.cache, hoard.object[--hoard.count]);
+    }
+    if (hoard.visits % 2 == 0) {
+        slab_drain_cpu();
+    }
+    void *one = slab_alloc(hoard.cache);
+    if (one != NULL) {
+        slab_free(hoard.cache, one);
+    }
+    return hoard.visits % 8 == 0 ? 0 : 1;
+}
+
+/* All memory is in one cache; what its reclaim does is in the same one. */
+TEST(slab, a_cache_is_used_while_it_is_refilled)
+{
+    static const struct frame_reclaim hooks = {.reclaim = visit};
+
+    sim_boot_heap(4 * MiB);
+    uint64_t before = heap_frames();
+    memset(&hoard, 0, sizeof(hoard));
+    hoard.cache = slab_create("hoard", 1024, 0, NULL);
+    CHECK(hoard.cache != NULL);
+    frame_set_reclaim(&hooks);
+    for (unsigned i = 0; i < HOARD_MOST && hoard.visits < 100; i++) {
+        void *object = slab_alloc(hoard.cache);
+        CHECK_EQUAL(stats_of(hoard.cache).live,
+                    hoard.count + (object != NULL ? 1 : 0));
+        if (object != NULL) {
+            hoard.object[hoard.count++] = object;
+        }
+    }
+    CHECK_EQUAL(hoard.visits, 100);
+    CHECK_HELPER(check_heap());
+    frame_set_reclaim(NULL);
+    while (hoard.count > 0) {
+        slab_free(hoard.cache, hoard.object[--hoard.count]);
+    }
+    CHECK_EQUAL(slab_destroy(hoard.cache), MM_OK);
+    CHECK_EQUAL(heap_frames(), before);
+    CHECK_HELPER(check_heap());
+}
