@@ -8,6 +8,7 @@
 #include "kernel/gdt.h"
 #include "kernel/guard_option.h"
 #include "kernel/irq.h"
+#include "kernel/heap_option.h"
 #include "kernel/la57_option.h"
 #include "kernel/lib/format.h"
 #include "kernel/memory.h"
@@ -68,6 +69,7 @@ MM_NORETURN void kernel_main(uint32_t magic, uint64_t boot_information)
     printk("CPU: %s %s, %u levels of page tables\n", cpu_features.vendor,
            cpu_features.brand, cpu_levels());
     la57_option_check();
+    heap_option_apply();
 
     smp_find();
     memory_init();

@@ -247,7 +247,15 @@ void *kmalloc_aligned(uint64_t bytes, uint64_t alignment)
 }
 
 /* The first byte of an object of a size class? Any address is allowed. */
-static inline bool is_small(const void *block)
+static bool is_small(const void *block)
+{
+    return heap_has_type(block, FRAME_SLAB) &&
+           slab_around(block)->pool->kind == POOL_KMALLOC &&
+           slab_is_object(slab_around(block), block);
+}
+
+/* The same, and nothing has to be noted when it is freed. */
+static inline bool is_quick(const void *block)
 {
     return heap_has_type(block, FRAME_SLAB) &&
            slab_starts_object(slab_around(block),
@@ -276,7 +284,7 @@ static void report_block(const void *block, uintptr_t site)
     }
 }
 
-/* No slab has @block: the rest of kfree(). */
+/* No quick free: the rest of kfree(). */
 static MM_NOINLINE void free_other(void *block, uintptr_t site)
 {
     if (block == NULL) {
@@ -284,6 +292,9 @@ static MM_NOINLINE void free_other(void *block, uintptr_t site)
     }
     if (is_large(block)) {
         large_free(block, site);
+    } else if (is_small(block)) {
+        struct slab *slab = slab_around(block);
+        magazine_free_noted(cache_of(slab->pool), slab, block, site);
     } else if (!guard_free(block, NULL, site)) {
         report_block(block, site);
     }
@@ -291,7 +302,7 @@ static MM_NOINLINE void free_other(void *block, uintptr_t site)
 
 static MM_INLINE void free_block(void *block)
 {
-    if (MM_UNLIKELY(!is_small(block))) {
+    if (MM_UNLIKELY(!is_quick(block))) {
         free_other(block, MM_CALLER());
         return;
     }

@@ -41,18 +41,23 @@
 /* Allocations until it is asked again whether guards are on: costs nothing. */
 #define BUDGET_UNGUARDED 65536
 
+/* To magazines in a cache, one or two a CPU. */
+static unsigned pointers(void)
+{
+    return port_cpu_count() * (pool_notes_states ? 2 : 1);
+}
+
 uint64_t magazine_cache_bytes(void)
 {
-    return sizeof(struct slab_cache) +
-           port_cpu_count() * sizeof(struct magazine *);
+    return sizeof(struct slab_cache) + pointers() * sizeof(struct magazine *);
 }
 
 void magazine_init(struct slab_cache *cache)
 {
     store_init(cache);
     cache->next = NULL;
-    for (unsigned cpu = 0; cpu < port_cpu_count(); cpu++) {
-        cache->magazine[cpu] = &store_no_room;
+    for (unsigned i = 0; i < pointers(); i++) {
+        cache->magazine[i] = &store_no_room;
     }
 }
 
@@ -108,7 +113,7 @@ static void scrap(struct slab_cache *cache, struct magazine *first)
 /* This CPU's first, made now if there is memory for it. */
 static struct magazine **prepare(struct slab_cache *cache)
 {
-    struct magazine **first = &cache->magazine[port_cpu()];
+    struct magazine **first = magazine_slot(cache, port_cpu());
 
     if (*first == &store_no_room) {
         struct magazine *fresh = store_make(cache);
@@ -201,7 +206,7 @@ static void *take(struct slab_cache *cache)
 static void *take_guarded(struct slab_cache *cache, uint64_t bytes,
                           uintptr_t site)
 {
-    struct magazine *magazine = cache->magazine[port_cpu()];
+    struct magazine *magazine = *magazine_slot(cache, port_cpu());
 
     if (is_empty(magazine) || magazine->budget > 0) {
         return NULL;
@@ -209,6 +214,15 @@ static void *take_guarded(struct slab_cache *cache, uint64_t bytes,
     bool is_turn = magazine_grant(magazine);
     magazine->allocs--; /* the object is counted when it is taken */
     return is_turn ? guard_alloc(&cache->pool, bytes, site) : NULL;
+}
+
+/* Return: what the state was. */
+static bool note_state(const void *object, bool is_live)
+{
+    const struct slab *slab = slab_around(object);
+
+    return atomic_exchange_explicit(slab_state(slab, slab_index(slab, object)),
+                                    is_live, memory_order_relaxed);
 }
 
 void *magazine_refill(struct slab_cache *cache, uint64_t bytes, uintptr_t site,
@@ -224,11 +238,25 @@ void *magazine_refill(struct slab_cache *cache, uint64_t bytes, uintptr_t site,
         return object;
     }
     object = take(cache);
+    if (pool_notes_states && object != NULL) {
+        note_state(object, true);
+    }
     port_irq_restore(irq);
     if (MM_DEBUG && object != NULL) {
         poison_on_alloc(object, bytes, site);
     }
     return object;
+}
+
+void magazine_free_noted(struct slab_cache *cache, struct slab *slab,
+                         void *object, uintptr_t site)
+{
+    if ((MM_DEBUG && !poison_on_free(slab, object, site)) ||
+        !note_state(object, false)) {
+        report_free(&cache->pool, object, site);
+        return;
+    }
+    magazine_push(cache, object);
 }
 
 void magazine_flush(struct slab_cache *cache, void *object, uint64_t irq)
@@ -249,9 +277,10 @@ void magazine_flush(struct slab_cache *cache, void *object, uint64_t irq)
 
 static void drain(struct slab_cache *cache, unsigned cpu)
 {
-    struct magazine *first = cache->magazine[cpu];
+    struct magazine **slot = magazine_slot(cache, cpu);
+    struct magazine *first = *slot;
 
-    cache->magazine[cpu] = &store_no_room;
+    *slot = &store_no_room;
     scrap(cache, first);
 }
 
@@ -285,7 +314,7 @@ void magazine_drain_all(struct slab_cache *cache)
 static const struct magazine *list_of(const struct slab_cache *cache,
                                       unsigned list)
 {
-    return list < port_cpu_count() ? cache->magazine[list] : cache->store.full;
+    return list < pointers() ? cache->magazine[list] : cache->store.full;
 }
 
 void magazine_sum(const struct slab_cache *cache, uint64_t *out_cached,
@@ -293,8 +322,8 @@ void magazine_sum(const struct slab_cache *cache, uint64_t *out_cached,
 {
     *out_cached = cache->store.count;
     *out_allocs = cache->store.allocs;
-    for (unsigned cpu = 0; cpu < port_cpu_count(); cpu++) {
-        const struct magazine *magazine = cache->magazine[cpu];
+    for (unsigned i = 0; i < pointers(); i++) {
+        const struct magazine *magazine = cache->magazine[i];
         for (; magazine != NULL; magazine = magazine->next) {
             *out_cached += magazine_count(magazine);
             *out_allocs += magazine_allocs(magazine);
@@ -314,7 +343,7 @@ static bool array_holds(const struct magazine *array, const void *object)
 
 bool magazine_holds(const struct slab_cache *cache, const void *object)
 {
-    for (unsigned list = 0; list <= port_cpu_count(); list++) {
+    for (unsigned list = 0; list <= pointers(); list++) {
         const struct magazine *magazine = list_of(cache, list);
         for (; magazine != NULL; magazine = magazine->next) {
             if (array_holds(magazine, object)) {
@@ -348,7 +377,7 @@ static bool check_array(const struct slab_cache *cache,
 
 bool magazine_check(const struct slab_cache *cache)
 {
-    for (unsigned list = 0; list <= port_cpu_count(); list++) {
+    for (unsigned list = 0; list <= pointers(); list++) {
         const struct magazine *magazine = list_of(cache, list);
         for (; magazine != NULL; magazine = magazine->next) {
             if (!check_array(cache, magazine)) {

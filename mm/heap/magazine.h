@@ -54,13 +54,17 @@ bool magazine_grant(struct magazine *magazine);
  */
 struct slab_cache {
     struct store store;
-    struct slab_cache *next;     /* (N) */
-    struct slab_pool pool;       /* a slab's pool leads to its cache */
-    struct magazine *magazine[]; /* (P) by CPU; never NULL */
+    struct slab_cache *next; /* (N) */
+    struct slab_pool pool;   /* a slab's pool leads to its cache */
+    /*
+     * (P) By CPU; never NULL. While pool_notes_states, the fast ways must not
+     * find any: these have no room then, and the real ones come behind them.
+     */
+    struct magazine *magazine[];
 };
 
 _Static_assert(sizeof(struct slab_cache) +
-                       MM_MAX_CPUS * sizeof(struct magazine *) <=
+                       2 * MM_MAX_CPUS * sizeof(struct magazine *) <=
                    POOL_SIDE_MAX,
                "a cache fits in side storage");
 
@@ -68,6 +72,13 @@ static inline struct slab_cache *cache_of(struct slab_pool *pool)
 {
     return (struct slab_cache *)((char *)pool -
                                  offsetof(struct slab_cache, pool));
+}
+
+/* Where the magazines of @cpu are. */
+static inline struct magazine **magazine_slot(struct slab_cache *cache,
+                                              unsigned cpu)
+{
+    return &cache->magazine[cpu + (pool_notes_states ? port_cpu_count() : 0)];
 }
 
 /* Bytes of a cache with its pointers to magazines. */
@@ -84,6 +95,10 @@ void magazine_init(struct slab_cache *cache);
 void *magazine_refill(struct slab_cache *cache, uint64_t bytes, uintptr_t site,
                       uint64_t irq);
 void magazine_flush(struct slab_cache *cache, void *object, uint64_t irq);
+
+/* magazine_free() while pool_notes_states. */
+void magazine_free_noted(struct slab_cache *cache, struct slab *slab,
+                         void *object, uintptr_t site);
 
 /* This CPU's magazines back to the slabs. */
 void magazine_drain_cpu(struct slab_cache *cache);

@@ -55,11 +55,12 @@
 #define MOST_WASTE 6
 
 _Atomic uint64_t pool_frames_freed; /* (A) */
+bool pool_notes_states;
 
 static struct slab_pool side[POOL_SIDE_SIZES];
 static const char *const side_name[POOL_SIDE_SIZES] = {
-    "side-64",   "side-128",  "side-256", "side-512",
-    "side-1024", "side-2048", "side-4096"};
+    "side-64",   "side-128",  "side-256",  "side-512",
+    "side-1024", "side-2048", "side-4096", "side-8192"};
 
 /* A descriptor and its bitmap. */
 #define SLAB_BYTES(words) (sizeof(struct slab) + (words) * sizeof(uint64_t))
@@ -98,10 +99,13 @@ static void lay_out(struct slab_pool *pool)
     pool->objects =
         (uint32_t)min_u64(objects_in(pool, pool->order), POOL_MAX_OBJECTS);
     pool->words = (uint32_t)div_round_up(pool->objects, 64);
+    pool->states =
+        pool_notes_states && pool->kind != POOL_SIDE ? pool->objects : 0;
     pool->span = pool->objects * pool->stride;
     pool->first = (uint32_t)((PAGE_BYTES << pool->order) - pool->span);
     pool->reciprocal = (uint32_t)div_round_up(UINT64_C(1) << 32, pool->stride);
-    pool->of_kmalloc = pool->kind == POOL_KMALLOC ? pool->reciprocal : 0;
+    pool->quick = pool->states > 0 ? 0 : pool->reciprocal;
+    pool->of_kmalloc = pool->kind == POOL_KMALLOC ? pool->quick : 0;
     ASSERT(pool->objects > 0);
     ASSERT(pool->first < pool->stride + lead); // slab_starts_object()
     ASSERT(pool->stride <= POOL_MAX_STRIDE);
@@ -211,6 +215,9 @@ static void fill_in(struct slab *slab, struct slab_pool *pool, vaddr_t frames,
     for (unsigned i = 0; i < pool->words; i++) {
         unsigned objects = pool->objects > i * 64 ? pool->objects - i * 64 : 0;
         slab->out[i] = ~low_bits(objects);
+    }
+    for (unsigned i = 0; i < pool->states; i++) {
+        atomic_init(slab_state(slab, i), false);
     }
     set_records(slab, FRAME_SLAB, slab);
 }
@@ -413,7 +420,7 @@ static void prepare_objects(struct slab *slab)
 static struct slab *slab_make(struct slab_pool *pool)
 {
     struct poison_track *track = NULL;
-    struct slab *slab = pool_side_alloc(SLAB_BYTES(pool->words));
+    struct slab *slab = pool_side_alloc(SLAB_BYTES(pool->words) + pool->states);
 
     if (slab == NULL) {
         return NULL;

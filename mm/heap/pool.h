@@ -3,6 +3,8 @@
 #ifndef MM_HEAP_POOL_H
 #define MM_HEAP_POOL_H
 
+#include <stdatomic.h>
+
 #include <mm/frame.h>
 #include <mm/port.h>
 #include "base/lock.h"
@@ -58,6 +60,7 @@ struct slab_pool {
     uint32_t stride;       /* (C) from an object to the next */
     uint32_t objects;      /* (C) in a slab */
     uint32_t words;        /* (C) of a slab's bitmap */
+    uint32_t states;       /* (C) behind it, a byte each: objects, or 0 */
     uint32_t first;        /* (C) from the slab's first byte to object 0 */
     uint32_t order;        /* (C) of the slab's block of frames */
     uint32_t alignment;    /* (C) */
@@ -69,7 +72,9 @@ struct slab_pool {
     uint64_t out;                  /* (L) objects out of all slabs */
     /* Last, beside a cache's magazines, since each free reads both. */
     uint32_t reciprocal; /* (C) 2^32 / stride, rounded up */
-    uint32_t of_kmalloc; /* (C) the same of a size class; 0 of others */
+    /* The same for quick frees; 0 if there are none: states are noted. */
+    uint32_t quick;      /* (C) */
+    uint32_t of_kmalloc; /* (C) that of a size class; 0 of others */
 };
 
 static inline void *slab_object(const struct slab *slab, unsigned index)
@@ -132,6 +137,19 @@ static inline bool slab_is_out(const struct slab *slab, unsigned index)
 }
 
 /*
+ * (C) Is it noted of each object whether it is in a caller's hands? Release
+ * builds learn that only from the bitmap, when it returns to its slab.
+ * slab_note_states() sets it, before slab_init().
+ */
+extern bool pool_notes_states;
+
+/* The byte that says so; only while pool_notes_states. */
+static inline _Atomic bool *slab_state(const struct slab *slab, unsigned index)
+{
+    return (_Atomic bool *)&slab->out[slab->pool->words] + index;
+}
+
+/*
  * Can the record of the frame @address lies in be read, and has it @type? Any
  * address is allowed: records of blocks no frame of which was ever handed out
  * are not there.
@@ -167,7 +185,7 @@ void pool_start(void);
  * Return: aligned to 64, uninitialised; NULL if out of memory.
  */
 #define POOL_SIDE_SHIFT 6 /* smallest: 64 bytes */
-#define POOL_SIDE_SIZES 7
+#define POOL_SIDE_SIZES 8
 #define POOL_SIDE_MAX   (UINT64_C(1) << (POOL_SIDE_SHIFT + POOL_SIDE_SIZES - 1))
 MM_MUST_CHECK void *pool_side_alloc(uint64_t bytes);
 void pool_side_free(void *storage);

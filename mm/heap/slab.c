@@ -95,6 +95,11 @@ static struct shrinker heap_shrinker = {
 
 /* --- caches --------------------------------------------------------------- */
 
+void slab_note_states(void)
+{
+    pool_notes_states = true;
+}
+
 enum mm_status slab_init(void)
 {
     lock_init(&caches_lock, LOCK_RANK_CACHES);
@@ -211,27 +216,32 @@ void *slab_alloc(struct slab_cache *cache)
     return magazine_alloc(cache, 0);
 }
 
-/* Is @object the first byte of an object of @cache? Any address is allowed. */
-static inline bool is_own(const struct slab_cache *cache, const void *object)
+/*
+ * Is @object the first byte of an object of @cache? Any address is allowed.
+ * @reciprocal: the pool's, or 0: then the answer is no.
+ */
+static inline bool is_own(const struct slab_cache *cache, uint32_t reciprocal,
+                          const void *object)
 {
     return heap_has_type(object, FRAME_SLAB) &&
            slab_around(object)->pool == &cache->pool &&
-           slab_starts_object(slab_around(object), cache->pool.reciprocal,
-                              object);
+           slab_starts_object(slab_around(object), reciprocal, object);
 }
 
-/* Not the first byte of an object of @cache: the rest of slab_free(). */
-static MM_NOINLINE void free_other(const struct slab_cache *cache, void *object,
+/* No quick free: the rest of slab_free(). */
+static MM_NOINLINE void free_other(struct slab_cache *cache, void *object,
                                    uintptr_t site)
 {
-    if (object != NULL && !guard_free(object, &cache->pool, site)) {
+    if (is_own(cache, cache->pool.reciprocal, object)) {
+        magazine_free_noted(cache, slab_around(object), object, site);
+    } else if (object != NULL && !guard_free(object, &cache->pool, site)) {
         report_free(&cache->pool, object, site);
     }
 }
 
 void slab_free(struct slab_cache *cache, void *object)
 {
-    if (MM_UNLIKELY(!is_own(cache, object))) {
+    if (MM_UNLIKELY(!is_own(cache, cache->pool.quick, object))) {
         free_other(cache, object, MM_CALLER());
         return;
     }
@@ -295,6 +305,10 @@ static bool is_live(const struct slab *slab, unsigned index)
 {
     if (slab->track != NULL) {
         return slab->track[index].is_live;
+    }
+    if (slab->pool->states > 0) {
+        return atomic_load_explicit(slab_state(slab, index),
+                                    memory_order_relaxed);
     }
     return slab_is_out(slab, index) &&
            (slab->pool->kind == POOL_SIDE ||

@@ -291,3 +291,74 @@ TEST(slab, a_cache_is_used_while_it_is_refilled)
     CHECK_EQUAL(heap_frames(), before);
     CHECK_HELPER(check_heap());
 }
+
+/* --- states --------------------------------------------------------------- */
+
+/* The heap as a boot option has it: states are noted, in all builds. */
+static void boot_noting_states(void)
+{
+    slab_note_states();
+    sim_boot_heap(RAM_BYTES);
+}
+
+static void free_twice(struct slab_cache *cache, void *object)
+{
+    slab_free(cache, object);
+    CHECK_HELPER(check_heap());
+    slab_free(cache, object);
+    CHECK_BUG("double free of object");
+    void *again = slab_alloc(cache);
+    void *other = slab_alloc(cache);
+    CHECK(again == object && other != object); /* it was there once */
+    slab_free(cache, other);
+    slab_free(cache, again);
+    slab_free(cache, again);
+    CHECK_BUG("double free of object");
+}
+
+static void free_block_twice(uint64_t bytes)
+{
+    void *block = kmalloc(bytes);
+
+    CHECK(block != NULL);
+    kfree((char *)block + 8);
+    CHECK_BUG("interior pointer");
+    kfree(block);
+    kfree(block);
+    CHECK_BUG("double free of object");
+}
+
+static void commit_crimes(void)
+{
+    enum { OBJECTS = 2000 };
+    static void *object[OBJECTS];
+    struct slab_cache *cache = slab_create("noted", 48, 0, NULL);
+
+    CHECK(cache != NULL);
+    uint64_t before = heap_frames();
+    for (unsigned i = 0; i < OBJECTS; i++) {
+        object[i] = slab_alloc(cache);
+        CHECK(object[i] != NULL);
+    }
+    CHECK_HELPER(check_heap());
+    CHECK_EQUAL(stats_of(cache).live, OBJECTS);
+    CHECK_HELPER(free_twice(cache, object[OBJECTS / 2]));
+    for (unsigned i = 0; i < OBJECTS; i++) {
+        if (i != OBJECTS / 2) {
+            slab_free(cache, object[i]);
+        }
+    }
+    CHECK_HELPER(free_block_twice(16));
+    CHECK_HELPER(free_block_twice(3000));
+    slab_drain();
+    CHECK(heap_frames() <= before);
+    CHECK_EQUAL(slab_destroy(cache), MM_OK);
+    CHECK_HELPER(check_heap());
+}
+
+TEST(slab, a_second_free_is_noticed_at_once)
+{
+    CHECK_HELPER(boot_noting_states());
+    CHECK_HELPER(commit_crimes());
+    pool_notes_states = false;
+}

@@ -35,6 +35,13 @@ struct slab_place {
     uintptr_t free_site;
 };
 
+/*
+ * Note of each object whether it is in a caller's hands: a second free is then
+ * reported at once in release builds, too. Every allocation and free takes its
+ * slow way for that. For all caches, before slab_init().
+ */
+void slab_note_states(void);
+
 /* Before everything else in the heap; after frame_init(). */
 MM_MUST_CHECK enum mm_status slab_init(void);
 
@@ -65,9 +72,9 @@ MM_MUST_CHECK void *slab_alloc(struct slab_cache *cache);
 
 /*
  * Foreign and interior pointers and a pointer of another cache are bug reports
- * that change nothing. So is a second free: in debug builds at once, else when
- * the object returns from the magazines to its slab; until then it may be
- * handed out twice. NULL is allowed.
+ * that change nothing. So is a second free: in debug builds and after
+ * slab_note_states() at once, else when the object returns from the magazines
+ * to its slab; until then it may be handed out twice. NULL is allowed.
  */
 void slab_free(struct slab_cache *cache, void *object);
 
