@@ -237,6 +237,17 @@ void *kmalloc_array(uint64_t count, uint64_t bytes)
     return allocate_zeroed(product);
 }
 
+void *kmalloc_sum(uint64_t head, uint64_t count, uint64_t bytes)
+{
+    uint64_t product;
+
+    if (!checked_mul(count, bytes, &product) || product > KMALLOC_MAX ||
+        head > KMALLOC_MAX) {
+        return NULL;
+    }
+    return allocate(head + product, head + product, FRAME_ANY);
+}
+
 void *kmalloc_aligned(uint64_t bytes, uint64_t alignment)
 {
     if (bytes == 0 || bytes > KMALLOC_MAX || !is_power_of_two(alignment) ||

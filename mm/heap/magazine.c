@@ -36,6 +36,7 @@
 
 #include <mm/shrink.h>
 #include "base/bits.h"
+#include "base/memory.h"
 #include "heap/guard.h"
 
 /* Allocations until it is asked again whether guards are on: costs nothing. */
@@ -248,6 +249,48 @@ void *magazine_refill(struct slab_cache *cache, uint64_t bytes, uintptr_t site,
     return object;
 }
 
+/* Objects of a magazine, as many as it has without a look at its budget. */
+static unsigned pop_many(struct magazine *magazine, void **out_objects,
+                         unsigned count)
+{
+    uint64_t most = min_u64(count, magazine_count(magazine));
+
+    if (most == 0 || most >= magazine->budget) {
+        return 0;
+    }
+    magazine->budget -= (uint32_t)most;
+    magazine->top -= most;
+    memcpy(out_objects, magazine->top + 1, most * sizeof(void *));
+    return (unsigned)most;
+}
+
+unsigned magazine_alloc_bulk(struct slab_cache *cache, void **out_objects,
+                             unsigned count, uintptr_t site)
+{
+    uint64_t irq = port_irq_save();
+    unsigned made = 0;
+
+    while (made < count) {
+        made += pop_many(*magazine_slot(cache, port_cpu()), out_objects + made,
+                         count - made);
+        void *object = made < count ? take(cache) : NULL;
+        if (object == NULL) {
+            break;
+        }
+        out_objects[made++] = object;
+    }
+    port_irq_restore(irq);
+    for (unsigned i = 0; i < made; i++) {
+        if (pool_notes_states) {
+            note_state(out_objects[i], true);
+        }
+        if (MM_DEBUG) {
+            poison_on_alloc(out_objects[i], cache->pool.object_bytes, site);
+        }
+    }
+    return made;
+}
+
 void magazine_free_noted(struct slab_cache *cache, struct slab *slab,
                          void *object, uintptr_t site)
 {
@@ -271,6 +314,22 @@ void magazine_flush(struct slab_cache *cache, void *object, uint64_t irq)
             get_room(cache, first);
         }
         *++(*first)->top = object;
+    }
+    port_irq_restore(irq);
+}
+
+void magazine_push_bulk(struct slab_cache *cache, void *const *objects,
+                        unsigned count)
+{
+    uint64_t irq = port_irq_save();
+
+    for (unsigned i = 0; i < count; i++) {
+        struct magazine *magazine = cache->magazine[port_cpu()];
+        if (is_full(magazine)) {
+            magazine_flush(cache, objects[i], port_irq_save());
+        } else {
+            *++magazine->top = objects[i];
+        }
     }
     port_irq_restore(irq);
 }

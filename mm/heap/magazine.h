@@ -96,6 +96,18 @@ void *magazine_refill(struct slab_cache *cache, uint64_t bytes, uintptr_t site,
                       uint64_t irq);
 void magazine_flush(struct slab_cache *cache, void *object, uint64_t irq);
 
+/*
+ * Up to @count objects, of which none is guarded. Return: how many; fewer only
+ * if memory is short.
+ */
+MM_MUST_CHECK unsigned magazine_alloc_bulk(struct slab_cache *cache,
+                                           void **out_objects, unsigned count,
+                                           uintptr_t site);
+
+/* Objects of @cache that nobody has to be told about. */
+void magazine_push_bulk(struct slab_cache *cache, void *const *objects,
+                        unsigned count);
+
 /* magazine_free() while pool_notes_states. */
 void magazine_free_noted(struct slab_cache *cache, struct slab *slab,
                          void *object, uintptr_t site);

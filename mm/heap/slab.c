@@ -248,6 +248,48 @@ void slab_free(struct slab_cache *cache, void *object)
     magazine_free(cache, slab_around(object), object);
 }
 
+bool slab_alloc_bulk(struct slab_cache *cache, unsigned count,
+                     void **out_objects)
+{
+    unsigned made = magazine_alloc_bulk(cache, out_objects, count, MM_CALLER());
+
+    if (made < count) {
+        slab_free_bulk(cache, out_objects, made);
+    }
+    return made == count;
+}
+
+/* May the first so many of @objects go back with no more than a push? */
+static unsigned count_quick(const struct slab_cache *cache,
+                            void *const *objects, unsigned count,
+                            uintptr_t site)
+{
+    unsigned quick = 0;
+
+    while (quick < count && is_own(cache, cache->pool.quick, objects[quick]) &&
+           (!MM_DEBUG || poison_on_free(slab_around(objects[quick]),
+                                        objects[quick], site))) {
+        quick++;
+    }
+    return quick;
+}
+
+void slab_free_bulk(struct slab_cache *cache, void *const *objects,
+                    unsigned count)
+{
+    unsigned done = 0;
+
+    while (done < count) {
+        unsigned quick =
+            count_quick(cache, objects + done, count - done, MM_CALLER());
+        magazine_push_bulk(cache, objects + done, quick);
+        done += quick;
+        if (done < count) {
+            free_other(cache, objects[done++], MM_CALLER());
+        }
+    }
+}
+
 void slab_drain(void)
 {
     uint64_t irq = lock_acquire(&caches_lock);

@@ -362,3 +362,21 @@ TEST(slab, a_second_free_is_noticed_at_once)
     CHECK_HELPER(commit_crimes());
     pool_notes_states = false;
 }
+
+/* All or none: what was had before memory ran out goes back. */
+TEST(slab, a_bulk_that_cannot_be_served)
+{
+    enum { OBJECTS = 8 * 1024 };
+    static void *object[OBJECTS];
+
+    sim_boot_heap(4 * MiB);
+    struct slab_cache *cache = slab_create("bulk", 1024, 0, NULL);
+    CHECK(cache != NULL);
+    CHECK(!slab_alloc_bulk(cache, OBJECTS, object));
+    CHECK_EQUAL(stats_of(cache).live, 0);
+    CHECK_EQUAL(stats_of(cache).failures, 1);
+    CHECK_HELPER(check_heap());
+    CHECK(slab_alloc_bulk(cache, OBJECTS / 8, object));
+    slab_free_bulk(cache, object, OBJECTS / 8);
+    CHECK_EQUAL(slab_destroy(cache), MM_OK);
+}

@@ -6,6 +6,7 @@
 #include <mm/slab.h>
 #include "base/bits.h"
 #include "base/memory.h"
+#include "heap/pool.h"
 #include "tests/shared/access.h"
 #include "tests/shared/figures.h"
 
@@ -61,6 +62,85 @@ TEST(heap, blocks_of_edge_sizes)
     for (size_t i = 0; i < sizeof(size) / sizeof(size[0]); i++) {
         CHECK_HELPER(check_size(size[i]));
     }
+    CHECK_HELPER(check_heap());
+}
+
+struct flexible {
+    uint32_t count;
+    uint64_t item[];
+};
+
+/* What the typed helpers give has room for the last one. */
+TEST(heap, objects_are_counted_with_care)
+{
+    static const uint64_t too_many[] = {UINT64_MAX, UINT64_MAX / 8,
+                                        UINT64_MAX / 8 + 1, UINT64_MAX / 8 + 2,
+                                        KMALLOC_MAX / 8 + 1};
+
+    access_boot();
+    uint32_t *word = kmalloc_objects(uint32_t, 1000);
+    CHECK(word != NULL && ksize(word) >= 4000);
+    struct flexible *list = kmalloc_flex(struct flexible, item, 100);
+    CHECK(list != NULL && ksize(list) >= 808);
+    word[999] = 1;
+    list->item[99] = 1;
+    kfree(list);
+    kfree(word);
+    for (size_t i = 0; i < sizeof(too_many) / sizeof(too_many[0]); i++) {
+        CHECK(kmalloc_objects(uint64_t, too_many[i]) == NULL);
+        CHECK(kmalloc_flex(struct flexible, item, too_many[i]) == NULL);
+    }
+    CHECK(kmalloc_objects(uint64_t, 0) == NULL);
+    CHECK_HELPER(check_heap());
+}
+
+/* Detectives of debug builds, and states that a boot option notes. */
+TEST(heap, a_second_free_is_noticed)
+{
+    access_boot();
+    void *block = kmalloc(100);
+    CHECK(block != NULL);
+    kfree(block);
+    if (MM_DEBUG || pool_notes_states) {
+        kfree(block);
+        CHECK_BUG("double free of object");
+    }
+    CHECK_HELPER(check_heap());
+}
+
+/* Many at once, from less than a magazine to more than all have. */
+TEST(heap, objects_in_bulk)
+{
+    static const unsigned many[] = {0, 1, 2, 7, 100, 1000};
+    static void *object[1000];
+
+    access_boot();
+    uint64_t before = heap_frames();
+    struct slab_cache *cache = slab_create("bulk", 40, 0, NULL);
+    CHECK(cache != NULL);
+    for (size_t i = 0; i < sizeof(many) / sizeof(many[0]); i++) {
+        CHECK(slab_alloc_bulk(cache, many[i], object));
+        for (unsigned k = 0; k < many[i]; k++) {
+            memset(object[k], (int)(k & 0xff), 40);
+        }
+        for (unsigned k = 0; k < many[i]; k++) {
+            CHECK(is_filled(object[k], k & 0xff, 40));
+        }
+        struct slab_stats stats;
+        slab_stats(cache, &stats);
+        CHECK_EQUAL(stats.live, many[i]);
+        CHECK_HELPER(check_heap());
+        slab_free_bulk(cache, object, many[i]);
+    }
+    /* One of them is no object: the others go all the same. */
+    CHECK(slab_alloc_bulk(cache, 10, object));
+    object[3] = (char *)object[3] + 8;
+    slab_free_bulk(cache, object, 10);
+    CHECK_BUG("interior pointer");
+    object[3] = (char *)object[3] - 8;
+    slab_free_bulk(cache, object + 3, 1);
+    CHECK_EQUAL(slab_destroy(cache), MM_OK);
+    CHECK(heap_frames() <= before);
     CHECK_HELPER(check_heap());
 }
 

@@ -39,6 +39,16 @@ MM_MUST_CHECK static inline void *kmalloc(uint64_t bytes)
 MM_MUST_CHECK void *kzalloc(uint64_t bytes);
 /* @count * @bytes, zeroed; NULL if the product overflows. */
 MM_MUST_CHECK void *kmalloc_array(uint64_t count, uint64_t bytes);
+/*
+ * @head + @count * @bytes; NULL if that overflows. Not zeroed.
+ */
+MM_MUST_CHECK void *kmalloc_sum(uint64_t head, uint64_t count, uint64_t bytes);
+/* Room for @count objects of @type; NULL if that overflows. */
+#define kmalloc_objects(type, count)                                           \
+    ((type *)kmalloc_sum(0, (count), sizeof(type)))
+/* A struct @type whose last member @member[] has @count elements. */
+#define kmalloc_flex(type, member, count)                                      \
+    ((type *)kmalloc_sum(sizeof(type), (count), sizeof(((type *)0)->member[0])))
 /* @alignment: a power of two up to KMALLOC_MAX. */
 MM_MUST_CHECK void *kmalloc_aligned(uint64_t bytes, uint64_t alignment);
 /*

@@ -79,6 +79,16 @@ MM_MUST_CHECK void *slab_alloc(struct slab_cache *cache);
 void slab_free(struct slab_cache *cache, void *object);
 
 /*
+ * @count objects at once, with interrupts off all the time.
+ * Return: false: memory is short, and there are none.
+ */
+MM_MUST_CHECK bool slab_alloc_bulk(struct slab_cache *cache, unsigned count,
+                                   void **out_objects);
+/* slab_free() of each. */
+void slab_free_bulk(struct slab_cache *cache, void *const *objects,
+                    unsigned count);
+
+/*
  * Give what this CPU's magazines and the central stores hold back to the
  * slabs, and empty slabs to the frames.
  */
