@@ -19,7 +19,7 @@
  * so that the fast ways leave by the checks they make anyway. Without memory
  * for a magazine, objects come from the slabs and go there one by one.
  *
- * Invariants:
+ * Invariants, for magazine_look.c to check:
  *   I1  the floor is NULL, and top between it and last
  *   I2  what is held is an object of the cache and out of its slab
  *
@@ -42,22 +42,17 @@
 /* Allocations until it is asked again whether guards are on: costs nothing. */
 #define BUDGET_UNGUARDED 65536
 
-/* To magazines in a cache, one or two a CPU. */
-static unsigned pointers(void)
-{
-    return port_cpu_count() * (pool_notes_states ? 2 : 1);
-}
-
 uint64_t magazine_cache_bytes(void)
 {
-    return sizeof(struct slab_cache) + pointers() * sizeof(struct magazine *);
+    return sizeof(struct slab_cache) +
+           magazine_pointers() * sizeof(struct magazine *);
 }
 
 void magazine_init(struct slab_cache *cache)
 {
     store_init(cache);
     cache->next = NULL;
-    for (unsigned i = 0; i < pointers(); i++) {
+    for (unsigned i = 0; i < magazine_pointers(); i++) {
         cache->magazine[i] = &store_no_room;
     }
 }
@@ -365,84 +360,4 @@ void magazine_drain_all(struct slab_cache *cache)
     }
     store_drain(cache);
     pool_trim(&cache->pool);
-}
-
-/* --- all that are held ---------------------------------------------------- */
-
-/* The lists of magazines: one for each CPU, and the full ones of the store. */
-static const struct magazine *list_of(const struct slab_cache *cache,
-                                      unsigned list)
-{
-    return list < pointers() ? cache->magazine[list] : cache->store.full;
-}
-
-void magazine_sum(const struct slab_cache *cache, uint64_t *out_cached,
-                  uint64_t *out_allocs)
-{
-    *out_cached = cache->store.count;
-    *out_allocs = cache->store.allocs;
-    for (unsigned i = 0; i < pointers(); i++) {
-        const struct magazine *magazine = cache->magazine[i];
-        for (; magazine != NULL; magazine = magazine->next) {
-            *out_cached += magazine_count(magazine);
-            *out_allocs += magazine_allocs(magazine);
-        }
-    }
-}
-
-static bool array_holds(const struct magazine *array, const void *object)
-{
-    for (uint32_t i = 1; i <= magazine_count(array); i++) {
-        if (array->object[i] == object) {
-            return true;
-        }
-    }
-    return false;
-}
-
-bool magazine_holds(const struct slab_cache *cache, const void *object)
-{
-    for (unsigned list = 0; list <= pointers(); list++) {
-        const struct magazine *magazine = list_of(cache, list);
-        for (; magazine != NULL; magazine = magazine->next) {
-            if (array_holds(magazine, object)) {
-                return true;
-            }
-        }
-    }
-    return false;
-}
-
-static bool check_array(const struct slab_cache *cache,
-                        const struct magazine *array)
-{
-    const char *name = cache->pool.name;
-
-    CHECK_OR_FAIL(array->object[0] == NULL &&
-                      magazine_count(array) <= magazine_capacity(array), // I1
-                  "%s: %u objects in room for %u", name, magazine_count(array),
-                  magazine_capacity(array));
-    for (uint32_t i = 1; i <= magazine_count(array); i++) {
-        const void *object = array->object[i];
-        const struct slab *slab = slab_of(object);
-        CHECK_OR_FAIL(slab != NULL && slab->pool == &cache->pool &&
-                          slab_is_object(slab, object) &&
-                          slab_is_out(slab, slab_index(slab, object)), // I2
-                      "%s holds 0x%lx, which is no object of it that is out",
-                      name, (unsigned long)object);
-    }
-    return true;
-}
-
-bool magazine_check(const struct slab_cache *cache)
-{
-    for (unsigned list = 0; list <= pointers(); list++) {
-        const struct magazine *magazine = list_of(cache, list);
-        for (; magazine != NULL; magazine = magazine->next) {
-            if (!check_array(cache, magazine)) {
-                return false;
-            }
-        }
-    }
-    return store_check(cache);
 }

@@ -81,6 +81,12 @@ static inline struct magazine **magazine_slot(struct slab_cache *cache,
     return &cache->magazine[cpu + (pool_notes_states ? port_cpu_count() : 0)];
 }
 
+/* Pointers to magazines in a cache: one or two a CPU. */
+static inline unsigned magazine_pointers(void)
+{
+    return port_cpu_count() * (pool_notes_states ? 2 : 1);
+}
+
 /* Bytes of a cache with its pointers to magazines. */
 uint64_t magazine_cache_bytes(void);
 
@@ -119,13 +125,19 @@ void magazine_drain(struct slab_cache *cache);
 /* The same for those of all CPUs; none uses the cache meanwhile. */
 void magazine_drain_all(struct slab_cache *cache);
 
-/* Sums over all CPUs; exact while the others rest. */
+/*
+ * Sums over all CPUs; and is the free object @object in a magazine or the
+ * store? Exact while the others rest. Else there is an answer, but it may be
+ * wrong; no memory is touched that is not there.
+ */
 void magazine_sum(const struct slab_cache *cache, uint64_t *out_cached,
                   uint64_t *out_allocs);
-/* Is the free object @object in a magazine or the store? */
 bool magazine_holds(const struct slab_cache *cache, const void *object);
 
-/* Every pointer that is held is an object of the cache, out of its slab. */
+/*
+ * Every pointer that is held is an object of the cache, out of its slab.
+ * Context: while the others rest.
+ */
 bool magazine_check(const struct slab_cache *cache);
 
 /*

@@ -320,7 +320,8 @@ void slab_stats(const struct slab_cache *cache, struct slab_stats *out)
     uint64_t allocs;
 
     magazine_sum(cache, &cached, &allocs);
-    uint64_t live = pool->out - cached; // I1
+    cached = min_u64(cached, pool->out); /* others may be at work */
+    uint64_t live = pool->out - cached;  // I1
     *out = (struct slab_stats){
         .name = pool->name,
         .object_bytes = pool->object_bytes,

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: MIT */
+/* magazine_look: what magazines hold, seen from outside. */
+/*
+ * Idea: nobody stops for who looks: a magazine may go back to side storage
+ * while it is read, and its memory may be anything by then. So a pointer to
+ * one is followed only if it leads into a slab, which is RAM on the direct map
+ * for ever; what stands there is taken for a number, or for another such
+ * pointer; and no list is followed further than it can be long.
+ *
+ * Locking: none. Checks are for a heap at rest.
+ */
+#include "base/check.h"
+#include "heap/magazine.h"
+
+/* A CPU has two. */
+#define MOST_A_CPU 2
+
+/* @magazine if it can be read; else, and for the one without room, NULL. */
+static const struct magazine *readable(const struct magazine *magazine)
+{
+    return magazine != NULL && heap_has_type(magazine, FRAME_SLAB) ? magazine
+                                                                   : NULL;
+}
+
+/* The lists of magazines: one for each CPU, and the full ones of the store. */
+struct walk_list {
+    const struct magazine *at;
+    uint64_t left; /* it may be so much longer */
+};
+
+static struct walk_list list_of(const struct slab_cache *cache, unsigned list)
+{
+    if (list < magazine_pointers()) {
+        return (struct walk_list){readable(cache->magazine[list]), MOST_A_CPU};
+    }
+    return (struct walk_list){readable(cache->store.full), cache->store.depth};
+}
+
+static void step(struct walk_list *list)
+{
+    list->at = list->left-- > 1 ? readable(list->at->next) : NULL;
+}
+
+void magazine_sum(const struct slab_cache *cache, uint64_t *out_cached,
+                  uint64_t *out_allocs)
+{
+    *out_cached = cache->store.count;
+    *out_allocs = cache->store.allocs;
+    for (unsigned i = 0; i < magazine_pointers(); i++) {
+        for (struct walk_list list = list_of(cache, i); list.at != NULL;
+             step(&list)) {
+            *out_cached += magazine_count(list.at);
+            *out_allocs += magazine_allocs(list.at);
+        }
+    }
+}
+
+/* Arrays are no larger than a page and do not cross its end. */
+static bool array_holds(const struct magazine *array, const void *object)
+{
+    uint64_t room =
+        (PAGE_BYTES - (vaddr_t)array->object % PAGE_BYTES) / sizeof(void *);
+
+    for (uint64_t i = 1; i < room && i <= magazine_count(array); i++) {
+        if (array->object[i] == object) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool magazine_holds(const struct slab_cache *cache, const void *object)
+{
+    for (unsigned i = 0; i <= magazine_pointers(); i++) {
+        for (struct walk_list list = list_of(cache, i); list.at != NULL;
+             step(&list)) {
+            if (array_holds(list.at, object)) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+static bool check_array(const struct slab_cache *cache,
+                        const struct magazine *array)
+{
+    const char *name = cache->pool.name;
+
+    CHECK_OR_FAIL(array->object[0] == NULL &&
+                      magazine_count(array) <= magazine_capacity(array), // I1
+                  "%s: %u objects in room for %u", name, magazine_count(array),
+                  magazine_capacity(array));
+    for (uint32_t i = 1; i <= magazine_count(array); i++) {
+        const void *object = array->object[i];
+        const struct slab *slab = slab_of(object);
+        CHECK_OR_FAIL(slab != NULL && slab->pool == &cache->pool &&
+                          slab_is_object(slab, object) &&
+                          slab_is_out(slab, slab_index(slab, object)), // I2
+                      "%s holds 0x%lx, which is no object of it that is out",
+                      name, (unsigned long)object);
+    }
+    return true;
+}
+
+bool magazine_check(const struct slab_cache *cache)
+{
+    for (unsigned i = 0; i <= magazine_pointers(); i++) {
+        for (struct walk_list list = list_of(cache, i); list.at != NULL;
+             step(&list)) {
+            if (!check_array(cache, list.at)) {
+                return false;
+            }
+        }
+    }
+    return store_check(cache);
+}
