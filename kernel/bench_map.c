@@ -14,6 +14,7 @@ _Static_assert(RANGE_PAGES == 1 << RANGE_ORDER, "frames in a row");
 /* Set up by prepare(), taken down by finish(). */
 static vaddr_t range; /* RANGE_PAGES of kernel addresses */
 static pfn_t frames;  /* RANGE_PAGES frames in a row */
+static paddr_t hole;  /* physical addresses with nothing behind them */
 
 /* --- operations: true if they worked -------------------------------------- */
 
@@ -28,7 +29,6 @@ static bool do_kmap(unsigned pages)
 /* Addresses and tables only, as Linux's vmap(); nothing is behind them. */
 static bool do_window(unsigned pages)
 {
-    paddr_t hole = paddr_of(memmap_ram_end(memory_map()));
     void *window = kmap_mmio(hole, pages * PAGE_BYTES, PT_WB, "bench");
 
     kmap_free(window);
@@ -115,6 +115,7 @@ static const struct bench_subject subjects[] = {
 /* Pages for the table operations: frames of our own, in a block's place. */
 static bool prepare(void)
 {
+    hole = paddr_of(memmap_ram_end(memory_map()));
     frames = frame_alloc(RANGE_ORDER, FRAME_KERNEL, FRAME_ANY);
     range =
         (vaddr_t)kmap_alloc(RANGE_PAGES * PAGE_BYTES, KMAP_LAZY, "bench range");

@@ -14,311 +14,212 @@
  *      | guard: never anything | frames, zero promises, device | guard |
  *      +-----------------------+-------------------------------+-------+
  *
- * A block comes to life when its descriptor is hung up, the last step of
- * making it, and dies when it is taken down, the first step of freeing it. So
- * a second free finds nothing, and a failure half way is a free from there on.
- * Addresses return to the arena only after tlb_commit(): whoever gets them
- * next cannot meet an old translation.
+ * Here is what callers ask for, as far as it is at hand: small blocks that are
+ * kept when they are freed (kmap_keep.c). All else is made page by page, or by
+ * large entries (kmap_block.c).
  *
  * Invariants:
  *   I1  a live block is a guard page, whole pages of frames or zero promises,
  *       and a guard page
  *   I2  a free segment of the arena is a gap in the tables
+ *   I3 .. I5 of kmap_keep.c
  *
- * Locking: the arena's lock and those of pt_kernel's tables, never both. A
- * visit to the tables maps at most STRIDE_PAGES frames, or removes a whole
- * block.
+ * Locking: the arena's lock, what a CPU keeps, and the locks of pt_kernel's
+ * tables: never two of them.
  *
- * Cost: O(pages) for eager blocks; lazy ones cost a few entries at any size.
- * A window adds a search of the memory map. kmap_find() is O(blocks): it is
- * there for reports.
- *
- * Limits: frames of 4 KiB only; device windows use large leaves where both
- * addresses happen to be aligned.
+ * Cost: O(pages), but for lazy blocks and large windows. A window adds a search
+ * of the memory map, if it is not where this CPU has opened one before.
+ * kmap_find() is O(blocks): it is there for reports.
  */
-#include <mm/kmap.h>
+#include "map/kmap_impl.h"
 
 #include <mm/frame.h>
-#include <mm/pt.h>
-#include <mm/slab.h>
-#include <mm/vmem.h>
-#include <mm/walk.h>
-#include "base/bits.h"
+#include "map/cursor.h"
 
-#define GUARD_BYTES PAGE_BYTES
-
-/* Frames that are taken and mapped at once: what an array on the stack has. */
-#define STRIDE_PAGES 32
-
-/*
- * kmap_find() waits for the arena so many turns: some milliseconds, PAUSE being
- * 40 to 140 cycles. Only kmap_check() holds it longer.
- */
-#define FIND_TURNS 100000
-
-/* The frames of a block belong to the block. */
-#define RAM_FLAGS (PT_WRITE | PT_GLOBAL | PT_OWNED)
-/* Those behind a window belong to the device. */
-#define DEVICE_FLAGS (PT_WRITE | PT_GLOBAL)
-
-struct kmap_block {
-    vaddr_t start;  /* between the guards, whole pages */
-    uint64_t bytes; /* the same */
-    void *handle;   /* what the caller was given, and must free */
-    const char *name;
-};
-
-static struct vmem arena;             /* own lock */
-static struct slab_cache *blocks;     /* (I) descriptors */
+struct vmem kmap_arena;               /* own lock */
 static const struct memmap *physical; /* (I) for windows */
-
-/* --- one visit to the page tables ----------------------------------------- */
-
-struct visit {
-    struct tlb_batch batch;
-    struct pt_cursor cursor;
-};
-
-/* [start, end) lies in the arena, which kmap_init() has tried to open. */
-static struct pt_cursor *enter(struct visit *visit, vaddr_t start, vaddr_t end)
-{
-    enum mm_status status =
-        pt_open(&pt_kernel, start, end, &visit->batch, &visit->cursor);
-
-    ASSERT(status == MM_OK);
-    return &visit->cursor;
-}
-
-static void leave(struct visit *visit)
-{
-    pt_close(&visit->cursor);
-    tlb_commit(&visit->batch);
-}
 
 enum mm_status kmap_init(vaddr_t start, vaddr_t end, const struct memmap *map)
 {
-    struct visit visit;
+    struct tlb_batch batch;
+    struct pt_cursor cursor;
 
-    enum mm_status status =
-        pt_open(&pt_kernel, start, end, &visit.batch, &visit.cursor);
+    enum mm_status status = pt_open(&pt_kernel, start, end, &batch, &cursor);
     if (status != MM_OK) {
         return status;
     }
-    leave(&visit);
-    blocks = slab_create("kmap block", sizeof(struct kmap_block), 0, NULL);
-    if (blocks == NULL) {
-        return MM_ENOMEM;
+    pt_close(&cursor);
+    tlb_commit(&batch);
+    vmem_init(&kmap_arena, "kmap", PAGE_BYTES);
+    status = vmem_add(&kmap_arena, start, end - start);
+    if (status == MM_OK) {
+        status = ready_init(start, end);
     }
-    vmem_init(&arena, "kmap", PAGE_BYTES);
-    status = vmem_add(&arena, start, end - start);
     if (status != MM_OK) {
-        vmem_fini(&arena);
-        enum mm_status destroyed = slab_destroy(blocks);
-        ASSERT(destroyed == MM_OK);
+        vmem_fini(&kmap_arena);
         return status;
     }
     physical = map;
     return MM_OK;
 }
 
-/* --- blocks: addresses and a descriptor ----------------------------------- */
-
-static vaddr_t end_of(const struct kmap_block *block)
+bool kmap_has(const void *address)
 {
-    return block->start + block->bytes;
+    return (vaddr_t)address - kmap_root.start < kmap_root.bytes;
 }
 
-static vaddr_t segment_of(const struct kmap_block *block)
+/* --- entries: between the guards of a block that nobody else has -----------
+ */
+
+/* Is it a leaf as kmap_alloc() has made it, of a frame nobody else holds? */
+static inline bool can_park(pte_t entry)
 {
-    return block->start - GUARD_BYTES;
+    pfn_t pfn = pfn_of((entry.v & PTE_FRAME) >> PAGE_SHIFT);
+
+    return ((entry.v ^ kmap_entries.leaf) & ~PTE_FRAME) == 0 &&
+           atomic_load_explicit(&record_of(pfn)->refs, memory_order_relaxed) ==
+               1;
 }
 
-static uint64_t segment_bytes(const struct kmap_block *block)
+/*
+ * Take all access to the frames away. Return: false if the pages are not what
+ * they were at first, and are to be unmapped one by one.
+ */
+static inline bool park(pte_t *slot, const pte_t *end)
 {
-    return block->bytes + 2 * GUARD_BYTES;
+    do {
+        pte_t entry = slot_entry(slot);
+
+        if (MM_UNLIKELY(!can_park(entry))) {
+            return false;
+        }
+        slot_store(slot, (pte_t){entry.v ^ kmap_entries.flip});
+        slot++;
+    } while (slot < end);
+    return true;
 }
 
-/* Addresses for @bytes between guards; nothing stands there yet. */
-static struct kmap_block *reserve(uint64_t bytes, const char *name)
+static inline void unpark(pte_t *slot, const pte_t *end)
 {
-    uint64_t segment;
+    do {
+        slot_store(slot, (pte_t){slot_entry(slot).v ^ kmap_entries.flip});
+        slot++;
+    } while (slot < end);
+}
+
+/* The same as park() for what is not of the block. */
+static inline bool close_window(pte_t *slot, const pte_t *end, pte_t guard)
+{
+    do {
+        if (MM_UNLIKELY((slot_entry(slot).v & (PTE_P | PTE_OWN)) != PTE_P)) {
+            return false;
+        }
+        slot_store(slot, guard);
+        slot++;
+    } while (slot < end);
+    return true;
+}
+
+/* --- blocks with frames ----------------------------------------------------
+ */
+
+/* @bytes in whole pages; 0 if there are none, or too many for addresses. */
+static uint64_t whole_pages(uint64_t bytes)
+{
     uint64_t most; /* that rounding and guards can make of @bytes */
 
-    ASSERT(name != NULL);
-    if (bytes == 0 ||
-        !checked_add(bytes, PAGE_BYTES + 2 * GUARD_BYTES, &most)) {
-        return NULL;
-    }
-    struct kmap_block *block = slab_alloc(blocks);
-    if (block == NULL) {
-        return NULL;
-    }
-    block->bytes = align_up(bytes, PAGE_BYTES);
-    if (vmem_alloc(&arena, segment_bytes(block), 0, &segment) != MM_OK) {
-        slab_free(blocks, block);
-        return NULL;
-    }
-    block->start = segment + GUARD_BYTES;
-    block->handle = (void *)block->start;
-    block->name = name;
-    return block;
+    return checked_add(bytes, PAGE_BYTES + 2 * GUARD_BYTES, &most)
+               ? align_up(bytes, PAGE_BYTES)
+               : 0;
 }
 
-/*
- * Take away whatever stands in the block's segment, guards too. No entry
- * reaches over an end of a segment, so nothing is split and this cannot fail.
- */
-static void unmap(const struct kmap_block *block)
+static inline bool is_small(uint64_t bytes)
 {
-    vaddr_t at = segment_of(block);
-    vaddr_t end = at + segment_bytes(block);
+    return bytes <= SMALL_PAGES * PAGE_BYTES;
+}
 
-    while (at < end) {
-        struct visit visit;
-        struct pt_cursor *cursor = enter(&visit, at, end);
-        enum mm_status status = pt_unmap(cursor, at, end - at, &at);
+/* With new frames. */
+static enum mm_status fill_empty(unsigned pages, unsigned frame_flags,
+                                 struct kmap_block **out)
+{
+    pfn_t frames[SMALL_PAGES];
+    unsigned taken = frame_alloc_bulk(frames, pages, FRAME_KMAP, frame_flags);
+    enum mm_status status = MM_ENOMEM;
 
-        leave(&visit);
-        ASSERT(status == MM_OK);
+    if (taken == pages) {
+        status = ready_empty(pages, out);
     }
-}
-
-/* Undo reserve() and whatever was mapped since. */
-static void discard(struct kmap_block *block)
-{
-    unmap(block);
-    vmem_free(&arena, segment_of(block), segment_bytes(block));
-    slab_free(blocks, block);
-}
-
-/*
- * The end of making a block: if @status is good it can be found and freed
- * from now on, else nothing is left of it.
- * Return: what the caller gets.
- */
-static void *conclude(struct kmap_block *block, enum mm_status status)
-{
     if (status != MM_OK) {
-        discard(block);
+        frame_free_bulk(frames, taken); /* nothing has ever led to them */
+        return status;
+    }
+    for (unsigned i = 0; i < pages; i++) {
+        slot_store(&(*out)->entry[i],
+                   (pte_t){kmap_entries.leaf | frames[i].v << PAGE_SHIFT});
+    }
+    return MM_OK;
+}
+
+/* @bytes in whole pages, small or not, with what memory there is. */
+static void *make_block(uint64_t bytes, unsigned flags, const char *name)
+{
+    enum mm_status status = MM_ERANGE;
+    struct kmap_block *block;
+
+    if (is_small(bytes) && (flags & KMAP_LAZY) == 0) {
+        status =
+            fill_empty((unsigned)(bytes >> PAGE_SHIFT),
+                       flags & KMAP_ZERO ? FRAME_ZEROED : FRAME_ANY, &block);
+    }
+    if (status == MM_OK) {
+        return block_publish(block, 0, name);
+    }
+    return status == MM_ERANGE ? block_alloc(bytes, flags, name) : NULL;
+}
+
+/* Whatever is not at hand. */
+static MM_NOINLINE void *alloc_slow(uint64_t bytes, unsigned flags,
+                                    const char *name)
+{
+    ASSERT((flags & ~(unsigned)(KMAP_LAZY | KMAP_ZERO)) == 0);
+    ASSERT(name != NULL);
+    bytes = whole_pages(bytes);
+    if (bytes == 0) {
         return NULL;
     }
-    void *handle = block->handle;
-    void *old = vmem_swap_owner(&arena, segment_of(block), block);
-    ASSERT(old == NULL);
+    void *handle = make_block(bytes, flags, name);
+    if (handle == NULL && kmap_purge() > 0) {
+        handle = make_block(bytes, flags, name);
+    }
     return handle;
 }
 
-/* --- what stands in a block ----------------------------------------------- */
-
-static enum mm_status promise_guard(struct pt_cursor *cursor, vaddr_t page)
-{
-    return pt_promise(cursor, page, GUARD_BYTES, PT_GUARD, pt_attr(PT_READ), 0);
-}
-
-/* The first visit to a new block lays its guards. To be left in any case. */
-static enum mm_status enter_new(struct visit *visit,
-                                const struct kmap_block *block)
-{
-    vaddr_t start = segment_of(block);
-    struct pt_cursor *cursor =
-        enter(visit, start, start + segment_bytes(block));
-    enum mm_status status = promise_guard(cursor, start);
-
-    return status == MM_OK ? promise_guard(cursor, end_of(block)) : status;
-}
-
-static enum mm_status promise_zero(const struct kmap_block *block)
-{
-    struct visit visit;
-    enum mm_status status = enter_new(&visit, block);
-
-    if (status == MM_OK) {
-        status = pt_promise(&visit.cursor, block->start, block->bytes, PT_ZERO,
-                            pt_attr(RAM_FLAGS), 0);
-    }
-    leave(&visit);
-    return status;
-}
-
-/* @count frames for the pages from @page on; the guards, if they come first. */
-static enum mm_status map_stride(const struct kmap_block *block, vaddr_t page,
-                                 const pfn_t *frames, unsigned count)
-{
-    struct visit visit;
-    enum mm_status status = MM_OK;
-
-    if (page == block->start) {
-        status = enter_new(&visit, block);
-    } else {
-        enter(&visit, page, page + count * PAGE_BYTES);
-    }
-    if (status == MM_OK) {
-        status = pt_map_frames(&visit.cursor, page, frames, count,
-                               pt_attr(RAM_FLAGS));
-    }
-    leave(&visit);
-    return status;
-}
-
-/* New frames for all pages; they are taken, and zeroed, between the visits. */
-static enum mm_status map_frames(const struct kmap_block *block,
-                                 unsigned frame_flags)
-{
-    enum mm_status status = MM_OK;
-    vaddr_t page = block->start;
-
-    while (page < end_of(block) && status == MM_OK) {
-        pfn_t frames[STRIDE_PAGES];
-        uint64_t left = (end_of(block) - page) >> PAGE_SHIFT;
-        unsigned count = (unsigned)min_u64(left, STRIDE_PAGES);
-        unsigned taken =
-            frame_alloc_bulk(frames, count, FRAME_KMAP, frame_flags);
-
-        status =
-            taken < count ? MM_ENOMEM : map_stride(block, page, frames, count);
-        if (status != MM_OK) {
-            frame_free_bulk(frames, taken); /* nothing has ever led to them */
-        }
-        page += count * PAGE_BYTES;
-    }
-    return status;
-}
-
-static enum mm_status map_device(const struct kmap_block *block, pfn_t pfn,
-                                 enum pt_memory memory)
-{
-    struct visit visit;
-    struct pt_attr attr = pt_attr(DEVICE_FLAGS);
-    enum mm_status status = enter_new(&visit, block);
-
-    attr.memory = (uint8_t)memory;
-    if (status == MM_OK) {
-        status = pt_map(&visit.cursor, block->start, pfn, block->bytes, attr);
-    }
-    leave(&visit);
-    return status;
-}
-
-/* --- making and freeing --------------------------------------------------- */
-
 void *kmap_alloc(uint64_t bytes, unsigned flags, const char *name)
 {
-    ASSERT((flags & ~(unsigned)(KMAP_LAZY | KMAP_ZERO)) == 0);
-    struct kmap_block *block = reserve(bytes, name);
-    if (block == NULL) {
-        return NULL;
+    if (MM_UNLIKELY(bytes - 1 >= SMALL_PAGES * PAGE_BYTES ||
+                    flags != KMAP_EAGER)) {
+        return alloc_slow(bytes, flags, name);
     }
-    if (flags & KMAP_LAZY) {
-        return conclude(block, promise_zero(block));
+    unsigned pages = (unsigned)((bytes + PAGE_BYTES - 1) >> PAGE_SHIFT);
+    uint64_t irq;
+    struct ready *mine = ready_take_mine(&irq);
+    struct kmap_block *block = ready_pop(&mine->stocked[pages - 1]);
+    if (MM_UNLIKELY(block == NULL)) {
+        ready_drop(mine, irq);
+        return alloc_slow(bytes, flags, name);
     }
-    return conclude(
-        block, map_frames(block, flags & KMAP_ZERO ? FRAME_ZEROED : FRAME_ANY));
+    mine->waiting -= pages;
+    ready_drop(mine, irq);
+    unpark(block->entry, block->entry + pages);
+    return block_publish(block, 0, name);
 }
 
 void *kmap_stack(uint64_t bytes, const char *name)
 {
     return kmap_alloc(bytes, KMAP_ZERO, name);
 }
+
+/* --- windows -------------------------------------------------------------- */
 
 /* RAM that is in use or may be: no device, nor for the firmware alone. */
 static bool is_ours(enum memmap_type type)
@@ -327,195 +228,183 @@ static bool is_ours(enum memmap_type type)
            type == MEMMAP_KERNEL;
 }
 
-/* Is there such RAM in [start, end)? */
-static bool reaches_ram(uint64_t start, uint64_t end)
+/*
+ * Is there such RAM in [start, end)? If not, @out_hole is what lies around it
+ * that never will be: RAM comes and goes only where the map has some.
+ */
+static bool reaches_ram(uint64_t start, uint64_t end,
+                        struct memmap_range *out_hole)
 {
-    for (size_t i = memmap_first_above(physical, start);
-         i < physical->count && physical->range[i].start < end; i++) {
-        if (is_ours(physical->range[i].type)) {
+    size_t first = memmap_first_above(physical, start);
+    const struct memmap_range *range = physical->range;
+
+    for (size_t i = first; i < physical->count && range[i].start < end; i++) {
+        if (is_ours(range[i].type)) {
             return true;
         }
     }
+    out_hole->start = first > 0 ? range[first - 1].end : 0;
+    out_hole->end = first < physical->count ? range[first].start : end;
+    if (out_hole->end <= start && !memmap_is_ram(range[first].type)) {
+        out_hole->start = range[first].start;
+        out_hole->end = range[first].end;
+    }
     return false;
+}
+
+/* Windows of this CPU are looked for in @hole first. */
+static void note_hole(const struct memmap_range *hole)
+{
+    uint64_t irq;
+    struct ready *mine = ready_take_mine(&irq);
+
+    mine->hole_start = hole->start;
+    mine->hole_bytes = hole->end - hole->start;
+    ready_drop(mine, irq);
+}
+
+/* Are the bytes, at least one, in the hole that was looked at last? */
+static inline bool is_in_hole(const struct ready *ready, uint64_t start,
+                              uint64_t bytes)
+{
+    uint64_t offset = start - ready->hole_start;
+
+    return offset < ready->hole_bytes && bytes - 1 < ready->hole_bytes - offset;
+}
+
+/* The pages that hold @bytes from @start on. */
+static inline uint64_t pages_of(uint64_t start, uint64_t bytes)
+{
+    return ((start & (PAGE_BYTES - 1)) + bytes + PAGE_BYTES - 1) >> PAGE_SHIFT;
+}
+
+static inline void *fill_window(struct kmap_block *block, unsigned pages,
+                                paddr_t start, uint64_t leaf, const char *name)
+{
+    pte_t *slot = block->entry;
+    pte_t *end = slot + pages;
+
+    leaf |= start.v & PTE_FRAME;
+    do {
+        slot_store(slot, (pte_t){leaf});
+        leaf += PAGE_BYTES;
+        slot++;
+    } while (slot < end);
+    return block_publish(block, start.v & (PAGE_BYTES - 1), name);
+}
+
+static inline uint64_t device_leaf(enum pt_memory memory)
+{
+    return (unsigned)memory <= PT_WT ? kmap_entries.device[memory] : 0;
+}
+
+static MM_NOINLINE void *mmio_slow(paddr_t start, uint64_t bytes,
+                                   enum pt_memory memory, const char *name)
+{
+    struct kmap_block *block;
+    struct memmap_range hole;
+    uint64_t end;
+
+    ASSERT(name != NULL);
+    if (bytes == 0 || !checked_add(start.v, bytes, &end) ||
+        end > UINT64_C(1) << pt_features.physical_bits ||
+        reaches_ram(start.v, end, &hole) || device_leaf(memory) == 0) {
+        return NULL;
+    }
+    note_hole(&hole);
+    uint64_t pages = pages_of(start.v, bytes);
+    enum mm_status status =
+        pages <= SMALL_PAGES ? ready_empty((unsigned)pages, &block) : MM_ERANGE;
+    if (status == MM_OK) {
+        return fill_window(block, (unsigned)pages, start, device_leaf(memory),
+                           name);
+    }
+    return status == MM_ERANGE
+               ? block_window(start, pages << PAGE_SHIFT, memory, name)
+               : NULL;
 }
 
 void *kmap_mmio(paddr_t start, uint64_t bytes, enum pt_memory memory,
                 const char *name)
 {
-    uint64_t end;
+    uint64_t leaf = device_leaf(memory);
+    uint64_t pages = pages_of(start.v, bytes);
 
-    if (bytes == 0 || !checked_add(start.v, bytes, &end) ||
-        end > UINT64_C(1) << pt_features.physical_bits ||
-        reaches_ram(start.v, end)) {
-        return NULL;
+    if (MM_UNLIKELY(leaf == 0 || pages > SMALL_PAGES)) {
+        return mmio_slow(start, bytes, memory, name);
     }
-    pfn_t first = phys_to_pfn(start);
-    uint64_t offset = start.v - pfn_to_phys(first).v;
-    struct kmap_block *block = reserve(offset + bytes, name);
-    if (block == NULL) {
-        return NULL;
+    uint64_t irq;
+    struct ready *mine = ready_take_mine(&irq);
+    struct kmap_block *block = is_in_hole(mine, start.v, bytes)
+                                   ? ready_pop(&mine->empty[pages - 1])
+                                   : NULL;
+    if (MM_UNLIKELY(block == NULL)) {
+        ready_drop(mine, irq);
+        return mmio_slow(start, bytes, memory, name);
     }
-    block->handle = (void *)(block->start + offset);
-    return conclude(block, map_device(block, first, memory));
+    mine->empties--;
+    ready_drop(mine, irq);
+    return fill_window(block, (unsigned)pages, start, leaf, name);
 }
 
-static void report_wrong_free(vaddr_t address)
-{
-    struct kmap_info info;
+/* --- freeing -------------------------------------------------------------- */
 
-    if (kmap_find(address, &info)) {
-        port_bug("kmap_free: 0x%lx is not what was given for \"%s\" "
-                 "(0x%lx, 0x%lx bytes)",
-                 address, info.name, info.start, info.bytes);
-    } else {
-        port_bug("kmap_free: 0x%lx is in no block", address);
+/*
+ * The small block that is @handle, which belongs to the caller alone from now
+ * on; NULL if there is none. Context: interrupts off.
+ */
+static inline struct kmap_block *claim(void *handle)
+{
+    vaddr_t page = align_down((vaddr_t)handle, PAGE_BYTES) - GUARD_BYTES;
+
+    if (MM_UNLIKELY(page - kmap_root.start >= kmap_root.small_bytes)) {
+        return NULL;
     }
+    pte_t table = kmap_find_table(page);
+    if (MM_UNLIKELY(!pte_leads_on(table))) {
+        return NULL;
+    }
+    uint64_t entry = table_look(table, page, 0).v;
+    if (MM_UNLIKELY((entry & ~PTE_FRAME) != kmap_entries.guard)) {
+        return NULL;
+    }
+    uint64_t number = (~entry & PTE_FRAME) >> (PAGE_SHIFT - BLOCK_SHIFT);
+    struct kmap_block *block = phys_to_virt(paddr_of(number));
+    void *expected = handle;
+    /* Acquire: pairs with the release in block_publish(). */
+    bool is_mine = atomic_compare_exchange_strong_explicit(
+        &block->handle, &expected, NULL, memory_order_acquire,
+        memory_order_relaxed);
+    return MM_LIKELY(is_mine) ? block : NULL;
 }
 
 void kmap_free(void *handle)
 {
-    if (handle == NULL) {
+    uint64_t irq;
+    struct ready *mine = ready_take_mine(&irq);
+    struct kmap_block *block = claim(handle);
+
+    if (MM_UNLIKELY(block == NULL)) {
+        ready_drop(mine, irq);
+        block_free(handle);
         return;
     }
-    vaddr_t page = align_down((vaddr_t)handle, PAGE_BYTES);
-    vaddr_t segment = page - GUARD_BYTES;
-    struct kmap_block *block = vmem_swap_owner(&arena, segment, NULL);
-
-    if (block != NULL && block->handle == handle) {
-        discard(block);
+    unsigned pages = block_pages(block);
+    pte_t *slot = block->entry;
+    bool is_device = (slot_entry(slot).v & PTE_OWN) == 0;
+    if (MM_UNLIKELY(!(is_device ? close_window(slot, slot + pages, block->guard)
+                                : park(slot, slot + pages)))) {
+        ready_drop(mine, irq);
+        block_discard(block);
         return;
     }
-    if (block != NULL) { /* a pointer into its first page: give it back */
-        vmem_swap_owner(&arena, segment, block);
+    ready_push(is_device ? &mine->stale : &mine->stocked[pages - 1], block);
+    mine->waiting += pages;
+    if (MM_UNLIKELY(mine->waiting > kmap_keep_pages)) {
+        struct kmap_block *due = ready_take_waiting(mine);
+        ready_drop(mine, irq);
+        ready_flush(due);
+        return;
     }
-    report_wrong_free((vaddr_t)handle);
-}
-
-/* --- reports -------------------------------------------------------------- */
-
-struct search {
-    vaddr_t address;
-    struct kmap_info *out;
-    bool is_found;
-};
-
-/* Stop at the segment that holds the address. */
-static bool search_segment(void *context, const struct vmem_segment *segment)
-{
-    struct search *search = context;
-    const struct kmap_block *block = segment->owner;
-
-    if (search->address < segment->start ||
-        search->address - segment->start >= segment->size) {
-        return true;
-    }
-    if (block != NULL) {
-        search->is_found = true;
-        search->out->start = block->start;
-        search->out->bytes = block->bytes;
-        search->out->name = block->name;
-        search->out->is_guard =
-            search->address < block->start || search->address >= end_of(block);
-    }
-    return false;
-}
-
-bool kmap_find(vaddr_t address, struct kmap_info *out)
-{
-    struct search search = {address, out, false};
-
-    /*
-     * A report must end, also that of a fault inside the arena, and also when
-     * the CPU that is at work there was stopped.
-     */
-    vmem_try_walk(&arena, FIND_TURNS, search_segment, &search);
-    return search.is_found;
-}
-
-void kmap_stats(struct kmap_stats *out)
-{
-    struct vmem_stats stats;
-
-    vmem_stats(&arena, &stats);
-    out->blocks = stats.allocated;
-    out->bytes = stats.total - stats.free - stats.allocated * 2 * GUARD_BYTES;
-    out->arena_bytes = stats.total;
-    out->arena_free = stats.free;
-}
-
-/* --- check ---------------------------------------------------------------- */
-
-/* The last entry on the way to @address, and where the next one begins. */
-static struct walk_step read_entry(vaddr_t address, vaddr_t *out_next)
-{
-    struct walk walk;
-
-    walk_address(pt_kernel.root, address, &walk);
-    struct walk_step last = walk.step[walk.count - 1];
-    uint64_t span = pte_span(last.level);
-    *out_next = align_down(address, span) + span;
-    return last;
-}
-
-static bool is_guard(vaddr_t page)
-{
-    vaddr_t next;
-    struct walk_step step = read_entry(page, &next);
-
-    return step.level == 0 && pte_state(step.entry, 0) == PTE_PROMISE &&
-           pte_promise(step.entry) == PT_GUARD;
-}
-
-static bool is_content(struct walk_step step)
-{
-    enum pte_state state = pte_state(step.entry, step.level);
-
-    return state == PTE_PRESENT ||
-           (state == PTE_PROMISE && pte_promise(step.entry) == PT_ZERO);
-}
-
-static bool check_block(const struct kmap_block *block,
-                        const struct vmem_segment *segment)
-{
-    CHECK_OR_FAIL(segment_of(block) == segment->start &&
-                      segment_bytes(block) == segment->size,
-                  "I1: kmap: \"%s\" is not its segment 0x%lx", block->name,
-                  segment->start);
-    CHECK_OR_FAIL(is_guard(segment->start) && is_guard(end_of(block)),
-                  "I1: kmap: \"%s\" at 0x%lx has lost a guard", block->name,
-                  block->start);
-    for (vaddr_t at = block->start; at < end_of(block);) {
-        vaddr_t next;
-        CHECK_OR_FAIL(
-            is_content(read_entry(at, &next)) && next <= end_of(block),
-            "I1: kmap: \"%s\": wrong entry at 0x%lx", block->name, at);
-        at = next;
-    }
-    return true;
-}
-
-static bool check_gap(const struct vmem_segment *segment)
-{
-    for (vaddr_t at = segment->start; at - segment->start < segment->size;) {
-        vaddr_t next;
-        CHECK_OR_FAIL(pte_is_absent(read_entry(at, &next).entry),
-                      "I2: kmap: an entry at free address 0x%lx", at);
-        at = next;
-    }
-    return true;
-}
-
-static bool check_segment(void *context, const struct vmem_segment *segment)
-{
-    (void)context;
-    if (!segment->is_allocated) {
-        return check_gap(segment);
-    }
-    /* Without an owner it is being made or freed just now. */
-    return segment->owner == NULL || check_block(segment->owner, segment);
-}
-
-bool kmap_check(void)
-{
-    return vmem_check(&arena) && vmem_walk(&arena, check_segment, NULL);
+    ready_drop(mine, irq);
 }

@@ -69,6 +69,7 @@ static void account_close(const struct account *before)
     struct kmap_stats kmap;
     struct audit_verdict verdict;
 
+    kmap_purge();
     kmap_stats(&kmap);
     CHECK_EQUAL(frames_of(FRAME_KMAP), before->frames);
     CHECK_EQUAL(kernel_tables_in_use(), before->tables);
@@ -289,6 +290,7 @@ TEST(kmap, a_reused_address_is_new_memory)
     uint8_t value;
 
     sim_boot(RAM_BYTES);
+    kmap_keep(0);
     vaddr_t first = (vaddr_t)kmap_alloc(PAGE_BYTES, KMAP_ZERO, "first");
     CHECK(sim_write(first, 0x11));
     kmap_free((void *)first);

@@ -84,6 +84,7 @@ TEST(recover, freed_blocks_are_not_mapped)
     CHECK(block != NULL);
     block[0] = 1;
     kmap_free(block);
+    kmap_purge();
     CHECK(!probe_read8(block, &probe));
     CHECK_EQUAL(probe.error, 0);
     CHECK_EQUAL(result_of(&probe), FAULT_NOT_MAPPED);

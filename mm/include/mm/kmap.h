@@ -20,6 +20,7 @@ enum kmap_flags {
 struct kmap_stats {
     uint64_t blocks;
     uint64_t bytes;       /* of the blocks, without guards */
+    uint64_t kept_pages;  /* of small blocks that were freed: kmap_keep() */
     uint64_t arena_bytes; /* size of the arena */
     uint64_t arena_free;  /* bytes of addresses */
 };
@@ -70,6 +71,25 @@ MM_MUST_CHECK void *kmap_stack(uint64_t bytes, const char *name);
  * Context: as kmap_alloc().
  */
 void kmap_free(void *block);
+
+/* Is @address one of kmap's, in a block or not? */
+bool kmap_has(const void *address);
+
+/*
+ * Small blocks that were freed are kept, so that they are had again for a few
+ * instructions. Their addresses cannot be touched, but the frames behind them,
+ * and the flush of windows, wait until they are more than @pages a CPU: then
+ * one flush serves all. With 0 each is flushed and let go of at once, as it is
+ * where MM_DEBUG is on.
+ * Context: nobody else uses kmap; what is kept already stays until a purge.
+ */
+void kmap_keep(unsigned pages);
+
+/*
+ * Let go of all that is kept, on all CPUs.
+ * Return: the number of frames. Context: as kmap_alloc().
+ */
+uint64_t kmap_purge(void);
 
 /*
  * Which block (guards included) holds @address? For reports, also of faults
