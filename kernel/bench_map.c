@@ -4,6 +4,7 @@
 
 #include <mm/frame.h>
 #include <mm/kmap.h>
+#include <mm/kvmalloc.h>
 #include <mm/pt.h>
 #include "kernel/memory.h"
 
@@ -23,6 +24,14 @@ static bool do_kmap(unsigned pages)
     void *block = kmap_alloc(pages * PAGE_BYTES, KMAP_EAGER, "bench");
 
     kmap_free(block);
+    return block != NULL;
+}
+
+static bool do_kvmalloc(unsigned pages)
+{
+    void *block = kvmalloc(pages * PAGE_BYTES);
+
+    kvfree(block);
     return block != NULL;
 }
 
@@ -110,6 +119,7 @@ static const struct bench_subject subjects[] = {
     {"kmap_window_16", NULL, do_window, 16},
     {"kmap_alloc_1", NULL, do_kmap, 1},
     {"kmap_alloc_16", NULL, do_kmap, 16},
+    {"kvmalloc_64k", NULL, do_kvmalloc, 16},
 };
 
 /* Pages for the table operations: frames of our own, in a block's place. */
