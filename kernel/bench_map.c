@@ -6,6 +6,7 @@
 #include <mm/kmap.h>
 #include <mm/kvmalloc.h>
 #include <mm/pt.h>
+#include <mm/vmem.h>
 #include "kernel/memory.h"
 
 #define RANGE_PAGES 16
@@ -13,9 +14,10 @@
 _Static_assert(RANGE_PAGES == 1 << RANGE_ORDER, "frames in a row");
 
 /* Set up by prepare(), taken down by finish(). */
-static vaddr_t range; /* RANGE_PAGES of kernel addresses */
-static pfn_t frames;  /* RANGE_PAGES frames in a row */
-static paddr_t hole;  /* physical addresses with nothing behind them */
+static vaddr_t range;        /* RANGE_PAGES of kernel addresses */
+static pfn_t frames;         /* RANGE_PAGES frames in a row */
+static struct vmem arena[2]; /* of numbers; [1] keeps what is freed */
+static paddr_t hole;         /* physical addresses with nothing behind them */
 
 /* --- operations: true if they worked -------------------------------------- */
 
@@ -42,6 +44,18 @@ static bool do_window(unsigned pages)
 
     kmap_free(window);
     return window != NULL;
+}
+
+/* Four quanta. */
+static bool do_vmem(unsigned which)
+{
+    uint64_t number;
+
+    if (vmem_alloc(&arena[which], 4, 0, &number) != MM_OK) {
+        return false;
+    }
+    vmem_free(&arena[which], number, 4);
+    return true;
 }
 
 static bool do_lookup(unsigned argument)
@@ -115,12 +129,23 @@ static const struct bench_subject subjects[] = {
     {"pt_protect_16", NULL, do_protect, 16},
     {"pt_unmap_map_1", NULL, do_map, 1},
     {"pt_unmap_map_16", NULL, do_map, 16},
+    {"vmem", NULL, do_vmem, 0},
+    {"vmem_kept", NULL, do_vmem, 1},
     {"kmap_window_1", NULL, do_window, 1},
     {"kmap_window_16", NULL, do_window, 16},
     {"kmap_alloc_1", NULL, do_kmap, 1},
     {"kmap_alloc_16", NULL, do_kmap, 16},
     {"kvmalloc_64k", NULL, do_kvmalloc, 16},
 };
+
+static bool make_arenas(void)
+{
+    vmem_init(&arena[0], "bench", 1);
+    vmem_init(&arena[1], "bench, kept", 1);
+    return vmem_keep(&arena[1], 8) == MM_OK &&
+           vmem_add(&arena[0], 1, 1000) == MM_OK &&
+           vmem_add(&arena[1], 1, 1000) == MM_OK;
+}
 
 /* Pages for the table operations: frames of our own, in a block's place. */
 static bool prepare(void)
@@ -129,11 +154,14 @@ static bool prepare(void)
     frames = frame_alloc(RANGE_ORDER, FRAME_KERNEL, FRAME_ANY);
     range =
         (vaddr_t)kmap_alloc(RANGE_PAGES * PAGE_BYTES, KMAP_LAZY, "bench range");
-    return !pfn_is_none(frames) && range != 0 && do_map(RANGE_PAGES);
+    return make_arenas() && !pfn_is_none(frames) && range != 0 &&
+           do_map(RANGE_PAGES);
 }
 
 static void finish(void)
 {
+    vmem_fini(&arena[0]);
+    vmem_fini(&arena[1]);
     kmap_free((void *)range);
     if (!pfn_is_none(frames)) {
         frame_free(frames, RANGE_ORDER);

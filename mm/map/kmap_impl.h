@@ -11,6 +11,7 @@
 #include <mm/vmem.h>
 #include "base/bits.h"
 #include "base/check.h"
+#include "map/hold.h"
 #include "map/table.h"
 
 #define GUARD_BYTES PAGE_BYTES
@@ -73,7 +74,7 @@ static inline bool block_is_live(const struct kmap_block *block)
 
 /* (P) of whoever has taken it. */
 struct ready {
-    _Atomic bool is_taken;    /* (A) */
+    struct hold hold;
     unsigned waiting;         /* (P) I5 */
     unsigned empties;         /* (P) I5 */
     uint64_t hole_start;      /* (P) no RAM, ever: where a window was opened */
@@ -115,29 +116,18 @@ static inline bool kmap_entry_is_kept(pte_t entry)
            (entry.v & ~PTE_FRAME) == kmap_entries.guard;
 }
 
-/* Nobody who has taken it waits for anything. Context: interrupts off. */
-static inline void ready_take(struct ready *ready)
-{
-    /* Acquire: pairs with the release in ready_drop(). */
-    while (MM_UNLIKELY(atomic_exchange_explicit(&ready->is_taken, true,
-                                                memory_order_acquire))) {
-        port_relax();
-    }
-}
-
 static inline struct ready *ready_take_mine(uint64_t *out_irq)
 {
     *out_irq = port_irq_save();
     struct ready *mine = &kmap_ready[port_cpu()];
 
-    ready_take(mine);
+    hold_take(&mine->hold);
     return mine;
 }
 
 static inline void ready_drop(struct ready *ready, uint64_t irq)
 {
-    /* Release: pairs with the acquire in ready_take(). */
-    atomic_store_explicit(&ready->is_taken, false, memory_order_release);
+    hold_drop(&ready->hold);
     port_irq_restore(irq);
 }
 

@@ -120,7 +120,7 @@ enum mm_status ready_init(vaddr_t start, vaddr_t end)
         return MM_ENOMEM;
     }
     for (unsigned cpu = 0; cpu < port_cpu_count(); cpu++) {
-        kmap_ready[cpu] = (struct ready){.is_taken = false};
+        kmap_ready[cpu] = (struct ready){.waiting = 0};
     }
     find_root(start, end);
     make_entries();
@@ -249,7 +249,7 @@ uint64_t kmap_purge(void)
         uint64_t irq = port_irq_save();
         struct ready *ready = &kmap_ready[cpu];
 
-        ready_take(ready);
+        hold_take(&ready->hold);
         struct kmap_block *waiting = ready_take_waiting(ready);
         struct kmap_block *empties = take_empties(ready);
         ready_drop(ready, irq);
@@ -349,7 +349,7 @@ static void count_kept(unsigned cpu, uint64_t *blocks, uint64_t *pages)
     struct ready *ready = &kmap_ready[cpu];
     uint64_t irq = port_irq_save();
 
-    ready_take(ready);
+    hold_take(&ready->hold);
     count_list(ready->stale, blocks, pages);
     for (unsigned i = 0; i < SMALL_PAGES; i++) {
         count_list(ready->stocked[i], blocks, pages);

@@ -27,13 +27,13 @@
  * through segments of about the right size. One tag of 64 bytes a segment.
  *
  * Limits: free segments are reused last in, first out, not by best fit.
- * Per-CPU caches of small sizes [Bonwick01 "Quantum Caching"] would stand
- * in vmem_alloc() and vmem_free(), before the lock; there are none yet.
+ * Small sizes can be kept by CPU, before the lock: vmem_keep.c.
  */
 #include "map/vmem_impl.h"
 
 #include <mm/kmalloc.h>
 #include <mm/slab.h>
+#include "base/check.h"
 
 /* An allocation cuts a segment into at most three: two tags more. */
 #define TAGS_TO_CUT 2
@@ -121,6 +121,7 @@ static void hash_add(struct vmem *vmem, struct vmem_tag *tag)
 {
     ASSERT(tag->owner == NULL); /* list_add() saw to that */
     tag->is_allocated = true;
+    tag->is_kept = false;
     chain(bucket_of(vmem, tag->start), tag);
     vmem->allocated++;
 }
@@ -194,7 +195,8 @@ static void hash_grow(struct vmem *vmem, unsigned shift)
 void vmem_init(struct vmem *vmem, const char *name, uint64_t quantum)
 {
     ASSERT(is_power_of_two(quantum));
-    *vmem = (struct vmem){.name = name, .quantum = quantum};
+    *vmem = (struct vmem){
+        .name = name, .quantum = quantum, .quantum_shift = lowest_bit(quantum)};
     lock_init(&vmem->lock, LOCK_RANK_ARENA);
     vmem->buckets = vmem->few;
     vmem->bucket_shift = highest_bit(VMEM_BUCKETS);
@@ -203,6 +205,7 @@ void vmem_init(struct vmem *vmem, const char *name, uint64_t quantum)
 
 void vmem_fini(struct vmem *vmem)
 {
+    vmem_drain(vmem);
     if (vmem->allocated > 0) {
         port_bug("vmem_fini: %s has %lu segments allocated (%lu bytes)",
                  vmem->name, vmem->allocated, vmem->total - vmem->free);
@@ -219,6 +222,7 @@ void vmem_fini(struct vmem *vmem)
     if (vmem->tags != NULL && slab_destroy(vmem->tags) != MM_OK) {
         port_bug("vmem_fini: %s has lost tags", vmem->name);
     }
+    vmem_keep_end(vmem);
     vmem_init(vmem, vmem->name, vmem->quantum);
 }
 
@@ -403,8 +407,8 @@ static bool round_size(const struct vmem *vmem, uint64_t *size)
     return true;
 }
 
-enum mm_status vmem_alloc(struct vmem *vmem, uint64_t size, uint64_t alignment,
-                          uint64_t *out)
+enum mm_status vmem_arena_alloc(struct vmem *vmem, uint64_t size,
+                                uint64_t alignment, uint64_t *out)
 {
     struct spare spare = {{NULL}, 0};
 
@@ -435,7 +439,7 @@ enum mm_status vmem_alloc(struct vmem *vmem, uint64_t size, uint64_t alignment,
 
 /* --- allocated segments --------------------------------------------------- */
 
-void vmem_free(struct vmem *vmem, uint64_t address, uint64_t size)
+void vmem_arena_free(struct vmem *vmem, uint64_t address, uint64_t size)
 {
     struct spare spare = {{NULL}, 0};
     uint64_t found = 0;
@@ -446,7 +450,8 @@ void vmem_free(struct vmem *vmem, uint64_t address, uint64_t size)
     if (tag != NULL) {
         found = tag->size;
     }
-    bool is_right = is_sane && found == size;
+    bool is_kept = tag != NULL && tag->is_kept;
+    bool is_right = is_sane && found == size && !is_kept;
     if (is_right) {
         hash_remove(vmem, tag);
         join(vmem, tag, &spare);
@@ -457,10 +462,29 @@ void vmem_free(struct vmem *vmem, uint64_t address, uint64_t size)
     if (found == 0) {
         port_bug("vmem_free: %s has no segment at 0x%lx (size 0x%lx)",
                  vmem->name, address, size);
+    } else if (is_kept) {
+        port_bug(
+            "vmem_free: %s at 0x%lx (size 0x%lx) is free already, and kept",
+            vmem->name, address, size);
     } else if (!is_right) {
         port_bug("vmem_free: %s at 0x%lx has size 0x%lx, not 0x%lx", vmem->name,
                  address, found, size);
     }
+}
+
+bool vmem_note_kept(struct vmem *vmem, uint64_t address, uint64_t size,
+                    enum vmem_note note)
+{
+    uint64_t irq = lock_acquire(&vmem->lock);
+    struct vmem_tag *tag = hash_find(vmem, address);
+    bool is_right = tag != NULL && tag->size == size && tag->owner == NULL &&
+                    tag->is_kept == (note == VMEM_TAKEN);
+
+    if (is_right) {
+        tag->is_kept = note == VMEM_KEPT;
+    }
+    lock_release(&vmem->lock, irq);
+    return is_right;
 }
 
 uint64_t vmem_size(struct vmem *vmem, uint64_t address)
@@ -526,6 +550,7 @@ void vmem_stats(struct vmem *vmem, struct vmem_stats *out)
 {
     uint64_t irq = lock_acquire(&vmem->lock);
 
-    *out = (struct vmem_stats){vmem->total, vmem->free, vmem->allocated};
+    *out = (struct vmem_stats){vmem->total, vmem->free, vmem->allocated, 0};
     lock_release(&vmem->lock, irq);
+    out->kept = vmem_kept_count(vmem);
 }

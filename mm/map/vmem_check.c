@@ -8,6 +8,8 @@
  *   I4  bit n of filled is set exactly if list n has a segment
  *   I5  an allocated segment is in the bucket of its address
  *   I6  total, free and allocated are the sums over the segments
+ *   I7  what a CPU keeps is an allocated segment of that size, without owner,
+ *       and nobody else keeps it
  */
 #include "map/vmem_impl.h"
 
@@ -34,7 +36,7 @@ static bool check_segment(const struct vmem *vmem, const struct vmem_tag *tag)
 /* @out_free: free segments, which the lists must have. */
 static bool check_order(const struct vmem *vmem, uint64_t *out_free)
 {
-    struct vmem_stats sum = {0, 0, 0};
+    struct vmem_stats sum = {0};
 
     *out_free = 0;
     for (const struct vmem_tag *tag = vmem->first; tag != NULL;
@@ -102,5 +104,5 @@ bool vmem_check(struct vmem *vmem)
                     check_lists(vmem, free_segments) && check_hash(vmem);
 
     lock_release(&vmem->lock, irq);
-    return is_right;
+    return is_right && vmem_check_kept(vmem);
 }

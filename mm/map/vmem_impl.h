@@ -16,7 +16,36 @@ struct vmem_tag {
     struct vmem_tag *next;  /* on the free list or in the bucket */
     struct vmem_tag **link; /* the pointer there that leads to this tag */
     bool is_allocated;
+    bool is_kept; /* by a CPU; only MM_DEBUG and vmem_check() know */
 };
+
+/* What vmem_note_kept() is to note. */
+enum vmem_note {
+    VMEM_KEPT, /* allocated until now, and kept from now on */
+    VMEM_TAKEN /* the opposite */
+};
+
+/* --- vmem.c --------------------------------------------------------------- */
+
+/* vmem_alloc() and vmem_free() without what is kept. */
+MM_MUST_CHECK enum mm_status vmem_arena_alloc(struct vmem *vmem, uint64_t size,
+                                              uint64_t alignment,
+                                              uint64_t *out);
+void vmem_arena_free(struct vmem *vmem, uint64_t address, uint64_t size);
+
+/* Return: false, and nothing is noted, if that cannot be. */
+MM_MUST_CHECK bool vmem_note_kept(struct vmem *vmem, uint64_t address,
+                                  uint64_t size, enum vmem_note note);
+
+/* --- vmem_keep.c ---------------------------------------------------------- */
+
+/* Nothing is kept any more, and nothing is: give the arrays back. */
+void vmem_keep_end(struct vmem *vmem);
+
+uint64_t vmem_kept_count(struct vmem *vmem);
+
+/* I7 */
+bool vmem_check_kept(struct vmem *vmem);
 
 /* 2^64 over the golden ratio: spreads addresses over the top bits. */
 #define HASH_FACTOR UINT64_C(0x9e3779b97f4a7c15)

@@ -10,9 +10,8 @@
  * At risk: a range handed out twice, a range refused though it is free, free
  * neighbours that stay apart (fragmentation), alignment at the ends of the
  * number line, a wrong free that is believed, and a shortage of tags half way
- * through a change. Provoked by a table of edges, by random work against an
- * array with one cell a quantum, by failing each frame allocation in turn, and
- * by RAM that is free in short rows only.
+ * through a change. Provoked by a table of edges, by failing each frame
+ * allocation in turn, and by RAM that is free in short rows only.
  */
 
 #define QUANTUM   PAGE_BYTES
@@ -307,132 +306,6 @@ TEST(vmem, instant_fit_prefers_its_own_list)
     vmem_free(&arena, middle, QUANTUM);
     CHECK_HELPER(check_whole(64));
     vmem_fini(&arena);
-}
-
-/* --- random work against an array with one cell a quantum ----------------- */
-
-#define CELLS 512 /* cells 200..219 are a gap nobody added */
-#define GAP   200
-#define AFTER 220
-#define LIVE  64
-
-static uint8_t cell[CELLS]; /* 1: not to be handed out */
-
-static struct {
-    uint64_t first; /* cell */
-    uint64_t count; /* cells, 0: not in use */
-} live[LIVE];
-
-static bool is_run_free(uint64_t first, uint64_t count)
-{
-    if (first + count > CELLS) {
-        return false;
-    }
-    for (uint64_t i = first; i < first + count; i++) {
-        if (cell[i] != 0) {
-            return false;
-        }
-    }
-    return true;
-}
-
-static void mark(uint64_t first, uint64_t count, uint8_t value)
-{
-    for (uint64_t i = first; i < first + count; i++) {
-        cell[i] = value;
-    }
-}
-
-/* BASE is aligned to everything the model asks for. */
-static bool model_has(uint64_t count, uint64_t alignment)
-{
-    for (uint64_t i = 0; i < CELLS; i += alignment) {
-        if (is_run_free(i, count)) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static void step_alloc(struct test_random *random, unsigned slot)
-{
-    uint64_t limit = UINT64_C(1) << test_random_below(random, 8);
-    uint64_t count = 1 + test_random_below(random, limit);
-    uint64_t alignment = UINT64_C(1) << test_random_below(random, 6);
-    uint64_t address;
-
-    enum mm_status status =
-        vmem_alloc(&arena, count * QUANTUM, alignment * QUANTUM, &address);
-    if (status != MM_OK) {
-        CHECK_EQUAL(status, MM_ENOMEM);
-        CHECK(!model_has(count, alignment));
-        return;
-    }
-    uint64_t first = (address - BASE) / QUANTUM;
-    CHECK(is_aligned(address, alignment * QUANTUM));
-    CHECK(is_run_free(first, count));
-    mark(first, count, 1);
-    live[slot].first = first;
-    live[slot].count = count;
-}
-
-static void step_free(unsigned slot)
-{
-    vmem_free(&arena, BASE + live[slot].first * QUANTUM,
-              live[slot].count * QUANTUM);
-    mark(live[slot].first, live[slot].count, 0);
-    live[slot].count = 0;
-}
-
-static void step(struct test_random *random)
-{
-    unsigned slot = (unsigned)test_random_below(random, LIVE);
-
-    if (live[slot].count != 0) {
-        step_free(slot);
-    } else {
-        step_alloc(random, slot);
-    }
-}
-
-static void model_boot(void)
-{
-    sim_boot_heap(RAM_BYTES);
-    vmem_init(&arena, "model", QUANTUM);
-    CHECK(vmem_add(&arena, BASE + AFTER * QUANTUM, (CELLS - AFTER) * QUANTUM) ==
-          MM_OK);
-    CHECK(vmem_add(&arena, BASE, GAP * QUANTUM) == MM_OK);
-    mark(0, CELLS, 0);
-    mark(GAP, AFTER - GAP, 1);
-    for (unsigned i = 0; i < LIVE; i++) {
-        live[i].count = 0;
-    }
-}
-
-static void model_end(void)
-{
-    for (unsigned i = 0; i < LIVE; i++) {
-        if (live[i].count != 0) {
-            step_free(i);
-        }
-    }
-    CHECK_EQUAL(segments(), 2);
-    CHECK_EQUAL(allocated_count(), 0);
-    CHECK(vmem_check(&arena));
-    vmem_fini(&arena);
-}
-
-TEST(vmem, random_work_agrees_with_an_array)
-{
-    struct test_random random;
-
-    test_random_init(&random, test_seed());
-    CHECK_HELPER(model_boot());
-    for (unsigned i = 0; i < 20000; i++) {
-        CHECK_HELPER(step(&random));
-        CHECK(vmem_check(&arena));
-    }
-    CHECK_HELPER(model_end());
 }
 
 /* --- without memory for tags ---------------------------------------------- */

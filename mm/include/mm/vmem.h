@@ -13,6 +13,7 @@
  * found out at once.
  */
 struct vmem_tag;
+struct vmem_kept;
 struct slab_cache;
 
 #define VMEM_LISTS   64 /* one for each possible log2(size / quantum) */
@@ -22,6 +23,9 @@ struct vmem {
     struct lock lock;
     const char *name;                   /* (C) */
     uint64_t quantum;                   /* (C) power of two; unit of sizes */
+    unsigned quantum_shift;             /* (C) log2 of it */
+    unsigned kept_quanta;               /* (I) see vmem_keep() */
+    struct vmem_kept **kept;            /* (I) by CPU */
     struct slab_cache *tags;            /* (I) where tags come from */
     uint64_t total;                     /* (L) bytes under management */
     uint64_t free;                      /* (L) bytes */
@@ -47,6 +51,7 @@ struct vmem_stats {
     uint64_t total; /* bytes */
     uint64_t free;  /* bytes */
     uint64_t allocated;
+    uint64_t kept; /* of these, free but kept by a CPU */
 };
 
 /* @quantum: power of two. No range yet: vmem_add(). @name: by pointer. */
@@ -66,6 +71,18 @@ MM_MUST_CHECK enum mm_status vmem_add(struct vmem *vmem, uint64_t start,
                                       uint64_t size);
 
 /*
+ * From now on each CPU keeps some of the segments of up to @quanta quanta that
+ * are freed there, and allocates them again without the arena's lock. For
+ * walks, sums and vmem_size() they stay allocated; no owner hangs on them.
+ * Return: MM_OK; MM_ENOMEM: none is kept.
+ * Context: once, before the first allocation.
+ */
+MM_MUST_CHECK enum mm_status vmem_keep(struct vmem *vmem, unsigned quanta);
+
+/* What all CPUs keep goes back to the arena. */
+void vmem_drain(struct vmem *vmem);
+
+/*
  * Allocate @size (rounded up to the quantum) aligned to @alignment (a power
  * of two, 0 = the quantum).
  * Return: MM_OK; MM_EINVAL for size 0 or overflow; MM_ENOMEM if no segment
@@ -77,8 +94,10 @@ MM_MUST_CHECK enum mm_status vmem_alloc(struct vmem *vmem, uint64_t size,
                                         uint64_t alignment, uint64_t *out);
 
 /*
- * Free the segment vmem_alloc() gave. A wrong address or size is a bug report
- * that changes nothing. Cannot fail.
+ * Free the segment vmem_alloc() gave, on which no owner hangs if it may be
+ * kept. A wrong address or size is a bug report that changes nothing: at once,
+ * but for segments that may be kept where MM_DEBUG is off: those are looked at
+ * when they go back to the arena. Cannot fail.
  */
 void vmem_free(struct vmem *vmem, uint64_t address, uint64_t size);
 
