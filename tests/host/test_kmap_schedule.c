@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: MIT */
+/* Small kernel blocks of several CPUs, under the scheduler. */
+/*
+ * At risk: a block that two CPUs get, from one list or by a free and a purge
+ * at the same moment; entries that are written to by who has lost the block; a
+ * handle that is seen before what it stands for. So CPUs take and free blocks
+ * and windows, hand some over, and let go of what all of them keep.
+ */
+#include "tests/host/schedule_scene.h"
+
+#include <mm/kmap.h>
+#include <mm/port.h>
+#include "tests/host/sim.h"
+
+#define ROUNDS 24
+#define KEPT   3 /* pages */
+#define DEVICE UINT64_C(0xfd000000)
+
+/* What a CPU has, and what is on its way to another one; the last of all. */
+struct holding {
+    vaddr_t block; /* 0: nothing */
+    uint64_t stamp;
+    paddr_t device; /* of a window, else 0 */
+};
+
+static struct holding holding[SCHEDULE_CPUS + 1];
+static uint64_t last_stamp;
+static struct schedule_meeting meeting;
+
+static paddr_t translate(vaddr_t block)
+{
+    paddr_t physical = paddr_of(0);
+
+    schedule_lock(); /* a CPU's own walks see what it has stored */
+    if (sim_translate(block, WALK_WRITE, &physical) != WALK_ALLOWED) {
+        schedule_fail("a block that somebody has cannot be touched");
+    }
+    return physical;
+}
+
+static void take(unsigned cpu)
+{
+    struct holding one = {0};
+    uint64_t bytes = (1 + schedule_below(2)) * PAGE_BYTES;
+
+    if (schedule_below(3) == 0) {
+        one.device = paddr_of(DEVICE + schedule_below(8) * PAGE_BYTES);
+        one.block = (vaddr_t)kmap_mmio(one.device, bytes, PT_UC, "schedule");
+    } else {
+        one.block = (vaddr_t)kmap_alloc(bytes, KMAP_EAGER, "schedule");
+        one.stamp = ++last_stamp;
+    }
+    for (unsigned i = 0; i <= SCHEDULE_CPUS; i++) {
+        if (one.block == 0 || holding[i].block == one.block) {
+            schedule_fail("no block, or one that somebody has");
+        }
+    }
+    if (one.device.v == 0) {
+        *(uint64_t *)phys_to_virt(translate(one.block)) = one.stamp;
+    }
+    holding[cpu] = one;
+}
+
+static void give(unsigned cpu)
+{
+    struct holding one = holding[cpu];
+    paddr_t physical = translate(one.block);
+
+    if (one.device.v != 0 ? physical.v != one.device.v
+                          : *(uint64_t *)phys_to_virt(physical) != one.stamp) {
+        schedule_fail("a block is not what it was");
+    }
+    holding[cpu].block = 0;
+    kmap_free((void *)one.block);
+}
+
+static void hand_over(unsigned cpu)
+{
+    struct holding one = holding[cpu];
+
+    schedule_lock(); /* who sees the pointer sees what was stored before */
+    holding[cpu] = holding[SCHEDULE_CPUS];
+    holding[SCHEDULE_CPUS] = one;
+}
+
+static void run_rounds(unsigned cpu)
+{
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        uint64_t what = schedule_below(12);
+
+        if (what == 0) {
+            kmap_purge();
+        } else if (what < 4) {
+            hand_over(cpu);
+        } else if (holding[cpu].block == 0) {
+            take(cpu);
+        } else {
+            give(cpu);
+        }
+        sim_poll();
+    }
+    if (holding[cpu].block != 0) {
+        give(cpu);
+    }
+    schedule_meet(&meeting);
+    if (cpu == 0 && holding[SCHEDULE_CPUS].block != 0) {
+        give(SCHEDULE_CPUS);
+    }
+    if (cpu == 0) {
+        kmap_purge();
+    }
+    schedule_meet(&meeting);
+}
+
+static void prepare(struct test_random *random)
+{
+    (void)random;
+    kmap_keep(KEPT);
+    schedule_meeting_init(&meeting, port_cpu_count());
+    last_stamp = 0;
+    for (unsigned i = 0; i <= SCHEDULE_CPUS; i++) {
+        holding[i] = (struct holding){0};
+    }
+}
+
+TEST(kmap_schedule, blocks_belong_to_one_on_random_walks)
+{
+    static const struct scene scene = {SCHEDULE_WALK, prepare, run_rounds, NULL,
+                                       NULL};
+
+    scene_run_many(&scene);
+}
+
+TEST(kmap_schedule, blocks_belong_to_one_by_priorities)
+{
+    static const struct scene scene = {SCHEDULE_PRIORITIES, prepare, run_rounds,
+                                       NULL, NULL};
+
+    scene_run_many(&scene);
+}
