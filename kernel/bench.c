@@ -272,6 +272,7 @@ bool bench_run(const char *pattern)
     bool success = measure_empty();
     success = success && bench_frames(pattern, &run);
     success = success && bench_heap(pattern, &run);
+    success = success && bench_guard(pattern, &run);
     success = success && bench_maps(pattern, &run);
     success = success && bench_tables(pattern, &run);
     success = success && bench_cpus(pattern, &run);

@@ -53,6 +53,7 @@ MM_MUST_CHECK bool bench_list(const struct bench_subject *subjects,
  */
 MM_MUST_CHECK bool bench_frames(const char *pattern, unsigned *run);
 MM_MUST_CHECK bool bench_heap(const char *pattern, unsigned *run);
+MM_MUST_CHECK bool bench_guard(const char *pattern, unsigned *run);
 MM_MUST_CHECK bool bench_maps(const char *pattern, unsigned *run);
 MM_MUST_CHECK bool bench_tables(const char *pattern, unsigned *run);
 /* What several CPUs have to do with: shootdowns, switches. */
