@@ -20,6 +20,7 @@
 #include "base/bits.h"
 #include "base/check.h"
 #include "heap/guard.h"
+#include "map/cursor.h"
 #include "x86_64/mmu.h"
 
 #define POOL_BYTES  (PAGE_BYTES << GUARD_ORDER)
@@ -43,18 +44,25 @@ static vaddr_t mapped_at(vaddr_t address)
     return direct_start + virt_to_phys((void *)address).v;
 }
 
+/*
+ * One entry for another, both of a known form: pt_protect() asks much more.
+ */
 static void set_page(vaddr_t address, unsigned flags)
 {
-    vaddr_t page = mapped_at(address);
+    pfn_t pfn = phys_to_pfn(virt_to_phys((void *)address));
+    vaddr_t page = direct_start + pfn_to_phys(pfn).v;
+    pte_t entry = cursor_for_cpu(pte_make_frame(0, pfn, pt_attr(flags)));
     struct tlb_batch batch; /* never committed: see guard_fault() */
     struct pt_cursor cursor;
     enum mm_status status =
         pt_open(&pt_kernel, page, page + PAGE_BYTES, &batch, &cursor);
 
     ASSERT(status == MM_OK);
-    status = pt_protect(&cursor, page, PAGE_BYTES, pt_attr(flags));
-    ASSERT(status == MM_OK); /* it is small, and was parked before */
-    mmu_invlpg(page);        /* on this CPU: interrupts are off */
+    ASSERT(cursor.level == 0); /* it was split for the pool */
+    pte_t old = cursor_swap(&cursor, entry);
+    if (pte_is_present(old)) {
+        mmu_invlpg(page); /* on this CPU: interrupts are off */
+    }
     pt_close(&cursor);
 }
 
