@@ -208,8 +208,11 @@ static void *take_guarded(struct slab_cache *cache, uint64_t bytes,
         return NULL;
     }
     bool is_turn = magazine_grant(magazine);
-    magazine->allocs--; /* the object is counted when it is taken */
-    return is_turn ? guard_alloc(&cache->pool, bytes, site) : NULL;
+    void *object = is_turn ? guard_alloc(&cache->pool, bytes, site) : NULL;
+    if (object == NULL) {
+        magazine->allocs--; /* it is counted when it is taken */
+    }
+    return object;
 }
 
 /* Return: what the state was. */

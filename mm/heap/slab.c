@@ -13,7 +13,7 @@
  * builds the slab's bitmap knows when the object comes back to it.
  *
  * Invariants:
- *   I1  live + cached = objects out of their slabs
+ *   I1  live + cached = objects out of their slabs, and guarded ones
  *
  * Locking: caches_lock is outermost, for the list. It is held while all caches
  * are drained or checked. Under it the locks of stores and of pools are taken,
@@ -321,7 +321,8 @@ void slab_stats(const struct slab_cache *cache, struct slab_stats *out)
 
     magazine_sum(cache, &cached, &allocs);
     cached = min_u64(cached, pool->out); /* others may be at work */
-    uint64_t live = pool->out - cached;  // I1
+    uint64_t guarded = guard_count_live(pool);
+    uint64_t live = pool->out - cached + guarded; // I1
     *out = (struct slab_stats){
         .name = pool->name,
         .object_bytes = pool->object_bytes,
@@ -383,7 +384,7 @@ bool slab_find(const void *address, struct slab_place *out)
 /* Debug builds: live objects by their tracks. I1 */
 static bool check_live(const struct slab_cache *cache)
 {
-    uint64_t tracked = 0;
+    uint64_t tracked = guard_count_live(&cache->pool);
     struct slab_stats stats;
 
     slab_stats(cache, &stats);
