@@ -180,7 +180,7 @@ READY   := $(B)/.setup-$(GROUP)
 
 # --- what to type ------------------------------------------------------------
 .PHONY: all iso run run-uefi debug test test-host test-kernel test-bochs check \
-        check-models proofs fuzz mutants bench setup clean help release \
+        soak check-models proofs fuzz mutants bench setup clean help release \
         compile FORCE
 .DELETE_ON_ERROR:
 all: iso            ## the kernel and the ISO
@@ -197,6 +197,8 @@ test-host: $(HOST_TESTS)          ## the modules here, under sanitizers
 	@scripts/test-host
 test-kernel: iso release          ## the kernel in QEMU, all scenarios
 	@scripts/test-kernel
+soak: iso release   ## the heap in QEMU, ten million operations (slow)
+	@TABLE=tests/qemu/soak scripts/test-kernel
 test-bochs: iso     ## the kernel's own tests in Bochs (slow)
 	@scripts/setup bochs
 	@tests/qemu/bochs

@@ -108,6 +108,8 @@ static bool is_spurious(unsigned line)
     return (cpu_in8(command) & (1 << PIC_LINE_SPURIOUS)) == 0;
 }
 
+void (*_Atomic irq_also)(void);
+
 /*
  * What another processor is short of. The heap's part of it takes locks, whose
  * holders may wait for the console: not while this processor has that.
@@ -133,6 +135,15 @@ void irq_catch_up(void)
     cpu_irq_restore(irq);
 }
 
+static void call_also(void)
+{
+    void (*also)(void) = atomic_load_explicit(&irq_also, memory_order_acquire);
+
+    if (also != NULL && !console_is_mine()) {
+        also();
+    }
+}
+
 /* Return: whether @vector is one that processors send each other. */
 static bool handle_apic(unsigned vector)
 {
@@ -145,6 +156,7 @@ static bool handle_apic(unsigned vector)
         apic_end_interrupt();
         return true;
     case APIC_VECTOR_WAKE: /* mostly, that it has come is all */
+        call_also();       /* in tests */
         apic_end_interrupt();
         smp_take_wake();
         return true;
@@ -172,6 +184,7 @@ void irq_handle(unsigned vector)
     bool spurious = is_spurious(line);
     if (line == LINE_TIMER) {
         ticks++;
+        call_also();
     }
     if (line >= 8 && !spurious) {
         cpu_out8(PIC_SLAVE_COMMAND, PIC_EOI);

@@ -3,6 +3,8 @@
 #ifndef KERNEL_IRQ_H
 #define KERNEL_IRQ_H
 
+#include <stdatomic.h>
+
 #include <mm/types.h>
 
 /* The 16 lines arrive at these vectors. */
@@ -27,6 +29,12 @@ void irq_delay(unsigned microseconds);
 
 /* Acknowledge; the devices themselves are polled by whoever waits. */
 void irq_handle(unsigned vector);
+
+/*
+ * Called in each interrupt of the timer or by another CPU's APIC_VECTOR_WAKE,
+ * unless this CPU has the console; NULL: nothing is. For tests.
+ */
+extern void (*_Atomic irq_also)(void); /* (A) */
 
 /* Answer what could not be answered while this CPU had the console. */
 void irq_catch_up(void);

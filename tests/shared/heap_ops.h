@@ -56,6 +56,7 @@ struct heap_ops {
     uint64_t frames;              /* of the heap before it began */
     uint64_t done[HEAP_OP_KINDS]; /* operations that took effect */
     uint64_t failures;            /* for lack of memory */
+    bool is_alone;                /* nobody else uses the heap */
     bool may_fail;                /* some allocations are made to fail */
     uint8_t next_sign;
     bool has_failed;
