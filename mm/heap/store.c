@@ -90,7 +90,8 @@ void store_init(struct slab_cache *cache)
 
 struct magazine *store_make(struct slab_cache *cache)
 {
-    uint32_t room = cache->store.room;
+    uint32_t room =
+        atomic_load_explicit(&cache->store.room, memory_order_relaxed);
     unsigned shift = ARRAY_SHIFT_MIN;
 
     while (shift < ARRAY_SHIFT_MAX && room_of(shift) < room) {

@@ -3,6 +3,8 @@
 #ifndef MM_HEAP_STORE_H
 #define MM_HEAP_STORE_H
 
+#include <stdatomic.h>
+
 #include "heap/pool.h"
 
 struct magazine;
@@ -13,19 +15,20 @@ struct slab_cache;
  */
 struct store {
     struct lock lock;
-    uint32_t holds;     /* (S) objects, at most; grows and shrinks */
-    uint32_t depth;     /* (S) full magazines */
-    uint32_t count;     /* (S) objects in them */
-    uint32_t low;       /* (S) the fewest since the last look */
-    uint32_t peak;      /* (S) the most magazines since then */
-    uint32_t rounds;    /* (S) exchanges since then */
-    uint32_t hits;      /* (S) refills since the magazines grew */
-    uint32_t room;      /* (S) objects of a new magazine, at most */
-    uint32_t missed;    /* (S) objects that refills would have liked to find */
-    uint32_t swings;    /* (S) times it had missed some, and then no room */
-    uint64_t exchanges; /* (S) in all */
-    uint64_t allocs;    /* (S) served by magazines before they came here */
-    uint64_t failures;  /* (S) */
+    uint32_t holds;  /* (S) objects, at most; grows and shrinks */
+    uint32_t depth;  /* (S) full magazines */
+    uint32_t count;  /* (S) objects in them */
+    uint32_t low;    /* (S) the fewest since the last look */
+    uint32_t peak;   /* (S) the most magazines since then */
+    uint32_t rounds; /* (S) exchanges since then */
+    uint32_t hits;   /* (S) refills since the magazines grew */
+    uint32_t missed; /* (S) objects that refills would have liked to find */
+    uint32_t swings; /* (S) times it had missed some, and then no room */
+    /* (S) objects of a new magazine, at most; read by who makes one */
+    _Atomic uint32_t room;
+    uint64_t exchanges;     /* (S) in all */
+    uint64_t allocs;        /* (S) served by magazines before they came here */
+    uint64_t failures;      /* (S) */
     struct magazine *full;  /* (S) the latest first */
     struct magazine *empty; /* (S) */
 };
