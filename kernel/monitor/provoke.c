@@ -6,9 +6,11 @@
  */
 #include <mm/kmap.h>
 #include <mm/mm.h>
+#include <mm/pt.h>
 #include "kernel/console/console.h"
 #include "kernel/cpu.h"
 #include "kernel/entry.h"
+#include "kernel/layout.h"
 #include "kernel/lib/string.h"
 #include "kernel/monitor/command.h"
 #include "kernel/percpu.h"
@@ -144,6 +146,31 @@ static bool fault_user(void)
     return false;
 }
 
+/* The end of the arena, where no block ever is. */
+static bool fault_unmapped(void)
+{
+    touch(LAYOUT_KMAP_END - PAGE_BYTES);
+    return false;
+}
+
+/* A page whose frame is there, and parked. */
+static bool fault_none(void)
+{
+    vaddr_t page = (vaddr_t)scratch_page();
+
+    if (page == 0) {
+        return false;
+    }
+    enum mm_status status =
+        pt_protect_kernel(page, PAGE_BYTES, pt_attr(PT_NONE | PT_GLOBAL));
+    if (status != MM_OK) {
+        printk("the page cannot be parked: %s\n", mm_status_name(status));
+        return false;
+    }
+    touch(page);
+    return false;
+}
+
 static const struct {
     const char *kind;
     bool (*provoke)(void);
@@ -152,9 +179,11 @@ static const struct {
     {"nx", fault_nx},       {"guard", fault_guard},
     {"rsvd", fault_rsvd},   {"noncanonical", fault_noncanonical},
     {"stack", fault_stack}, {"double", fault_double},
-    {"user", fault_user},
+    {"user", fault_user},   {"unmapped", fault_unmapped},
+    {"none", fault_none},
 };
-#define KINDS "null ro nx guard rsvd noncanonical stack double user"
+#define KINDS                                                                  \
+    "null ro nx guard rsvd noncanonical stack double user unmapped none"
 
 static bool run_fault(const struct arguments *arguments)
 {
