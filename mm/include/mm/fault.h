@@ -51,7 +51,8 @@ struct fault_stats {
  * Decide on a fault by the state of the entry, in the kernel's tables or those
  * that are loaded: keep a zero-fill promise, by 2 MiB where it allows; give a
  * page that is copied on write its copy, or back if nobody else has it.
- * @out_walk: the tables as they were found.
+ * @out_walk: the tables as they were found; of a promise that is kept or a page
+ * that is copied the last step alone, without rights.
  * Context: interrupts off, on the faulting CPU; as tlb_commit(), if a page that
  * is copied on write is to be written to. Allocates at most a block; tables
  * only to split a large entry.
