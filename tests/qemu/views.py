@@ -20,6 +20,10 @@ PASSED, FAILED = 33, 35
 RUNS = 10  # ranges at whose ends is asked: the commands must fit into 2 KiB
 KMAP = 0xFFFFC00000000000  # a gap, or the guard of the first block
 
+# In the space that the monitor makes and loads: a large page, a small one, the
+# pages of an object, a guard.
+SPACE = (0x40000000, 0x40201FFF, 0x40404000, 0x40600000)
+
 differences = 0
 
 
@@ -132,14 +136,14 @@ def questions():
         ends = [end for run in spread(present, RUNS)
                 for end in (run[0], run[0] + run[1] - 1)]
         frames = frames_in_use(tables, 2)
-        walks = spread(ends, 3) + spread(guards, 1) + [KMAP, 0]
+        walks = spread(ends, 3) + spread(guards, 1) + [KMAP, 0, *SPACE]
         walks += plant(tables, [run for run in present if run[2] == 0][-1])
     return ends, walks, frames
 
 
 def ask(ends, walks, frames):
     """Have the monitor answer instead of what the command line asks."""
-    commands = ["pt -j", "pt"]
+    commands = ["space demo", "pt -u -j", "pt -j", "pt -u", "pt"]
     commands += ["v2p 0x%x" % address for address in ends]
     commands += ["pagewalk 0x%x" % address for address in walks]
     commands += ["explain 0x%x" % address for address in walks]
