@@ -2,11 +2,13 @@
 /* sizes: large pages that are cut and put together again, on the real MMU. */
 #include "tests/shared/test.h"
 
+#include <mm/audit.h>
 #include <mm/fault.h>
 #include <mm/frame.h>
 #include <mm/pt.h>
 #include "base/bits.h"
 #include "kernel/image.h"
+#include "tests/kernel/crew.h"
 #include "tests/shared/access.h"
 
 /*
@@ -67,6 +69,48 @@ TEST(sizes, the_direct_map_is_cut_for_a_guard_and_merged_back)
     byte[7 * PAGE_BYTES] = 7;
     CHECK_EQUAL(level_of(guard), pt_may_resize(0) ? level : 0);
     CHECK_EQUAL(byte[7 * PAGE_BYTES], 7);
+    frame_free(block, MM_TABLE_BITS);
+}
+
+/* Turns in which each CPU guards its page, and gives it back. */
+#define TURNS 40
+
+static uint8_t *guarded;
+static _Atomic unsigned refused;
+
+static void guard_own_page(void *unused)
+{
+    volatile uint8_t *own = guarded + port_cpu() * PAGE_BYTES;
+    struct pt_attr none = pt_attr(PT_NONE | PT_GLOBAL);
+    struct pt_attr all = pt_attr(PT_WRITE | PT_GLOBAL);
+
+    (void)unused;
+    for (unsigned i = 0; i < TURNS; i++) {
+        if (pt_protect_kernel((vaddr_t)own, PAGE_BYTES, none) != MM_OK ||
+            pt_protect_kernel((vaddr_t)own, PAGE_BYTES, all) != MM_OK) {
+            atomic_fetch_add(&refused, 1);
+        }
+        *own = (uint8_t)i; /* faults if a merge has lost it */
+    }
+}
+
+/* Who cuts the block while another puts it together. */
+TEST(sizes, cpus_guard_pages_of_one_block)
+{
+    pfn_t block =
+        frame_alloc(MM_TABLE_BITS, FRAME_KERNEL, FRAME_ANY | FRAME_BELOW_4G);
+    struct audit_verdict verdict;
+
+    CHECK(!pfn_is_none(block));
+    guarded = phys_to_virt(pfn_to_phys(block));
+    unsigned level = level_of((vaddr_t)guarded);
+    uint64_t tables = pt_kernel.tables;
+    atomic_store(&refused, 0);
+    crew_run(guard_own_page, NULL);
+    CHECK_EQUAL(refused, 0);
+    CHECK_EQUAL(level_of((vaddr_t)guarded), pt_may_resize(0) ? level : 0);
+    CHECK(!pt_may_resize(0) || pt_kernel.tables == tables);
+    CHECK(pt_audit(&pt_kernel, &verdict));
     frame_free(block, MM_TABLE_BITS);
 }
 
