@@ -62,7 +62,7 @@ KLDFLAGS := -nostdlib -static -z max-page-size=0x1000 -z noexecstack \
 #              compiler's own. And a wait that must end does so soon.
 SANITIZE ?= -fsanitize=address,undefined -fno-sanitize-recover=all
 THREAD  := -fsanitize=thread
-SCHEDULED = $(filter mm/map/% mm/base/%,$(1))
+SCHEDULED = $(filter mm/map/% mm/space/% mm/base/%,$(1))
 EXPLORED  = $(filter mm/frame/% mm/base/% mm/map/install.c mm/map/walk.c \
             mm/mm.c,$(1))
 UNSEEN    = $(filter-out %/sim_access.c,$(filter tests/host/sim%,$(1)))

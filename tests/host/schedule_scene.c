@@ -131,26 +131,19 @@ static void report(const struct schedule_plan *plan, const char *verdict)
 /* A run has ended in the middle of the library: nothing can run after it. */
 static bool is_spoilt;
 
-static void run_once(const struct scene *scene, uint64_t seed)
+static void run_plan(const struct scene *scene, struct schedule_plan plan,
+                     unsigned parts, struct test_random *random)
 {
-    static const unsigned pace[] = {20, 60, 200, 600, 2000};
-    struct test_random random;
-    struct schedule_plan plan = {.seed = seed,
-                                 .strategy = scene->strategy,
-                                 .run = scene->run,
-                                 .guess = scene->guess,
-                                 .see = scene->see};
-
-    test_random_init(&random, seed);
-    plan.cpus = 2 + (unsigned)test_random_below(&random, SCHEDULE_CPUS - 1);
-    plan.pace = pace[test_random_below(&random, 5)];
-    sim_boot_cpus(SCENE_RAM_BYTES, plan.cpus,
-                  sim_part_sets[test_random_below(&random, SIM_PART_SETS)]);
+    plan.strategy = scene->strategy;
+    plan.run = scene->run;
+    plan.guess = scene->guess;
+    plan.see = scene->see;
+    sim_boot_cpus(SCENE_RAM_BYTES, plan.cpus, parts);
     uint64_t frames = frames_in_use();
     for (unsigned i = 0; i < SCENE_SPACES; i++) {
         CHECK_EQUAL(pt_init(&scene_space[i]), MM_OK);
     }
-    scene->prepare(&random);
+    scene->prepare(random);
     const char *verdict = schedule_run(&plan);
     if (verdict != NULL) {
         is_spoilt = true;
@@ -158,6 +151,28 @@ static void run_once(const struct scene *scene, uint64_t seed)
     }
     CHECK(verdict == NULL);
     CHECK_HELPER(end_run(frames));
+}
+
+static void run_once(const struct scene *scene, uint64_t seed)
+{
+    static const unsigned pace[] = {20, 60, 200, 600, 2000};
+    struct test_random random;
+    struct schedule_plan plan = {.seed = seed};
+
+    test_random_init(&random, seed);
+    plan.cpus = 2 + (unsigned)test_random_below(&random, SCHEDULE_CPUS - 1);
+    plan.pace = pace[test_random_below(&random, 5)];
+    unsigned parts = sim_part_sets[test_random_below(&random, SIM_PART_SETS)];
+    run_plan(scene, plan, parts, &random);
+}
+
+void scene_run_chosen(const struct scene *scene, unsigned cpus,
+                      const struct schedule_chooser *chooser)
+{
+    struct schedule_plan plan = {.cpus = cpus, .pace = 1, .chooser = chooser};
+
+    CHECK(!is_spoilt);
+    run_plan(scene, plan, SIM_ALL_PARTS, NULL);
 }
 
 static uint64_t wanted_steps(void)

@@ -57,4 +57,8 @@ struct scene {
  */
 void scene_run_many(const struct scene *scene);
 
+/* One run in which @chooser says who goes on. */
+void scene_run_chosen(const struct scene *scene, unsigned cpus,
+                      const struct schedule_chooser *chooser);
+
 #endif
