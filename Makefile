@@ -17,7 +17,7 @@ FUZZ_SECONDS ?= 60#       time for each target of make fuzz
 SEED    ?=#               of random host tests, as a failure has printed it
 STEPS   ?=#               how many test tlb_schedule takes
 SETUP   ?=#               skip: do not look for missing tools
-UPDATE  ?=#               1: bench-check writes bench/vellum.csv
+UPDATE  ?=#               1: bench-check writes bench/vellum.csv, fuzz seeds
 export B M CPUS ACCEL Q CMD TEST V HOSTS SETUP UPDATE FUZZ_SECONDS
 
 # --- tools and flags ---------------------------------------------------------
