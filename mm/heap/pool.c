@@ -62,10 +62,6 @@ static const char *const side_name[POOL_SIDE_SIZES] = {
     "side-64",   "side-128",  "side-256",  "side-512",
     "side-1024", "side-2048", "side-4096", "side-8192"};
 
-/* A descriptor and its bitmap. */
-#define SLAB_BYTES(words) (sizeof(struct slab) + (words) * sizeof(uint64_t))
-#define SLAB_BYTES_MAX    SLAB_BYTES(POOL_MAX_OBJECTS / 64)
-
 /* How many objects fit in a slab of 2^order frames? */
 static uint64_t objects_in(const struct slab_pool *pool, unsigned order)
 {
@@ -87,7 +83,7 @@ static bool wastes_much(const struct slab_pool *pool, unsigned order)
 static void lay_out(struct slab_pool *pool)
 {
     uint64_t gap = pool->kind == POOL_SIDE ? 0 : POISON_GAP;
-    uint64_t lead = pool->kind == POOL_SIDE ? SLAB_BYTES_MAX : gap;
+    uint64_t lead = pool->kind == POOL_SIDE ? sizeof(struct slab) : gap;
 
     pool->first = (uint32_t)align_up(lead, pool->alignment);
     pool->stride =
@@ -98,7 +94,6 @@ static void lay_out(struct slab_pool *pool)
     }
     pool->objects =
         (uint32_t)min_u64(objects_in(pool, pool->order), POOL_MAX_OBJECTS);
-    pool->words = (uint32_t)div_round_up(pool->objects, 64);
     pool->states =
         pool_notes_states && pool->kind != POOL_SIDE ? pool->objects : 0;
     pool->span = pool->objects * pool->stride;
@@ -212,7 +207,7 @@ static void fill_in(struct slab *slab, struct slab_pool *pool, vaddr_t frames,
                           .start = frames + pool->first,
                           .frames = frames,
                           .track = track};
-    for (unsigned i = 0; i < pool->words; i++) {
+    for (unsigned i = 0; i < POOL_MAX_OBJECTS / 64; i++) {
         unsigned objects = pool->objects > i * 64 ? pool->objects - i * 64 : 0;
         slab->out[i] = ~low_bits(objects);
     }
@@ -227,7 +222,7 @@ static unsigned take_from(struct slab *slab, void **out_objects, unsigned count)
 {
     unsigned taken = 0;
 
-    for (unsigned i = 0; i < slab->pool->words && taken < count; i++) {
+    for (unsigned i = 0; i < POOL_MAX_OBJECTS / 64 && taken < count; i++) {
         uint64_t in = ~slab->out[i];
         for (; in != 0 && taken < count; in &= in - 1) {
             unsigned bit = lowest_bit(in);
@@ -420,7 +415,7 @@ static void prepare_objects(struct slab *slab)
 static struct slab *slab_make(struct slab_pool *pool)
 {
     struct poison_track *track = NULL;
-    struct slab *slab = pool_side_alloc(SLAB_BYTES(pool->words) + pool->states);
+    struct slab *slab = pool_side_alloc(sizeof(*slab) + pool->states);
 
     if (slab == NULL) {
         return NULL;
@@ -524,13 +519,13 @@ static bool check_slab(const struct slab *slab, enum pool_list list)
 {
     unsigned bits = 0;
 
-    for (unsigned i = 0; i < slab->pool->words; i++) {
+    for (unsigned i = 0; i < POOL_MAX_OBJECTS / 64; i++) {
         bits += count_bits(slab->out[i]);
     }
     CHECK_OR_FAIL(list_of(slab) == list, "slab 0x%lx (%s) on list %u", // I1
                   (unsigned long)slab->frames, slab->pool->name, list);
-    CHECK_OR_FAIL(bits == slab->out_count + UINT64_C(64) * slab->pool->words -
-                              slab->pool->objects,
+    CHECK_OR_FAIL(bits ==
+                      slab->out_count + POOL_MAX_OBJECTS - slab->pool->objects,
                   "slab 0x%lx (%s): %u bits, %u objects out", // I2
                   (unsigned long)slab->frames, slab->pool->name, bits,
                   (unsigned)slab->out_count);

@@ -47,9 +47,9 @@ struct slab {
     struct slab *next;          /* (L) */
     struct slab *previous;      /* (L) */
     uint64_t out_count;         /* (L) */
+    /* (L) bit set: out of the slab, or beyond the last object */
+    uint64_t out[POOL_MAX_OBJECTS / 64];
     uint64_t marked[POOL_MAX_OBJECTS / 64]; /* while leak.c scans */
-    uint64_t
-        out[]; /* (L) bit set: out of the slab, or beyond the last object */
 };
 
 /* (C) constant after pool_init(), (L) lock. */
@@ -59,8 +59,7 @@ struct slab_pool {
     uint32_t object_bytes; /* (C) */
     uint32_t stride;       /* (C) from an object to the next */
     uint32_t objects;      /* (C) in a slab */
-    uint32_t words;        /* (C) of a slab's bitmap */
-    uint32_t states;       /* (C) behind it, a byte each: objects, or 0 */
+    uint32_t states;       /* (C) behind a slab, a byte each: objects, or 0 */
     uint32_t first;        /* (C) from the slab's first byte to object 0 */
     uint32_t order;        /* (C) of the slab's block of frames */
     uint32_t alignment;    /* (C) */
@@ -146,7 +145,7 @@ extern bool pool_notes_states;
 /* The byte that says so; only while pool_notes_states. */
 static inline _Atomic bool *slab_state(const struct slab *slab, unsigned index)
 {
-    return (_Atomic bool *)&slab->out[slab->pool->words] + index;
+    return (_Atomic bool *)&slab[1] + index;
 }
 
 /*

@@ -42,7 +42,7 @@
 #include "heap/magazine.h"
 
 /* Bytes of objects that a store may hold, at first and at last. */
-#define HOLDS_LEAST (64 * KiB)
+#define HOLDS_LEAST (32 * KiB)
 #define HOLDS_MOST  (16 * MiB)
 
 /* The same of a magazine; but always ROOM_LEAST objects. */
@@ -55,14 +55,14 @@
 #define ARRAY_SHIFT_MAX 12
 
 /* Often enough to follow the load, seldom enough to have seen a swing. */
-#define LOOK_ROUNDS 16
+#define LOOK_ROUNDS 8
 #define LOOK_SWINGS 2
 /* So often too empty and then too full: it may hold more. */
 #define GROW_SWINGS 4
 /* Refills that larger magazines would have spared. */
 #define GROW_HITS 16
 /* Magazines that one exchange sends back to the slabs, at most. */
-#define SCRAP_MOST 4
+#define SCRAP_MOST 8
 
 struct magazine store_no_room = {.top = store_no_room.object,
                                  .last = store_no_room.object,
