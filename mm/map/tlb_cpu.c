@@ -124,9 +124,12 @@ static struct tlb_space *loaded_space(const struct tlb_cpu *cpu)
  * For the oracle: entries of @space that are no older than @generation may be
  * used here from now on; with NULL, none but the kernel's.
  */
-static void use(struct tlb_cpu *cpu, const struct tlb_space *space,
-                uint64_t generation)
+static inline void use(struct tlb_cpu *cpu, const struct tlb_space *space,
+                       uint64_t generation)
 {
+    if (!MM_DEBUG) {
+        return;
+    }
     uint64_t stamp = space != NULL ? tlb_stamp(space, generation) : 0;
 
     /* Release: pairs with the acquire in is_behind(). */
@@ -134,8 +137,8 @@ static void use(struct tlb_cpu *cpu, const struct tlb_space *space,
 }
 
 /* Flush @generation of @space, and all before it, are made in its slot. */
-static void set_made(struct tlb_cpu *cpu, unsigned number,
-                     const struct tlb_space *space, uint64_t generation)
+static inline void set_made(struct tlb_cpu *cpu, unsigned number,
+                            const struct tlb_space *space, uint64_t generation)
 {
     set_generation(cpu, number, generation);
     if (number == current_slot(cpu)) {
@@ -490,12 +493,32 @@ static MM_NOINLINE void apply_to_space(struct tlb_cpu *cpu,
     }
 }
 
+/*
+ * The usual case of that: the space is loaded and in use here, the flush is
+ * the next, and has ranges. INVLPG takes the ways to freed tables along.
+ */
+static inline bool apply_to_loaded(struct tlb_cpu *cpu,
+                                   const struct tlb_batch *batch,
+                                   uint64_t generation)
+{
+    unsigned number = current_slot(cpu);
+
+    if (loaded_space(cpu) != batch->space || batch->whole ||
+        slot_generation(cpu, number) + 1 != generation ||
+        atomic_load_explicit(&cpu->is_lazy, memory_order_relaxed)) {
+        return false;
+    }
+    flush_ranges(cpu, batch);
+    set_made(cpu, number, batch->space, generation);
+    return true;
+}
+
 void tlb_apply(struct tlb_cpu *cpu, const struct tlb_batch *batch,
                uint64_t generation)
 {
     if (batch->space->is_kernel) {
         apply_to_kernel(cpu, batch, generation);
-    } else {
+    } else if (!apply_to_loaded(cpu, batch, generation)) {
         apply_to_space(cpu, batch, generation);
     }
 }
