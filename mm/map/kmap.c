@@ -50,15 +50,18 @@ enum mm_status kmap_init(vaddr_t start, vaddr_t end, const struct memmap *map)
     }
     pt_close(&cursor);
     tlb_commit(&batch);
-    vmem_init(&kmap_arena, "kmap", PAGE_BYTES);
-    status = vmem_add(&kmap_arena, start, end - start);
-    if (status == MM_OK) {
-        status = ready_init(start, end);
-    }
+    status = block_init();
     if (status != MM_OK) {
-        vmem_fini(&kmap_arena);
         return status;
     }
+    vmem_init(&kmap_arena, "kmap", PAGE_BYTES);
+    status = vmem_add(&kmap_arena, start, end - start);
+    if (status != MM_OK) {
+        vmem_fini(&kmap_arena);
+        block_fini();
+        return status;
+    }
+    ready_init(start, end);
     physical = map;
     return MM_OK;
 }

@@ -44,7 +44,6 @@
  */
 #include "map/kmap_impl.h"
 
-#include <mm/kmalloc.h>
 #include "map/cursor.h"
 
 /* 256 KiB a CPU: 4 blocks of the largest size, 64 windows of a page. */
@@ -53,7 +52,8 @@
 /* As many as a purge can leave; their descriptors and tags are 32 KiB. */
 #define EMPTIES_MAX 256
 
-struct ready *kmap_ready;
+static struct ready ready_of[MM_MAX_CPUS];
+struct ready *kmap_ready = ready_of;
 unsigned kmap_keep_pages;
 struct kmap_root kmap_root;
 struct kmap_entries kmap_entries;
@@ -107,25 +107,14 @@ static void find_root(vaddr_t start, vaddr_t end)
     kmap_root.small_bytes = end - start;
 }
 
-enum mm_status ready_init(vaddr_t start, vaddr_t end)
+void ready_init(vaddr_t start, vaddr_t end)
 {
-    enum mm_status status = block_init();
-
-    if (status != MM_OK) {
-        return status;
-    }
-    kmap_ready = kmalloc_array(port_cpu_count(), sizeof(*kmap_ready));
-    if (kmap_ready == NULL) {
-        block_fini();
-        return MM_ENOMEM;
-    }
-    for (unsigned cpu = 0; cpu < port_cpu_count(); cpu++) {
+    for (unsigned cpu = 0; cpu < MM_MAX_CPUS; cpu++) {
         kmap_ready[cpu] = (struct ready){.waiting = 0};
     }
     find_root(start, end);
     make_entries();
     kmap_keep_pages = KEEP_PAGES;
-    return MM_OK;
 }
 
 void kmap_keep(unsigned pages)
