@@ -191,7 +191,8 @@ static void report_live(const struct slab_cache *cache)
              (void *)report_alloc_site(slab, index));
 }
 
-enum mm_status slab_destroy(struct slab_cache *cache)
+/* All back to the frames, unless there are live objects, which are reported. */
+static MM_MUST_CHECK enum mm_status take_down(struct slab_cache *cache)
 {
     magazine_drain_all(cache);
     if (cache->pool.out > 0) {
@@ -206,9 +207,22 @@ enum mm_status slab_destroy(struct slab_cache *cache)
     }
     guard_forget(&cache->pool);
     ASSERT(cache->pool.slabs == 0);
-    remove_cache(cache);
-    pool_side_free(cache);
     return MM_OK;
+}
+
+enum mm_status slab_destroy(struct slab_cache *cache)
+{
+    /* Off the list: a drain elsewhere may have its objects in hand till then.
+     */
+    remove_cache(cache);
+    enum mm_status status = take_down(cache);
+
+    if (status == MM_OK) {
+        pool_side_free(cache);
+    } else {
+        append_cache(cache);
+    }
+    return status;
 }
 
 void *slab_alloc(struct slab_cache *cache)
