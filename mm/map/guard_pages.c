@@ -10,6 +10,8 @@
  * pages wherever an object is freed.
  *
  * Limits: what others have split of a page of 1 GiB keeps it from being merged.
+ * Where memory is short the pool stays: to give it back is to wait for all
+ * CPUs, and who asks for memory may hold locks.
  */
 #include <mm/guard.h>
 
