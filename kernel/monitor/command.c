@@ -24,7 +24,7 @@ static const struct command_group *const groups[] = {
     &command_memory,  &command_frames, &command_tables,  &command_tlb,
     &command_pt,      &command_audit,  &command_space,   &command_look,
     &command_heap,    &command_slab,   &command_guard,   &command_vmstat,
-    &command_provoke, &command_crime,  &command_machine, &command_help,
+    &command_provoke, &command_misuse, &command_machine, &command_help,
 };
 
 const struct command_group *command_group(size_t index)

@@ -53,7 +53,7 @@ extern const struct command_group command_slab;
 extern const struct command_group command_vmstat;
 extern const struct command_group command_guard;
 extern const struct command_group command_provoke;
-extern const struct command_group command_crime;
+extern const struct command_group command_misuse;
 extern const struct command_group command_machine;
 
 /* All groups, in the order of help. NULL after the last. */

@@ -329,7 +329,7 @@ TEST(monitor, commands_about_slabs_answer)
     REFUSES("slab info no body", "there is no cache no body");
     REFUSES("slab burn 5", "info CACHE|ADDR or contains ADDR, not burn");
     REFUSES("slabtop -x", "-o, not -x");
-    REFUSES("crime nonsense", "is none of");
+    REFUSES("misuse nonsense", "is none of");
 }
 
 /* Inverted, they are no references; a slot of the stack may hold the last. */

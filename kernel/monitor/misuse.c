@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* crime: what must not be done to the heap, done, to see the report. */
+/* misuse: what must not be done to the heap, done, to see the report. */
 /*
- * Who calls `crime` is told at once, or by the command behind it: what only
+ * Who calls `misuse` is told at once, or by the command behind it: what only
  * shows when memory is looked at again is followed by that look.
  */
 #include <mm/kmalloc.h>
@@ -19,19 +19,19 @@ static char *victim(void)
     return kmalloc(VICTIM_BYTES);
 }
 
-static void crime_overflow(char *block)
+static void misuse_overflow(char *block)
 {
     block[VICTIM_BYTES] = 1;
     kfree(block);
 }
 
-static void crime_underflow(char *block)
+static void misuse_underflow(char *block)
 {
     block[-1] = 1;
     kfree(block);
 }
 
-static void crime_use_after_free(char *block)
+static void misuse_use_after_free(char *block)
 {
     kfree(block);
     block[VICTIM_BYTES / 2] = 1;
@@ -40,19 +40,19 @@ static void crime_use_after_free(char *block)
     }
 }
 
-static void crime_double_free(char *block)
+static void misuse_double_free(char *block)
 {
     kfree(block);
     kfree(block);
     slab_drain();
 }
 
-static void crime_interior(char *block)
+static void misuse_interior(char *block)
 {
     kfree(block + sizeof(uint64_t));
 }
 
-static void crime_foreign(char *block)
+static void misuse_foreign(char *block)
 {
     static uint64_t no_block;
 
@@ -60,9 +60,9 @@ static void crime_foreign(char *block)
     kfree(&no_block);
 }
 
-static void crime_wrong_cache(char *block)
+static void misuse_wrong_cache(char *block)
 {
-    struct slab_cache *cache = slab_create("crime", VICTIM_BYTES, 0, NULL);
+    struct slab_cache *cache = slab_create("misused", VICTIM_BYTES, 0, NULL);
 
     if (cache != NULL) {
         slab_free(cache, block);
@@ -70,7 +70,7 @@ static void crime_wrong_cache(char *block)
 }
 
 /* Nothing has a pointer to it any more: see `leaks`. */
-static void crime_leak(char *block)
+static void misuse_leak(char *block)
 {
     printk("0x%lx is lost; see leaks\n", (vaddr_t)block);
 }
@@ -79,14 +79,14 @@ static const struct {
     const char *kind;
     void (*commit)(char *block);
 } kinds[] = {
-    {"overflow", crime_overflow},  {"underflow", crime_underflow},
-    {"uaf", crime_use_after_free}, {"double", crime_double_free},
-    {"interior", crime_interior},  {"foreign", crime_foreign},
-    {"cache", crime_wrong_cache},  {"leak", crime_leak},
+    {"overflow", misuse_overflow},  {"underflow", misuse_underflow},
+    {"uaf", misuse_use_after_free}, {"double", misuse_double_free},
+    {"interior", misuse_interior},  {"foreign", misuse_foreign},
+    {"cache", misuse_wrong_cache},  {"leak", misuse_leak},
 };
 #define KINDS "overflow underflow uaf double interior foreign cache leak"
 
-static bool run_crime(const struct arguments *arguments)
+static bool run_misuse(const struct arguments *arguments)
 {
     for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
         if (strcmp(kinds[i].kind, arguments->word[0]) == 0) {
@@ -102,8 +102,8 @@ static bool run_crime(const struct arguments *arguments)
 }
 
 static const struct command commands[] = {
-    {"crime", "", "KIND", "misuse the heap: most end in a report", KINDS, 1, 1,
-     false, run_crime},
+    {"misuse", "", "KIND", "misuse the heap: most end in a report", KINDS, 1, 1,
+     false, run_misuse},
 };
 
-const struct command_group command_crime = COMMAND_GROUP("Crimes", commands);
+const struct command_group command_misuse = COMMAND_GROUP("Misuse", commands);
