@@ -76,8 +76,12 @@ static bool scan_extent(void *context, const struct audit_run *run)
 
 static void scan(void *context, vaddr_t stack)
 {
-    (void)context;
-    leak_begin();
+    bool *is_done = context;
+
+    *is_done = leak_begin() == MM_OK;
+    if (!*is_done) {
+        return;
+    }
     scan_image();
     scan_stacks(stack);
     audit_extents(&pt_kernel, LAYOUT_KMAP, LAYOUT_KMAP_END, scan_extent, NULL);
@@ -86,14 +90,15 @@ static void scan(void *context, vaddr_t stack)
 
 const struct leaks *leaks_find(void)
 {
+    bool is_done = false;
     uint64_t irq;
 
     if (smp_freeze(&irq) != MM_OK) {
         return NULL;
     }
-    with_registers(scan, NULL);
+    with_registers(scan, &is_done);
     smp_thaw(irq);
-    return &found;
+    return is_done ? &found : NULL;
 }
 
 void leaks_forget(void)

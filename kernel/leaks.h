@@ -16,8 +16,8 @@ struct leaks {
 /*
  * Stop the others, and scan from all variables, stacks and registers. What is
  * found stays until leaks_forget(): it is no root itself.
- * Return: NULL if another processor does not stand still.
- * Context: as smp_freeze(), no lock held.
+ * Return: NULL if another processor does not stand still, or for want of
+ * memory. Context: as smp_freeze(), no lock held.
  */
 const struct leaks *leaks_find(void);
 void leaks_forget(void);

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* leak: live objects that nobody can reach any more. */
 /*
- * Owns: the marks in slabs and in the records of large blocks, and the list of
- * objects that are still to be read.
+ * Owns: the marks of objects, and the list of those that are still to be read.
  *
  * Idea: the mark phase of a conservative garbage collector [Boehm88], as
  * Linux's kmemleak has it, for a world that stands still. Each word that is
@@ -18,6 +17,9 @@
  *   I1  a marked object is live
  *   I2  a marked object was read, is on the list, or `is_cut_short`
  *
+ * Marks of objects stand in frames that are taken for the scan: a bitmap a
+ * slab, found by a number in the record of its first frame.
+ *
  * Locking: none: nobody else runs.
  * Cost: a word that is no pointer to RAM some ten instructions.
  * Limits: contents of free objects are not read, nor side storage, which has
@@ -28,6 +30,7 @@
 
 #include "base/bits.h"
 #include "base/check.h"
+#include "heap/guard_impl.h"
 #include "heap/magazine.h"
 #include <mm/slab.h>
 
@@ -36,6 +39,14 @@
  * the host's variables, which are roots.
  */
 #define LIST_OBJECTS 1024
+
+/* Words of marks a slab, and slabs: a record has 16 bits for a number. */
+#define MARK_WORDS (POOL_MAX_OBJECTS / 64)
+#define SLABS_MAX  65536
+
+static uint64_t *marks; /* of all slabs, while a scan goes on */
+static pfn_t marks_frame;
+static unsigned marks_order;
 
 static uintptr_t list[LIST_OBJECTS];
 static unsigned list_count;
@@ -50,9 +61,22 @@ static bool is_live(const struct slab *slab, unsigned index)
                                : slab_is_out(slab, index);
 }
 
+static struct frame_record *slab_record(const struct slab *slab)
+{
+    return record_of(phys_to_pfn(virt_to_phys((const void *)slab->frames)));
+}
+
+static uint64_t *marks_of(const struct slab *slab)
+{
+    uint16_t number =
+        atomic_load_explicit(&slab_record(slab)->entries, memory_order_relaxed);
+
+    return marks + (uint64_t)number * MARK_WORDS;
+}
+
 static bool is_marked(const struct slab *slab, unsigned index)
 {
-    return ((slab->marked[index / 64] >> (index % 64)) & 1) != 0;
+    return ((marks_of(slab)[index / 64] >> (index % 64)) & 1) != 0;
 }
 
 static uint64_t object_bytes(const struct slab *slab, unsigned index)
@@ -72,7 +96,7 @@ static void remember(const void *object)
 
 static void meet_object(const void *address)
 {
-    struct slab *slab = slab_around(address);
+    const struct slab *slab = slab_around(address);
 
     if (slab->pool->kind == POOL_SIDE ||
         (vaddr_t)address - slab->start >= slab->pool->span) {
@@ -80,12 +104,12 @@ static void meet_object(const void *address)
     }
     unsigned index = slab_index(slab, address);
     if (is_live(slab, index) && !is_marked(slab, index)) { // I1
-        slab->marked[index / 64] |= UINT64_C(1) << (index % 64);
+        marks_of(slab)[index / 64] |= UINT64_C(1) << (index % 64);
         remember(slab_object(slab, index));
     }
 }
 
-/* The marks of large blocks: a field that only page tables have a use for. */
+/* The marks of large blocks: the same field, that page tables use otherwise. */
 static bool is_large_marked(pfn_t block)
 {
     return atomic_load_explicit(&record_of(block)->entries,
@@ -108,6 +132,28 @@ static void meet_large(pfn_t block)
     if (!is_large_marked(block)) {
         large_mark(block, 1);
         remember(large_start(block));
+    }
+}
+
+/* Guarded objects: what may be read of the pool is pages of those. */
+static uint64_t guard_marked[GUARDS / 64];
+
+static bool is_seat_marked(const struct seat *seat)
+{
+    unsigned index = seat_index(seat);
+
+    return ((guard_marked[index / 64] >> (index % 64)) & 1) != 0;
+}
+
+static void meet_guarded(const void *address)
+{
+    const struct seat *seat = guard_seat_at((vaddr_t)address);
+
+    if (seat != NULL && seat_state(seat) == SEAT_LIVE &&
+        !is_seat_marked(seat)) {
+        unsigned index = seat_index(seat);
+        guard_marked[index / 64] |= UINT64_C(1) << (index % 64);
+        remember((const void *)seat_object(seat));
     }
 }
 
@@ -146,6 +192,9 @@ static void meet(uint64_t word)
     case FRAME_LARGE:
         meet_large(pfn);
         break;
+    case FRAME_GUARD:
+        meet_guarded(address);
+        break;
     case FRAME_NONE:
         meet_inside(pfn);
         break;
@@ -167,12 +216,25 @@ static void read_bytes(const void *start, uint64_t bytes)
     sums.words += count;
 }
 
+/* An object at the end of its page need not begin at a multiple of 8. */
+static void read_guarded(const struct seat *seat)
+{
+    vaddr_t start = align_up(seat_object(seat), sizeof(uint64_t));
+    vaddr_t end = seat_object(seat) + seat->bytes;
+
+    read_bytes((const void *)start, end > start ? end - start : 0);
+}
+
 static void read_block(const void *object)
 {
     pfn_t pfn = phys_to_pfn(virt_to_phys(object));
 
     if (record_of(pfn)->type == FRAME_LARGE) {
         read_bytes(object, record_of(pfn)->owner);
+        return;
+    }
+    if (record_of(pfn)->type == FRAME_GUARD) {
+        read_guarded(guard_seat_at((vaddr_t)object));
         return;
     }
     const struct slab *slab = slab_around(object);
@@ -202,6 +264,7 @@ void leak_scan(const void *start, const void *end)
 
 typedef void (*object_fn)(struct slab *slab, unsigned index);
 typedef void (*block_fn)(pfn_t block);
+typedef void (*seat_fn)(const struct seat *seat);
 
 static void each_object_of(struct slab_cache *cache, object_fn visit)
 {
@@ -227,6 +290,15 @@ static void each_object(object_fn visit)
     for (struct slab_cache *cache = next_cache(NULL); cache != NULL;
          cache = next_cache(cache)) {
         each_object_of(cache, visit);
+    }
+}
+
+static void each_guarded(seat_fn visit)
+{
+    for (unsigned i = 0; i < GUARD_OBJECTS; i++) {
+        if (seat_state(&guard_pool.seat[i]) == SEAT_LIVE) {
+            visit(&guard_pool.seat[i]);
+        }
     }
 }
 
@@ -268,41 +340,98 @@ static void unmark_large(pfn_t block)
     large_mark(block, 0);
 }
 
-static void unmark_slabs(struct slab_cache *cache)
+static void read_frames(pfn_t block)
 {
-    for (enum pool_list i = 0; i < POOL_LISTS; i++) {
-        for (struct slab *slab = cache->pool.list[i]; slab != NULL;
-             slab = slab->next) {
-            for (unsigned k = 0; k < POOL_MAX_OBJECTS / 64; k++) {
-                slab->marked[k] = 0;
+    if (!pfn_equal(block, marks_frame)) {
+        read_bytes(large_start(block), PAGE_BYTES << record_of(block)->order);
+        read_list();
+    }
+}
+
+typedef void (*slab_fn)(struct slab *slab, uint64_t number);
+
+/* Return: how many there are; they are numbered in this order. */
+static uint64_t each_slab(slab_fn visit)
+{
+    uint64_t number = 0;
+
+    for (struct slab_cache *cache = next_cache(NULL); cache != NULL;
+         cache = next_cache(cache)) {
+        for (enum pool_list i = 0; i < POOL_LISTS; i++) {
+            for (struct slab *slab = cache->pool.list[i]; slab != NULL;
+                 slab = slab->next) {
+                visit(slab, number);
+                number++;
             }
         }
     }
+    return number;
 }
 
-static void read_frames(pfn_t block)
+static void pass_by(struct slab *slab, uint64_t number)
 {
-    read_bytes(large_start(block), PAGE_BYTES << record_of(block)->order);
-    read_list();
+    (void)slab;
+    (void)number;
 }
 
-void leak_begin(void)
+static void number_slab(struct slab *slab, uint64_t number)
 {
-    list_count = 0;
-    is_cut_short = false;
-    sums = (struct leak_totals){0};
+    atomic_store_explicit(&slab_record(slab)->entries, (uint16_t)number,
+                          memory_order_relaxed);
+}
+
+static void unnumber_slab(struct slab *slab, uint64_t number)
+{
+    (void)number;
+    number_slab(slab, 0);
+}
+
+/* Bits for all slabs, none set; a slab's record knows which are its own. */
+static enum mm_status make_marks(void)
+{
+    uint64_t slabs = each_slab(pass_by);
+    uint64_t frames =
+        div_round_up(slabs * MARK_WORDS * sizeof(*marks) + 1, PAGE_BYTES);
+    unsigned order = frames == 1 ? 0 : highest_bit(frames - 1) + 1;
+
+    if (slabs > SLABS_MAX || order > MM_MAX_ORDER) {
+        return MM_ERANGE;
+    }
+    marks_frame = frame_alloc(order, FRAME_KERNEL, FRAME_ZEROED);
+    if (pfn_is_none(marks_frame)) {
+        return MM_ENOMEM;
+    }
+    marks_order = order;
+    marks = phys_to_virt(pfn_to_phys(marks_frame));
+    (void)each_slab(number_slab);
+    return MM_OK;
+}
+
+enum mm_status leak_begin(void)
+{
     for (struct slab_cache *cache = next_cache(NULL); cache != NULL;
          cache = next_cache(cache)) {
         magazine_drain_all(cache);
-        unmark_slabs(cache);
+        store_drain(cache);
     }
+    enum mm_status status = make_marks();
+    if (status != MM_OK) {
+        return status;
+    }
+    list_count = 0;
+    is_cut_short = false;
+    sums = (struct leak_totals){0};
     each_block(FRAME_LARGE, unmark_large);
+    for (unsigned i = 0; i < GUARDS / 64; i++) {
+        guard_marked[i] = 0;
+    }
     for (const struct slab_cache *cache = slab_next(NULL); cache != NULL;
          cache = slab_next(cache)) {
         meet((uintptr_t)cache->pool.name);
     }
     each_block(FRAME_KERNEL, read_frames);
     read_list();
+    return MM_OK;
 }
 
 /* --- the end -------------------------------------------------------------- */
@@ -319,6 +448,14 @@ static void read_large_again(pfn_t block)
 {
     if (is_large_marked(block)) {
         read_block(large_start(block));
+        read_list();
+    }
+}
+
+static void read_guarded_again(const struct seat *seat)
+{
+    if (is_seat_marked(seat)) {
+        read_guarded(seat);
         read_list();
     }
 }
@@ -369,6 +506,15 @@ static void judge_large(pfn_t block)
     large_mark(block, 0);
 }
 
+static void judge_guarded(const struct seat *seat)
+{
+    sums.live++;
+    if (!is_seat_marked(seat)) {
+        note(seat->pool != NULL ? seat->pool->name : "guarded",
+             seat->alloc_site, seat->bytes, (const void *)seat_object(seat));
+    }
+}
+
 unsigned leak_end(struct leak_group *out, unsigned max,
                   struct leak_totals *totals)
 {
@@ -377,12 +523,16 @@ unsigned leak_end(struct leak_group *out, unsigned max,
         sums.rescans++;
         each_object(read_again);
         each_block(FRAME_LARGE, read_large_again);
+        each_guarded(read_guarded_again);
     }
     groups.group = out;
     groups.count = 0;
     groups.max = max;
     each_object(judge_object);
     each_block(FRAME_LARGE, judge_large);
+    each_guarded(judge_guarded);
+    (void)each_slab(unnumber_slab);
+    frame_free(marks_frame, marks_order);
     *totals = sums;
     return groups.count;
 }

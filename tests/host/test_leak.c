@@ -28,7 +28,7 @@ static unsigned group_count;
 
 static void scan(void *const *roots, size_t count)
 {
-    leak_begin();
+    CHECK_EQUAL(leak_begin(), MM_OK);
     leak_scan(roots, roots + count);
     group_count = leak_end(group, GROUPS, &totals);
 }
@@ -120,7 +120,7 @@ TEST(leak, leaks_are_grouped)
     CHECK_EQUAL(group_count, 3);
     CHECK_EQUAL(group[0].count, HERE);
     CHECK_EQUAL(group[2].bytes, 3 * PAGE_BYTES);
-    leak_begin();
+    CHECK_EQUAL(leak_begin(), MM_OK);
     CHECK_EQUAL(leak_end(group, 1, &totals), 1);
     CHECK_EQUAL(totals.leaked, HERE + 2);
     CHECK_EQUAL(totals.ungrouped, 2);
@@ -225,7 +225,7 @@ TEST(leak, numbers_are_no_pointers)
         virt_to_phys(block).v,
     };
 
-    leak_begin();
+    CHECK_EQUAL(leak_begin(), MM_OK);
     leak_scan(numbers, numbers + sizeof(numbers) / sizeof(numbers[0]));
     leak_scan(numbers + 3, numbers + 1);
     leak_scan((char *)numbers + 1, (char *)numbers + 7);

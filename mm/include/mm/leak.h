@@ -39,8 +39,11 @@ struct leak_totals {
  *
  * Context of all three: nobody else runs, no CPU is inside the heap, and
  * interrupts are off. What magazines and stores keep goes back to the slabs.
+ *
+ * leak_begin() returns MM_OK; MM_ENOMEM: no frames for marks; MM_ERANGE: more
+ * than 65536 slabs. If it fails, there is no scan.
  */
-void leak_begin(void);
+MM_MUST_CHECK enum mm_status leak_begin(void);
 
 /* Read [start, end), which must be mapped. */
 void leak_scan(const void *start, const void *end);
