@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* heap: commands about caches and blocks. */
 #include <mm/frame.h>
+#include <mm/guard.h>
 #include <mm/kmalloc.h>
 #include <mm/port.h>
 #include <mm/slab.h>
@@ -194,6 +195,7 @@ static bool run_slabtop(const struct arguments *arguments)
 
 static bool run_kmalloc(const struct arguments *arguments)
 {
+    struct guard_object guarded;
     struct slab_place place;
     uint64_t bytes;
 
@@ -209,7 +211,9 @@ static bool run_kmalloc(const struct arguments *arguments)
         return complain(arguments, "no memory for %lu bytes", bytes);
     }
     printk("0x%lx: %lu bytes usable", (vaddr_t)block, ksize(block));
-    if (slab_find(block, &place)) {
+    if (guard_find((vaddr_t)block, &guarded)) {
+        printk(", guarded, in place of one of cache %s\n", guarded.name);
+    } else if (slab_find(block, &place)) {
         printk(", object %u of the slab at 0x%lx, cache %s\n", place.index,
                place.slab_start, place.cache_name);
     } else {
@@ -221,9 +225,14 @@ static bool run_kmalloc(const struct arguments *arguments)
 /* A wrong address would be a BUG report, which ends the machine. */
 static bool is_live_block(vaddr_t address)
 {
+    struct guard_object guarded;
     struct slab_place place;
     pfn_t pfn = phys_to_pfn(virt_to_phys((const void *)address));
 
+    if (guard_find(address, &guarded)) {
+        return guarded.is_live && guarded.start == address &&
+               strncmp(guarded.name, "kmalloc-", 8) == 0;
+    }
     if (slab_find((const void *)address, &place)) {
         return place.is_live && place.object == address &&
                strncmp(place.cache_name, "kmalloc-", 8) == 0;

@@ -5,10 +5,11 @@
  *
  *   0x... [##o.#...]   # live   o free, at hand for a CPU   . free in the slab
  *
- * Locking  A descriptor is copied under its pool's lock and printed outside.
- *          Which objects are at hand is asked one by one: others may allocate
- *          meanwhile, and the picture is of no single moment then.
+ * Locking  A picture is drawn under the pool's lock and printed outside. What
+ *          other CPUs have at hand may change meanwhile. `slab contains` takes
+ *          no lock: who asks about a slab that goes is told what was.
  */
+#include <mm/guard.h>
 #include <mm/kmalloc.h>
 #include <mm/mm.h>
 #include <mm/port.h>
@@ -43,67 +44,68 @@ static enum state state_of(const struct slab *slab, unsigned index)
 
 /* --- one slab ------------------------------------------------------------- */
 
-static void draw_strip(const struct slab *slab, char *out)
+/* What is shown of a slab, as it was at one moment. */
+struct picture {
+    const struct slab_pool *pool;
+    vaddr_t frames;
+    vaddr_t first; /* object */
+    uint64_t out;
+    char strip[POOL_MAX_OBJECTS + 1];
+};
+
+/* The caller holds the pool's lock, or knows that the slab stays. */
+static void draw(const struct slab *slab, struct picture *out)
 {
     unsigned count = slab->pool->objects;
 
+    out->pool = slab->pool;
+    out->frames = slab->frames;
+    out->first = slab->start;
+    out->out = slab->out_count;
     for (unsigned i = 0; i < count; i++) {
-        out[i] = state_sign[state_of(slab, i)];
+        out->strip[i] = state_sign[state_of(slab, i)];
     }
-    out[count] = '\0';
+    out->strip[count] = '\0';
 }
 
-static void print_strip(const struct slab *slab)
+static void print_strip(const struct picture *picture)
 {
-    char strip[POOL_MAX_OBJECTS + 1];
-
-    draw_strip(slab, strip);
-    printk("0x%lx %3u of %3u out [%s]\n", slab->frames,
-           (unsigned)slab->out_count, slab->pool->objects, strip);
+    printk("0x%lx %3u of %3u out [%s]\n", picture->frames,
+           (unsigned)picture->out, picture->pool->objects, picture->strip);
 }
 
-static void print_strip_json(const struct slab *slab)
+static void print_strip_json(const struct picture *picture)
 {
-    char strip[POOL_MAX_OBJECTS + 1];
-
-    draw_strip(slab, strip);
     json_begin("slab");
-    json_text("cache", slab->pool->name);
-    json_hex("slab", slab->frames);
-    json_hex("first", slab->start);
-    json_number("objsize", slab->pool->object_bytes);
-    json_number("stride", slab->pool->stride);
-    json_number("objects", slab->pool->objects);
-    json_number("out", slab->out_count);
-    json_text("strip", strip);
+    json_text("cache", picture->pool->name);
+    json_hex("slab", picture->frames);
+    json_hex("first", picture->first);
+    json_number("objsize", picture->pool->object_bytes);
+    json_number("stride", picture->pool->stride);
+    json_number("objects", picture->pool->objects);
+    json_number("out", picture->out);
+    json_text("strip", picture->strip);
     json_end();
 }
 
-static void print_slab(const struct slab *slab)
+static void print_picture(const struct picture *picture)
 {
-    const struct slab_pool *pool = slab->pool;
+    const struct slab_pool *pool = picture->pool;
 
     printk("slab at 0x%lx: cache %s, %u objects of %u bytes, %u bytes apart, "
            "the first at 0x%lx, in %u frames\n",
-           slab->frames, pool->name, pool->objects, pool->object_bytes,
-           pool->stride, slab->start, 1u << pool->order);
-    print_strip(slab);
+           picture->frames, pool->name, pool->objects, pool->object_bytes,
+           pool->stride, picture->first, 1u << pool->order);
+    print_strip(picture);
 }
 
-/* The slab that @address lies in, as it is now. False: in none. */
-static bool copy_slab(uint64_t address, struct slab *out)
+/* The slab that @address lies in; NULL: in none. */
+static struct slab *find_slab(uint64_t address)
 {
     if (address < LAYOUT_DIRECT || address >= LAYOUT_KMAP) {
-        return false;
+        return NULL;
     }
-    struct slab *slab = slab_of((const void *)address);
-    if (slab == NULL) {
-        return false;
-    }
-    uint64_t irq = lock_acquire(&slab->pool->lock);
-    *out = *slab;
-    lock_release(&slab->pool->lock, irq);
-    return true;
+    return slab_of((const void *)address);
 }
 
 /* --- slab contains -------------------------------------------------------- */
@@ -145,35 +147,53 @@ static void print_object_json(const struct slab *slab, unsigned index,
     json_end();
 }
 
+static void print_guarded(const struct guard_object *guarded, uint64_t address)
+{
+    printk("0x%lx: offset %d of a guarded object of %lu bytes, cache %s, at "
+           "0x%lx: %s, allocated by %p",
+           address, (int)(address - guarded->start), guarded->bytes,
+           guarded->name, guarded->start, guarded->is_live ? "live" : "freed",
+           (void *)guarded->alloc_site);
+    if (!guarded->is_live) {
+        printk(", freed by %p", (void *)guarded->free_site);
+    }
+    printk("\n");
+}
+
 static bool run_contains(const struct arguments *arguments)
 {
-    struct slab slab;
+    struct guard_object guarded;
     uint64_t address;
 
     if (!argument_address(arguments->word[1], &address)) {
         return false;
     }
-    if (!copy_slab(address, &slab)) {
+    if (guard_find(address, &guarded) && !arguments->wants_json) {
+        print_guarded(&guarded, address);
+        return true;
+    }
+    const struct slab *slab = find_slab(address);
+    if (slab == NULL) {
         return complain(arguments, "0x%lx is in no slab", address);
     }
-    if (address - slab.start >= slab.pool->span) {
+    if (address - slab->start >= slab->pool->span) {
         return complain(arguments,
                         "0x%lx is in the slab at 0x%lx (cache %s), but in no "
                         "object",
-                        address, slab.frames, slab.pool->name);
+                        address, slab->frames, slab->pool->name);
     }
-    unsigned index = slab_index(&slab, (const void *)address);
+    unsigned index = slab_index(slab, (const void *)address);
     if (arguments->wants_json) {
-        print_object_json(&slab, index, address);
+        print_object_json(slab, index, address);
         return true;
     }
     printk("0x%lx: %lu bytes into an object of %u bytes, cache %s, slab "
            "0x%lx\n",
-           address, address - (vaddr_t)slab_object(&slab, index),
-           slab.pool->object_bytes, slab.pool->name, slab.frames);
-    print_object("object", &slab, index);
-    print_object("before", &slab, index - 1);
-    print_object("behind", &slab, index + 1);
+           address, address - (vaddr_t)slab_object(slab, index),
+           slab->pool->object_bytes, slab->pool->name, slab->frames);
+    print_object("object", slab, index);
+    print_object("before", slab, index - 1);
+    print_object("behind", slab, index + 1);
     return true;
 }
 
@@ -206,7 +226,8 @@ static const struct slab_cache *cache_named(const struct arguments *arguments)
 }
 
 /* Slab number @number of @pool, as it is now. False: there are not so many. */
-static bool copy_nth(struct slab_pool *pool, unsigned number, struct slab *out)
+static bool draw_nth(struct slab_pool *pool, unsigned number,
+                     struct picture *out)
 {
     uint64_t irq = lock_acquire(&pool->lock);
     unsigned count = 0;
@@ -215,9 +236,9 @@ static bool copy_nth(struct slab_pool *pool, unsigned number, struct slab *out)
     for (enum pool_list list = 0; list < POOL_LISTS && !found; list++) {
         for (const struct slab *slab = pool->list[list]; slab != NULL && !found;
              slab = slab->next) {
-            if (count == number) {
-                *out = *slab;
-                found = true;
+            found = count == number;
+            if (found) {
+                draw(slab, out);
             }
             count++;
         }
@@ -230,13 +251,13 @@ static bool print_slabs(const struct arguments *arguments,
                         const struct slab_cache *cache)
 {
     struct slab_pool *pool = (struct slab_pool *)&cache->pool; /* its lock */
-    struct slab slab;
+    struct picture picture;
 
-    for (unsigned i = 0; i < SLABS_SHOWN && copy_nth(pool, i, &slab); i++) {
+    for (unsigned i = 0; i < SLABS_SHOWN && draw_nth(pool, i, &picture); i++) {
         if (arguments->wants_json) {
-            print_strip_json(&slab);
+            print_strip_json(&picture);
         } else {
-            print_strip(&slab);
+            print_strip(&picture);
         }
     }
     if (!arguments->wants_json) {
@@ -250,7 +271,7 @@ static bool print_slabs(const struct arguments *arguments,
 static bool run_info(const struct arguments *arguments)
 {
     const struct slab_cache *cache = cache_named(arguments);
-    struct slab slab;
+    struct picture picture;
     uint64_t address;
 
     if (cache != NULL) {
@@ -263,13 +284,17 @@ static bool run_info(const struct arguments *arguments)
     if (!argument_address(arguments->word[1], &address)) {
         return complain(arguments, "and it is no cache (try: slabinfo -a)");
     }
-    if (!copy_slab(address, &slab)) {
+    struct slab *slab = find_slab(address);
+    if (slab == NULL) {
         return complain(arguments, "0x%lx is in no slab", address);
     }
+    uint64_t irq = lock_acquire(&slab->pool->lock);
+    draw(slab, &picture);
+    lock_release(&slab->pool->lock, irq);
     if (arguments->wants_json) {
-        print_strip_json(&slab);
+        print_strip_json(&picture);
     } else {
-        print_slab(&slab);
+        print_picture(&picture);
     }
     return true;
 }
@@ -308,7 +333,7 @@ static bool run_leaks(const struct arguments *arguments)
     const struct leaks *leaks = leaks_find();
 
     if (leaks == NULL) {
-        return complain(arguments, "another processor does not stand still");
+        return complain(arguments, "no memory, or another processor goes on");
     }
     if (arguments->wants_json) {
         print_leaks_json(leaks);
@@ -329,6 +354,7 @@ static bool run_heapcheck(const struct arguments *arguments)
     bool is_sound = slab_check();
 
     is_sound = kmalloc_check() && is_sound;
+    is_sound = guard_check() && is_sound;
     if (!is_sound) {
         return complain(arguments, "the heap is damaged (above)");
     }
