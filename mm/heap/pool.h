@@ -49,7 +49,6 @@ struct slab {
     uint64_t out_count;         /* (L) */
     /* (L) bit set: out of the slab, or beyond the last object */
     uint64_t out[POOL_MAX_OBJECTS / 64];
-    uint64_t marked[POOL_MAX_OBJECTS / 64]; /* while leak.c scans */
 };
 
 /* (C) constant after pool_init(), (L) lock. */
