@@ -176,6 +176,42 @@ TEST(shrink, one_that_allocates_is_refused_recursion)
     CHECK(frame_check());
 }
 
+/* It uses the cache for which memory is looked for just now. */
+static uint64_t scan_same_class(void *context, uint64_t frames)
+{
+    (void)context;
+    (void)frames;
+    kfree(kmalloc(OBJECT_BYTES));
+    free_some(8);
+    return 8;
+}
+
+TEST(shrink, one_may_use_the_cache_that_is_short)
+{
+    struct shrinker same = {.name = "same",
+                            .priority = SHRINK_CHEAP,
+                            .count = count_tame,
+                            .scan = scan_same_class};
+    struct tame tame = {.gives = 0};
+    void *object[OBJECTS];
+
+    CHECK_HELPER(boot(1));
+    uint64_t heap = heap_frames();
+    same.context = &tame;
+    shrink_register(&same);
+    object[0] = kmalloc(OBJECT_BYTES);
+    CHECK_HELPER(use_up());
+    for (unsigned i = 1; i < OBJECTS; i++) {
+        object[i] = kmalloc(OBJECT_BYTES);
+        CHECK(object[i] != NULL);
+    }
+    CHECK_HELPER(check_heap());
+    for (unsigned i = 0; i < OBJECTS; i++) {
+        kfree(object[i]);
+    }
+    CHECK_EQUAL(heap_frames(), heap);
+}
+
 /* --- what other CPUs keep ------------------------------------------------- */
 
 /* CPU @cpu has free objects, and with them slabs, that nobody uses. */
