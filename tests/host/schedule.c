@@ -293,8 +293,12 @@ static void step(unsigned weight)
 
 static void choose(const struct schedule_access *access)
 {
-    count_step();
-    go_on_as(state.plan->chooser->choose(access));
+    const struct schedule_chooser *chooser = state.plan->chooser;
+
+    do {
+        count_step();
+        go_on_as(chooser->choose(access));
+    } while (chooser->is_asked_anew != NULL && chooser->is_asked_anew());
 }
 
 /*

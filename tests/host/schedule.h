@@ -32,6 +32,8 @@ struct schedule_chooser {
      * that waits, or has ended.
      */
     unsigned (*choose)(const struct schedule_access *access);
+    /* Or NULL: a CPU that goes on again, is it asked anew before its access? */
+    bool (*is_asked_anew)(void);
     /* Shall a bug report with this text be forgiven? */
     bool (*forgive)(const char *text);
     unsigned first; /* CPU that begins */

@@ -32,13 +32,13 @@ static uint64_t steps;
 
 /*
  * Where CPU 1 waits CPU 0 goes on; or not before it has waited so often, if it
- * does not end first. But CPU 0 answers meanwhile, if its interrupts are on:
- * after one more access.
+ * does not end first. But CPU 0 answers meanwhile, if its interrupts are on.
  */
 #define PATIENCE 40
 static unsigned patience;
 static unsigned waits;
 static bool is_answering;
+static bool is_asked; /* it, and where it stands; else at its next access */
 
 static unsigned who_is_next(unsigned now)
 {
@@ -47,6 +47,7 @@ static unsigned who_is_next(unsigned now)
     }
     if (sim_is_interrupted(0) && !sim_irq_is_off_on(0)) {
         is_answering = true;
+        is_asked = false;
         return 0;
     }
     return ACTS_CPUS - now; /* the other of 1 and 2 */
@@ -123,7 +124,16 @@ static void prepare(struct test_random *random)
     acts_prepare(begins_as);
 }
 
-static const struct schedule_chooser chooser = {.choose = choose};
+static bool is_asked_anew(void)
+{
+    bool is_due = is_answering && !is_asked && schedule_now() == 0;
+
+    is_asked = is_asked || is_due;
+    return is_due;
+}
+
+static const struct schedule_chooser chooser = {.choose = choose,
+                                                .is_asked_anew = is_asked_anew};
 
 static void run_at(uint64_t at)
 {
@@ -237,4 +247,12 @@ TEST(fault_schedule, one_comes_between_any_two_steps)
 {
     patience = PATIENCE;
     meet_often(ALL_TURNS);
+}
+
+/* It stays locked by who has made it. */
+TEST(fault_schedule, a_table_comes_at_each_step_of_a_cursor)
+{
+    patience = 0;
+    print_runs(
+        run_pair(WRITTEN, REACH_ACROSS, BESIDE, ALL_TURNS * (uint64_t)times()));
 }
