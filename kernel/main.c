@@ -2,6 +2,8 @@
 /* main: start-up, in order. */
 #include "kernel/kernel.h"
 
+#include <mm/quarantine.h>
+
 #include "kernel/boot_info.h"
 #include "kernel/console/console.h"
 #include "kernel/cpu.h"
@@ -17,6 +19,9 @@
 #include "kernel/smp.h"
 #include "kernel/symbols.h"
 #include "kernel/trap.h"
+
+/* Freed objects that wait, debug builds: a hundred of 1 KiB. */
+#define QUARANTINE_BYTES (128 * KiB)
 
 uint64_t kernel_start_clock;
 
@@ -73,6 +78,7 @@ MM_NORETURN void kernel_main(uint32_t magic, uint64_t boot_information)
 
     smp_find();
     memory_init();
+    quarantine_set(QUARANTINE_BYTES);
     guard_option_start();
     smp_start();
     kernel_run();

@@ -6,6 +6,7 @@
 
 #include "heap/poison.h"
 #include "heap/pool.h"
+#include "heap/quarantine.h"
 #include "heap/report.h"
 #include "heap/store.h"
 
@@ -186,6 +187,9 @@ static MM_INLINE void magazine_free(struct slab_cache *cache, struct slab *slab,
 {
     if (MM_DEBUG && !poison_on_free(slab, object, MM_CALLER())) {
         report_free(&cache->pool, object, MM_CALLER());
+        return;
+    }
+    if (MM_DEBUG && quarantine_enter(object)) {
         return;
     }
     magazine_push(cache, object);

@@ -105,6 +105,7 @@ enum mm_status slab_init(void)
     lock_init(&caches_lock, LOCK_RANK_CACHES);
     first_cache = NULL;
     guard_init();
+    quarantine_init();
     pool_start();
     shrink_init();
     shrink_register(&heap_shrinker);
@@ -194,6 +195,7 @@ static void report_live(const struct slab_cache *cache)
 /* All back to the frames, unless there are live objects, which are reported. */
 static MM_MUST_CHECK enum mm_status take_down(struct slab_cache *cache)
 {
+    quarantine_drain(&cache->pool);
     magazine_drain_all(cache);
     if (cache->pool.out > 0) {
         report_live(cache);
@@ -310,6 +312,7 @@ void slab_drain(void)
 
     for (struct slab_cache *cache = first_cache; cache != NULL;
          cache = cache->next) {
+        quarantine_drain(&cache->pool);
         magazine_drain(cache);
     }
     lock_release(&caches_lock, irq);
@@ -334,6 +337,7 @@ void slab_stats(const struct slab_cache *cache, struct slab_stats *out)
     uint64_t allocs;
 
     magazine_sum(cache, &cached, &allocs);
+    cached += quarantine_count(pool);
     cached = min_u64(cached, pool->out); /* others may be at work */
     uint64_t guarded = guard_count_live(pool);
     uint64_t live = pool->out - cached + guarded; // I1

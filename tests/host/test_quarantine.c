@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: MIT */
+/* Tests of the quarantine: freed objects wait, and nothing is lost by it. */
+#include <mm/kmalloc.h>
+#include <mm/quarantine.h>
+#include <mm/slab.h>
+#include "heap/quarantine.h"
+#include "tests/host/sim.h"
+#include "tests/shared/figures.h"
+
+/*
+ * At risk: an object that waits for ever, or is handed out while it waits, a
+ * cache that cannot go because some of its objects wait. Provoked by freeing
+ * more than the quarantine holds, of several caches, and by counting. Release
+ * builds have none: there, what holds is that nothing waits.
+ */
+
+#define RAM_BYTES (16 * MiB)
+#define LIMIT     (16 * KiB)
+#define BYTES     496 /* of the class 512 */
+
+static void boot(uint64_t limit)
+{
+    sim_boot_heap(RAM_BYTES);
+    quarantine_set(limit);
+}
+
+/* Is @block given out again within @tries allocations? All are freed. */
+static bool comes_back(const void *block, unsigned tries)
+{
+    static void *taken[POOL_MAX_OBJECTS];
+    bool found = false;
+    unsigned count = 0;
+
+    while (!found && count < tries && count < POOL_MAX_OBJECTS) {
+        taken[count] = kmalloc(BYTES);
+        found = taken[count] == block;
+        count++;
+    }
+    for (unsigned i = 0; i < count; i++) {
+        kfree(taken[i]);
+    }
+    return found;
+}
+
+TEST(quarantine, a_freed_object_waits)
+{
+    boot(LIMIT);
+    void *block = kmalloc(BYTES);
+    kfree(block);
+    CHECK(comes_back(block, 1) == !MM_DEBUG);
+    quarantine_set(0);
+    slab_drain();
+    block = kmalloc(BYTES);
+    kfree(block);
+    CHECK(comes_back(block, 1));
+    CHECK_HELPER(check_heap());
+}
+
+/* As many bytes as there is room for, and then the oldest goes. */
+TEST(quarantine, it_ends)
+{
+    boot(LIMIT);
+    void *block = kmalloc(BYTES);
+    kfree(block);
+    unsigned frees = 1;
+    void *again = kmalloc(BYTES);
+    while (again != block && frees < 2 * LIMIT / BYTES) {
+        kfree(again);
+        again = kmalloc(BYTES);
+        frees++;
+    }
+    CHECK(again == block);
+    CHECK(!MM_DEBUG || frees >= LIMIT / (2 * BYTES));
+    kfree(again);
+    CHECK_HELPER(check_heap());
+}
+
+TEST(quarantine, a_late_write_is_noticed)
+{
+    if (!MM_DEBUG) {
+        return;
+    }
+    boot(LIMIT);
+    volatile char *block = kmalloc(BYTES);
+    kfree((void *)block);
+    for (unsigned i = 0; i < 8; i++) { /* others allocate meanwhile */
+        kfree(kmalloc(BYTES));
+    }
+    block[100] = 1;
+    CHECK(!slab_check());
+    CHECK(sim_log_contains("use after free: byte"));
+    slab_drain();
+    CHECK_BUG("use after free");
+}
+
+/* What waits is counted as cached, and gone after a drain. */
+TEST(quarantine, nothing_is_lost)
+{
+    static void *object[200];
+    struct slab_stats stats;
+
+    boot(64 * LIMIT);
+    uint64_t before = heap_frames();
+    struct slab_cache *cache = slab_create("waiting", 100, 0, NULL);
+    for (unsigned i = 0; i < 200; i++) {
+        object[i] = slab_alloc(cache);
+        CHECK(object[i] != NULL);
+    }
+    for (unsigned i = 0; i < 200; i++) {
+        slab_free(cache, object[i]);
+    }
+    slab_stats(cache, &stats);
+    CHECK_EQUAL(stats.live, 0);
+    CHECK(stats.cached >= 200);
+    CHECK_HELPER(check_heap());
+    CHECK(slab_destroy(cache) == MM_OK);
+    slab_drain();
+    CHECK_EQUAL(heap_frames(), before);
+}
+
+TEST(quarantine, a_second_free_is_one)
+{
+    boot(LIMIT);
+    void *block = kmalloc(BYTES);
+    kfree(block);
+    kfree(block);
+    slab_drain();
+    CHECK_BUG("double free");
+    CHECK_HELPER(check_heap());
+}
+
+/* More objects than it has slots for, however small they are. */
+TEST(quarantine, many_small_objects_pass_through)
+{
+    boot(RAM_BYTES);
+    for (unsigned i = 0; i < 5000; i++) {
+        void *block = kmalloc(16);
+        CHECK(block != NULL);
+        kfree(block);
+    }
+    CHECK_HELPER(check_heap());
+}
