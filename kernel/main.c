@@ -20,8 +20,8 @@
 #include "kernel/symbols.h"
 #include "kernel/trap.h"
 
-/* Freed objects that wait, debug builds: a hundred of 1 KiB. */
-#define QUARANTINE_BYTES (128 * KiB)
+/* Freed objects that wait on a CPU, debug builds: 64 of 1 KiB. */
+#define QUARANTINE_BYTES (64 * KiB)
 
 uint64_t kernel_start_clock;
 
@@ -78,7 +78,9 @@ MM_NORETURN void kernel_main(uint32_t magic, uint64_t boot_information)
 
     smp_find();
     memory_init();
-    quarantine_set(QUARANTINE_BYTES);
+    if (quarantine_set(QUARANTINE_BYTES) != MM_OK) {
+        printk("warning: no memory to let freed objects wait\n");
+    }
     guard_option_start();
     smp_start();
     kernel_run();

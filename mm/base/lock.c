@@ -87,7 +87,8 @@ static struct held *held_here(void)
 static const char *rank_name(const struct lock *lock)
 {
     static const char *const name[] = {
-        "shrinkers", "caches", "store", "pool", "arena", "tables", "ranges",
+        "shrinkers", "caches", "quarantine", "store",  "pool",
+        "guard",     "arena",  "tables",     "ranges", "spaces",
     };
 
     if (lock->rank == LOCK_RANK_NONE || lock->rank >= LOCK_RANK_END) {

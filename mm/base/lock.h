@@ -18,6 +18,7 @@ enum lock_rank {
     LOCK_RANK_HOST_OUTER = 1,    /* the host calls the library under it */
     LOCK_RANK_SHRINK = 0x40,     /* shrink: the list of shrinkers */
     LOCK_RANK_CACHES,            /* slab: the list of caches */
+    LOCK_RANK_QUARANTINE,        /* slab: what a CPU has freed and waits */
     LOCK_RANK_STORE,             /* slab: the central store of a cache */
     LOCK_RANK_POOL,              /* slab: the slabs of a pool */
     LOCK_RANK_GUARD,             /* guard: the seats of guarded objects */

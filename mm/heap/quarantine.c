@@ -4,40 +4,48 @@
  * Owns: the objects that wait.
  *
  * Idea: magazines give out first what came last, so that a block that is
- * still written to has a new owner at once, and the owner is blamed. One queue
- * for all caches keeps each freed object out of reach while as many bytes as
- * it has room for are freed behind it; its poison is looked at when it is used
- * again. KASAN's quarantine in Linux is the same idea.
+ * still written to has a new owner at once, and the owner is blamed. A queue
+ * a CPU keeps each freed object out of reach while as many bytes as it has
+ * room for are freed behind it; its poison is looked at when it is used again.
+ * KASAN's quarantine in Linux is the same idea.
  *
  * Invariants:
  *   I1  what waits is an object of a cache, out of its slab and not live
  *   I2  bytes is the sum of the strides of what waits
  *
- * Locking: one lock, as one of a store: innermost but for that of the host.
- * Cost: O(1) a free; take and count O(OBJECTS).
+ * Locking: one lock a queue, which others take only to drain it. It is held
+ * until what leaves the queue is in a magazine: who has drained all queues
+ * knows that no CPU has an object of his cache in hand.
+ * Cost: O(1) a free; drain and count O(OBJECTS) a CPU.
  * Limits: large blocks do not wait, their frames go back at once.
  */
 #include "heap/quarantine.h"
 
+#include <mm/kmalloc.h>
 #include "base/check.h"
 #include "base/lock.h"
 #include "heap/magazine.h"
 
 /* A slot for each object that waits; a power of two. */
-#define OBJECTS 1024
+#define OBJECTS 256
 
 #define DRAINED_AT_ONCE 64
 
-static struct lock lock = LOCK_INIT(LOCK_RANK_STORE);
-static uintptr_t waiting[OBJECTS]; /* (L) a ring, inverted: no references */
-static uint32_t first;             /* (L) the oldest, modulo OBJECTS */
-static uint32_t count;             /* (L) */
-static uint64_t bytes;             /* (L) */
-static _Atomic uint64_t limit;     /* (A) of bytes */
+/* (L) lock */
+struct queue {
+    struct lock lock;
+    uint32_t first;             /* (L) the oldest, modulo OBJECTS */
+    uint32_t count;             /* (L) */
+    uint64_t bytes;             /* (L) */
+    uintptr_t waiting[OBJECTS]; /* (L) a ring, inverted: no references */
+};
 
-static void *waiting_at(uint32_t place)
+static struct queue *queue_of;     /* (C) by CPU, once there are any */
+static _Atomic uint64_t limit_now; /* (A) of bytes of a queue; 0: none waits */
+
+static void *waiting_at(const struct queue *queue, uint32_t place)
 {
-    return (void *)~waiting[(first + place) % OBJECTS];
+    return (void *)~queue->waiting[(queue->first + place) % OBJECTS];
 }
 
 static uint64_t bytes_of(const void *object)
@@ -45,107 +53,143 @@ static uint64_t bytes_of(const void *object)
     return slab_around(object)->pool->stride;
 }
 
-static uint64_t limit_now(void)
+/* How many queues there are. */
+static unsigned queues(void)
 {
-    return atomic_load_explicit(&limit, memory_order_relaxed);
+    return queue_of == NULL ? 0 : port_cpu_count();
 }
 
 void quarantine_init(void)
 {
-    lock_init(&lock, LOCK_RANK_STORE);
-    first = 0;
-    count = 0;
-    bytes = 0;
-    quarantine_set(0);
+    queue_of = NULL;
+    atomic_init(&limit_now, 0);
 }
 
-void quarantine_set(uint64_t most)
+static struct queue *make_queues(void)
 {
-    atomic_store_explicit(&limit, most, memory_order_relaxed);
-}
+    struct queue *made = kmalloc_array(port_cpu_count(), sizeof(*made));
 
-/*
- * The oldest, if it need not wait on; or NULL. A slot stays free, so that the
- * next who enters finds one.
- */
-static void *leave(void)
-{
-    void *object = NULL;
-    uint64_t irq = lock_acquire(&lock);
-
-    if (count > 0 && (bytes > limit_now() || count == OBJECTS)) {
-        object = waiting_at(0);
-        first++;
-        count--;
-        bytes -= bytes_of(object); // I2
+    for (unsigned cpu = 0; made != NULL && cpu < port_cpu_count(); cpu++) {
+        lock_init(&made[cpu].lock, LOCK_RANK_QUARANTINE);
     }
-    lock_release(&lock, irq);
-    return object;
+    return made;
+}
+
+enum mm_status quarantine_set(uint64_t bytes)
+{
+    if (!MM_DEBUG) {
+        return MM_OK;
+    }
+    if (bytes > 0 && queue_of == NULL) {
+        queue_of = make_queues();
+        if (queue_of == NULL) {
+            return MM_ENOMEM;
+        }
+    }
+    /* Release: pairs with the acquire in quarantine_enter(). */
+    atomic_store_explicit(&limit_now, bytes, memory_order_release);
+    return MM_OK;
+}
+
+static void append_locked(struct queue *queue, void *object)
+{
+    queue->waiting[(queue->first + queue->count) % OBJECTS] =
+        ~(uintptr_t)object;
+    queue->count++;
+    queue->bytes += bytes_of(object); // I2
+}
+
+/* The oldest becomes free. */
+static void leave_locked(struct queue *queue)
+{
+    void *object = waiting_at(queue, 0);
+
+    queue->first++;
+    queue->count--;
+    queue->bytes -= bytes_of(object); // I2
+    magazine_push(cache_of(slab_around(object)->pool), object);
 }
 
 bool quarantine_enter(void *object)
 {
-    if (limit_now() == 0) {
+    /* Acquire: pairs with the release in quarantine_set(). */
+    uint64_t limit = atomic_load_explicit(&limit_now, memory_order_acquire);
+
+    if (limit == 0) {
         return false;
     }
-    uint64_t irq = lock_acquire(&lock);
-    bool has_room = count < OBJECTS;
-
-    if (has_room) {
-        waiting[(first + count) % OBJECTS] = ~(uintptr_t)object;
-        count++;
-        bytes += bytes_of(object); // I2
+    uint64_t irq = port_irq_save();
+    struct queue *queue = &queue_of[port_cpu()];
+    uint64_t inner = lock_acquire(&queue->lock);
+    if (queue->count == OBJECTS) {
+        leave_locked(queue);
     }
-    lock_release(&lock, irq);
-    for (void *old = leave(); old != NULL; old = leave()) {
-        magazine_push(cache_of(slab_around(old)->pool), old);
+    append_locked(queue, object);
+    while (queue->bytes > limit) {
+        leave_locked(queue);
     }
-    return has_room;
+    lock_release(&queue->lock, inner);
+    port_irq_restore(irq);
+    return true;
 }
 
 /* Up to @most objects of @pool, out of the queue. */
-static unsigned take(const struct slab_pool *pool, void **out_objects,
-                     unsigned most)
+static unsigned take(struct queue *queue, const struct slab_pool *pool,
+                     void **out_objects, unsigned most)
 {
     unsigned taken = 0;
     uint32_t kept = 0;
-    uint64_t irq = lock_acquire(&lock);
+    uint64_t irq = lock_acquire(&queue->lock);
 
-    for (uint32_t i = 0; i < count; i++) {
-        void *object = waiting_at(i);
+    for (uint32_t i = 0; i < queue->count; i++) {
+        void *object = waiting_at(queue, i);
 
         if (taken < most && slab_around(object)->pool == pool) {
             out_objects[taken++] = object;
-            bytes -= bytes_of(object); // I2
+            queue->bytes -= bytes_of(object); // I2
         } else {
-            waiting[(first + kept) % OBJECTS] = ~(uintptr_t)object;
+            queue->waiting[(queue->first + kept) % OBJECTS] =
+                ~(uintptr_t)object;
             kept++;
         }
     }
-    count = kept;
-    lock_release(&lock, irq);
+    queue->count = kept;
+    lock_release(&queue->lock, irq);
     return taken;
 }
 
 void quarantine_drain(struct slab_pool *pool)
 {
     void *out[DRAINED_AT_ONCE];
-    unsigned taken;
 
-    do {
-        taken = take(pool, out, DRAINED_AT_ONCE);
-        pool_put(pool, out, taken);
-    } while (taken > 0);
+    for (unsigned cpu = 0; cpu < queues(); cpu++) {
+        unsigned taken;
+
+        do {
+            taken = take(&queue_of[cpu], pool, out, DRAINED_AT_ONCE);
+            pool_put(pool, out, taken);
+        } while (taken > 0);
+    }
+}
+
+static unsigned count_in(struct queue *queue, const struct slab_pool *pool)
+{
+    unsigned found = 0;
+    uint64_t irq = lock_acquire(&queue->lock);
+
+    for (uint32_t i = 0; i < queue->count; i++) {
+        found += slab_around(waiting_at(queue, i))->pool == pool ? 1 : 0;
+    }
+    lock_release(&queue->lock, irq);
+    return found;
 }
 
 unsigned quarantine_count(const struct slab_pool *pool)
 {
     unsigned found = 0;
-    uint64_t irq = lock_acquire(&lock);
 
-    for (uint32_t i = 0; i < count; i++) {
-        found += slab_around(waiting_at(i))->pool == pool ? 1 : 0;
+    for (unsigned cpu = 0; cpu < queues(); cpu++) {
+        found += count_in(&queue_of[cpu], pool);
     }
-    lock_release(&lock, irq);
     return found;
 }

@@ -11,7 +11,7 @@ void quarantine_init(void);
 
 /*
  * Let the freed @object wait; what need not wait any longer becomes free.
- * Return: false, and nothing was done: there is no room.
+ * Return: false, and nothing was done: nothing is to wait.
  */
 MM_MUST_CHECK bool quarantine_enter(void *object);
 

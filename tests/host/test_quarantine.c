@@ -3,6 +3,7 @@
 #include <mm/kmalloc.h>
 #include <mm/quarantine.h>
 #include <mm/slab.h>
+#include "base/check.h"
 #include "heap/quarantine.h"
 #include "tests/host/sim.h"
 #include "tests/shared/figures.h"
@@ -21,7 +22,8 @@
 static void boot(uint64_t limit)
 {
     sim_boot_heap(RAM_BYTES);
-    quarantine_set(limit);
+    enum mm_status status = quarantine_set(limit);
+    ASSERT(status == MM_OK);
 }
 
 /* Is @block given out again within @tries allocations? All are freed. */
@@ -48,7 +50,7 @@ TEST(quarantine, a_freed_object_waits)
     void *block = kmalloc(BYTES);
     kfree(block);
     CHECK(comes_back(block, 1) == !MM_DEBUG);
-    quarantine_set(0);
+    CHECK(quarantine_set(0) == MM_OK);
     slab_drain();
     block = kmalloc(BYTES);
     kfree(block);
