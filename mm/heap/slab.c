@@ -37,6 +37,12 @@
 static struct lock caches_lock = LOCK_INIT(LOCK_RANK_CACHES);
 static struct slab_cache *first_cache; /* (N) oldest first */
 
+/* @a - @b, or 0: the two are read while others are at work. */
+static uint64_t less_or_none(uint64_t a, uint64_t b)
+{
+    return a > b ? a - b : 0;
+}
+
 /* --- under pressure ------------------------------------------------------- */
 
 /* As many slabs of a cache as the objects that nobody uses would fill. */
@@ -51,7 +57,9 @@ static uint64_t count_idle(void *context)
         struct slab_stats stats;
 
         slab_stats(cache, &stats);
-        uint64_t idle = stats.slabs * stats.slab_objects - stats.live;
+        /* Guarded objects are live, too, but in no slab. */
+        uint64_t idle =
+            less_or_none(stats.slabs * stats.slab_objects, stats.live);
         frames += idle / stats.slab_objects * stats.slab_frames;
     }
     lock_release(&caches_lock, irq);
@@ -351,7 +359,7 @@ void slab_stats(const struct slab_cache *cache, struct slab_stats *out)
         .live = live,
         .cached = cached,
         .allocs = allocs,
-        .frees = allocs - live,
+        .frees = less_or_none(allocs, live),
         .failures = cache->store.failures,
         .exchanges = cache->store.exchanges,
     };

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: MIT */
+/* Tests of the heap beside its guards: what they must not change. */
+#include <mm/frame.h>
+#include <mm/guard.h>
+#include <mm/kmalloc.h>
+#include <mm/shrink.h>
+#include <mm/slab.h>
+#include "base/bits.h"
+#include "heap/guard.h"
+#include "heap/magazine.h"
+#include "tests/host/sim.h"
+#include "tests/shared/figures.h"
+
+/*
+ * At risk: guarded objects lie in no slab, so what is computed from slabs can
+ * be wrong by them; and each way to ask for an object, or about one, has to
+ * know of them. Provoked by an interval of one.
+ */
+
+#define RAM_BYTES (64 * MiB)
+#define OBJECTS   100
+
+static void *object[OBJECTS];
+
+static uint64_t guarded(void)
+{
+    struct guard_stats stats;
+
+    guard_stats(&stats);
+    return stats.live;
+}
+
+static void alloc_all(struct slab_cache *cache)
+{
+    for (unsigned i = 0; i < OBJECTS; i++) {
+        object[i] = slab_alloc(cache);
+        CHECK(object[i] != NULL);
+    }
+}
+
+static void free_all(struct slab_cache *cache)
+{
+    for (unsigned i = 0; i < OBJECTS; i++) {
+        slab_free(cache, object[i]);
+    }
+}
+
+/* More than there are objects in slabs: not so many that it wraps. */
+TEST(slab, guarded_objects_are_no_idle_frames)
+{
+    struct shrink_info info;
+
+    sim_boot(RAM_BYTES);
+    struct slab_cache *cache = slab_create("guarded", 64, 0, NULL);
+    CHECK(cache != NULL);
+    CHECK_EQUAL(guard_enable(1), MM_OK);
+    CHECK_HELPER(alloc_all(cache));
+    CHECK(guarded() > 0);
+    for (unsigned i = 0; i < OBJECTS; i++) {
+        if (!guard_holds(object[i])) {
+            slab_free(cache, object[i]);
+            object[i] = NULL;
+        }
+    }
+    slab_drain();
+    CHECK(shrink_look(0, &info));
+    CHECK(info.count < RAM_BYTES / PAGE_BYTES);
+    CHECK_HELPER(free_all(cache));
+    CHECK_EQUAL(slab_destroy(cache), MM_OK);
+}
+
+/* --- looked at from inside a refill --------------------------------------- */
+
+static struct slab_cache *looked_at;
+static struct slab_stats seen;
+
+static uint64_t look(void *context)
+{
+    (void)context;
+    slab_stats(looked_at, &seen);
+    return 0;
+}
+
+static uint64_t look_and_free(void *context, uint64_t frames)
+{
+    (void)frames;
+    return look(context);
+}
+
+/* The magazine that is filled, with all that it has counted, is not seen. */
+TEST(slab, frees_do_not_wrap_while_a_magazine_is_filled)
+{
+    static const struct frame_reclaim hooks = {.reclaim = shrink_reclaim};
+    static struct shrinker watcher = {.name = "watcher",
+                                      .priority = SHRINK_DEAR,
+                                      .count = look,
+                                      .scan = look_and_free};
+
+    sim_boot_heap(4 * MiB);
+    frame_set_reclaim(&hooks);
+    shrink_register(&watcher);
+    looked_at = slab_create("looked at", 4 * KiB, 0, NULL);
+    CHECK(looked_at != NULL);
+    while (slab_alloc(looked_at) != NULL) {
+    }
+    CHECK(seen.live > 0);
+    CHECK(seen.frees <= seen.allocs);
+}
