@@ -203,10 +203,13 @@ static void *take_guarded(struct slab_cache *cache, uint64_t bytes,
                           uintptr_t site)
 {
     struct magazine *magazine = *magazine_slot(cache, port_cpu());
+    /* The fast way has counted this one, unless it never sees the budget. */
+    uint32_t left = pool_notes_states ? 1 : 0;
 
-    if (is_empty(magazine) || magazine->budget > 0) {
+    if (is_empty(magazine) || magazine->budget > left) {
         return NULL;
     }
+    magazine->budget = 0;
     bool is_turn = magazine_grant(magazine);
     void *object = is_turn ? guard_alloc(&cache->pool, bytes, site) : NULL;
     if (object == NULL) {

@@ -106,3 +106,25 @@ TEST(slab, frees_do_not_wrap_while_a_magazine_is_filled)
     CHECK(seen.live > 0);
     CHECK(seen.frees <= seen.allocs);
 }
+
+TEST(slab, who_notes_states_guards_too)
+{
+    slab_note_states();
+    sim_boot(RAM_BYTES);
+    struct slab_cache *cache = slab_create("noted", 64, 0, NULL);
+    CHECK(cache != NULL);
+    CHECK_EQUAL(guard_enable(1), MM_OK);
+    CHECK_HELPER(alloc_all(cache));
+    CHECK(guarded() > OBJECTS / 2);
+    CHECK_HELPER(free_all(cache));
+    CHECK_EQUAL(guard_enable(10), MM_OK);
+    CHECK_HELPER(alloc_all(cache));
+    CHECK(guarded() >= OBJECTS / 15 - 1 && guarded() <= OBJECTS / 5);
+    CHECK_HELPER(free_all(cache));
+    struct slab_stats stats;
+    slab_stats(cache, &stats);
+    CHECK_EQUAL(stats.allocs, 2 * OBJECTS);
+    CHECK_EQUAL(stats.frees, 2 * OBJECTS);
+    CHECK_EQUAL(slab_destroy(cache), MM_OK);
+    pool_notes_states = false;
+}
