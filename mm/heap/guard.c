@@ -334,9 +334,25 @@ uint64_t guard_size(const void *object)
         guard_holds(object) ? guard_seat_at((vaddr_t)object) : NULL;
 
     return seat != NULL && seat_state(seat) == SEAT_LIVE &&
-                   seat_object(seat) == (vaddr_t)object
+                   find_misuse(seat, object, NULL) == NULL
                ? seat->bytes
                : 0;
+}
+
+void guard_report_block(const void *object, uintptr_t site)
+{
+    const struct seat *seat = guard_seat_at((vaddr_t)object);
+
+    if (seat == NULL || !seat_was_used(seat)) {
+        guard_report_nowhere("free", (vaddr_t)object, site);
+        return;
+    }
+    const char *misuse = seat_state(seat) == SEAT_LIVE
+                             ? find_misuse(seat, object, NULL)
+                             : "double free";
+    if (misuse != NULL) {
+        guard_report(seat, misuse, (vaddr_t)object, site);
+    }
 }
 
 unsigned guard_count_live(const struct slab_pool *pool)

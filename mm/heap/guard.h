@@ -56,10 +56,13 @@ MM_MUST_CHECK bool guard_free(void *object, const struct slab_pool *expected,
                               uintptr_t site);
 
 /*
- * The bytes of the live object at @object, its first byte: what was asked for,
- * since behind them lies what is checked. 0 if it is none.
+ * The bytes of the live block of kmalloc at @object, its first byte: what was
+ * asked for, since behind them lies what is checked. 0 if it is none.
  */
 uint64_t guard_size(const void *object);
+
+/* @object lies in the pool and has no guard_size(): report what it is. */
+void guard_report_block(const void *object, uintptr_t site);
 
 /* Live objects that were allocated in place of one of @pool's. */
 unsigned guard_count_live(const struct slab_pool *pool);

@@ -283,7 +283,9 @@ static bool is_large(const void *block)
 /* @block is no live block: say what it is instead. */
 static void report_block(const void *block, uintptr_t site)
 {
-    if (heap_has_type(block, FRAME_LARGE)) {
+    if (guard_holds(block)) {
+        guard_report_block(block, site);
+    } else if (heap_has_type(block, FRAME_LARGE)) {
         uint64_t start = align_down((vaddr_t)block, PAGE_BYTES);
         port_bug("free of an interior pointer 0x%lx: 0x%x bytes into the "
                  "large block 0x%lx of 0x%lx bytes, by %p",

@@ -128,3 +128,27 @@ TEST(slab, who_notes_states_guards_too)
     CHECK_EQUAL(slab_destroy(cache), MM_OK);
     pool_notes_states = false;
 }
+
+/* A guarded object of another cache is as little a block as any other. */
+TEST(kmalloc, guarded_objects_of_caches_are_no_blocks)
+{
+    sim_boot(RAM_BYTES);
+    struct slab_cache *cache = slab_create("own", 64, 0, NULL);
+    CHECK(cache != NULL);
+    CHECK_EQUAL(guard_enable(1), MM_OK);
+    CHECK_HELPER(alloc_all(cache));
+    for (unsigned i = 0; i < OBJECTS; i++) {
+        CHECK_EQUAL(ksize(object[i]), 0);
+        CHECK_BUG("wrong cache");
+        CHECK(krealloc(object[i], 100) == NULL);
+        CHECK_BUG("wrong cache");
+    }
+    CHECK_HELPER(free_all(cache));
+    for (unsigned i = 0; i < OBJECTS; i++) {
+        if (guard_holds(object[i])) {
+            CHECK(krealloc(object[i], 100) == NULL);
+            CHECK_BUG("double free at ");
+        }
+    }
+    CHECK_EQUAL(slab_destroy(cache), MM_OK);
+}
