@@ -31,6 +31,8 @@
  *   I2  live is the number of the others
  *   I3  seen[] counts live objects by a hash of who allocated them
  *   I4  an object lies in the page of its seat, at the alignment of its cache
+ *   I5  the pool of a BUSY or LIVE seat is its object's; that of a FREED one
+ *       was, and is NULL if its cache is gone
  *
  * Locking: one lock for the list and the counts, innermost in the heap. Who
  * has made a seat BUSY has it for himself.
@@ -134,8 +136,8 @@ static bool is_crowded_locked(uintptr_t site)
     return guard_pool.live >= CROWDED && *seen_of(site) > 0;
 }
 
-/* The seat that was free longest, BUSY now; NULL if there is none. */
-static struct seat *take_seat(uintptr_t site)
+/* The seat free longest, BUSY for @pool now; NULL if there is none. */
+static struct seat *take_seat(const struct slab_pool *pool, uintptr_t site)
 {
     struct seat *seat = NULL;
     uint64_t irq = lock_acquire(&guard_pool.lock);
@@ -145,6 +147,7 @@ static struct seat *take_seat(uintptr_t site)
         seat = &guard_pool.seat[guard_pool.first];
         guard_pool.first = seat->next;
         seat->alloc_cpu = (uint16_t)port_cpu();
+        seat->pool = pool; /* before the old one's cache can go: I5 */
         seat_set_state(seat, SEAT_BUSY);
         guard_pool.live++;
         (*seen_of(site))++;
@@ -224,7 +227,7 @@ static void close_guards(const struct seat *seat)
 void *guard_alloc(const struct slab_pool *pool, uint64_t bytes, uintptr_t site)
 {
     ASSERT(bytes > 0 && bytes <= pool->object_bytes);
-    struct seat *seat = fits(pool) ? take_seat(site) : NULL;
+    struct seat *seat = fits(pool) ? take_seat(pool, site) : NULL;
 
     if (seat == NULL) {
         count(&guard_pool.passed);
@@ -232,7 +235,6 @@ void *guard_alloc(const struct slab_pool *pool, uint64_t bytes, uintptr_t site)
     }
     seat->offset = place(pool, bytes);
     seat->bytes = (uint16_t)bytes;
-    seat->pool = pool;
     seat->alloc_site = site;
     seat->free_site = 0;
     count(&guard_pool.samples);
@@ -358,22 +360,27 @@ void guard_report_block(const void *object, uintptr_t site)
 unsigned guard_count_live(const struct slab_pool *pool)
 {
     unsigned found_live = 0;
+    uint64_t irq = lock_acquire(&guard_pool.lock);
 
     for (unsigned i = 0; i < GUARD_OBJECTS; i++) {
         enum seat_state state = seat_state(&guard_pool.seat[i]);
         found_live += (state == SEAT_LIVE || state == SEAT_BUSY) &&
                       guard_pool.seat[i].pool == pool;
     }
+    lock_release(&guard_pool.lock, irq);
     return found_live;
 }
 
 void guard_forget(const struct slab_pool *pool)
 {
+    uint64_t irq = lock_acquire(&guard_pool.lock);
+
     for (unsigned i = 0; i < GUARD_OBJECTS; i++) {
         if (guard_pool.seat[i].pool == pool) {
             guard_pool.seat[i].pool = NULL;
         }
     }
+    lock_release(&guard_pool.lock, irq);
 }
 
 /* --- the pool comes and goes ---------------------------------------------- */
@@ -393,6 +400,8 @@ void guard_init(void)
 void guard_attach(vaddr_t start, const struct guard_pages *how)
 {
     ASSERT(counted(&guard_bytes) == 0);
+    uint64_t irq = lock_acquire(&guard_pool.lock);
+
     for (unsigned i = 0; i < GUARD_OBJECTS; i++) {
         guard_pool.seat[i] = (struct seat){.next = (uint16_t)(i + 1)};
         atomic_init(&guard_pool.is_bared[i], false);
@@ -405,6 +414,7 @@ void guard_attach(vaddr_t start, const struct guard_pages *how)
     guard_pool.pages = how;
     atomic_store_explicit(&guard_start, start, memory_order_relaxed);
     atomic_store_explicit(&guard_bytes, POOL_BYTES, memory_order_release);
+    lock_release(&guard_pool.lock, irq);
 }
 
 void guard_set_interval(uint32_t allocations)

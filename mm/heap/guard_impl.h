@@ -24,7 +24,7 @@ struct seat {
     uint16_t bytes;               /* (S) of the object, as asked for */
     uint16_t alloc_cpu;           /* (S) */
     uint16_t free_cpu;            /* (S) */
-    const struct slab_pool *pool; /* (S) NULL: its cache is gone */
+    const struct slab_pool *pool; /* (L, S) NULL: its cache is gone */
     uintptr_t alloc_site;         /* (S) */
     uintptr_t free_site;          /* (S) 0 while it is live */
 };

@@ -13,9 +13,10 @@
 
 /*
  * At risk: a seat that two get at once, one that is lost from the list, a
- * count that is wrong in the end, entries of one table that two change.
- * Provoked by threads that allocate more than there are seats, and free what
- * others allocated.
+ * count that is wrong in the end, entries of one table that two change, a
+ * cache that goes, and takes or keeps what was another's. Provoked by threads
+ * that allocate more than there are seats, free what others allocated, and
+ * make and destroy caches.
  */
 
 #define THREADS 4
@@ -119,4 +120,51 @@ TEST(guard, threads_trade_objects)
     CHECK(stats.passed > 0); /* it was full */
     CHECK_EQUAL(guard_disable(), MM_OK);
     CHECK(pt_audit(&pt_kernel, &verdict));
+}
+
+/* --- caches come and go meanwhile ----------------------------------------- */
+
+#define CACHES 300
+
+/* A seat that was its last object's is another cache's before it goes. */
+static void *make_and_destroy(void *context)
+{
+    struct slab_cache *cache;
+
+    for (unsigned i = 0; i < CACHES; i++) {
+        cache = slab_create_kind(POOL_CACHE, "short-lived", BYTES, BYTES, NULL);
+        if (cache == NULL) {
+            atomic_fetch_add(&field.wrong, 1);
+            break;
+        }
+        void *object = guard_alloc(&cache->pool, BYTES, ANYBODY);
+        if (object != NULL && !guard_free(object, &cache->pool, ANYBODY)) {
+            atomic_fetch_add(&field.wrong, 1);
+        }
+        if (slab_destroy(cache) != MM_OK) {
+            atomic_fetch_add(&field.wrong, 1);
+        }
+    }
+    return trade(context);
+}
+
+static void *live(void *context)
+{
+    return *(unsigned *)context == 0 ? make_and_destroy(context)
+                                     : trade(context);
+}
+
+TEST(guard, threads_destroy_caches)
+{
+    sim_boot_cpus(64 * MiB, THREADS, SIM_ALL_PARTS);
+    field.cache = slab_create_kind(POOL_KMALLOC, "trade", BYTES, BYTES, NULL);
+    atomic_store(&field.wrong, 0);
+    CHECK_EQUAL(guard_enable(1), MM_OK);
+    CHECK_HELPER(run(live));
+    CHECK_EQUAL(field.wrong, 0);
+    for (unsigned i = 0; i < SLOTS; i++) {
+        let_go(atomic_exchange(&field.slot[i], NULL));
+    }
+    CHECK_EQUAL(field.wrong, 0);
+    CHECK_EQUAL(guard_disable(), MM_OK);
 }
