@@ -98,7 +98,7 @@ static void meet_object(const void *address)
 {
     const struct slab *slab = slab_around(address);
 
-    if (slab->pool->kind == POOL_SIDE ||
+    if (slab == NULL || slab->pool->kind == POOL_SIDE ||
         (vaddr_t)address - slab->start >= slab->pool->span) {
         return;
     }

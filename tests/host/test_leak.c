@@ -98,6 +98,19 @@ TEST(leak, what_is_leaked_is_named)
     CHECK(slab_destroy(cache) == MM_OK);
 }
 
+/* A CPU stands still where it makes or releases a slab: no slab as yet. */
+TEST(leak, frames_of_a_slab_that_is_not_there_yet)
+{
+    sim_boot_heap(RAM_BYTES);
+    pfn_t frame = frame_alloc(0, FRAME_SLAB, FRAME_ANY);
+    void *roots[] = {phys_to_virt(pfn_to_phys(frame))};
+
+    CHECK_EQUAL(record_of(frame)->owner, 0);
+    scan(roots, 1);
+    CHECK_EQUAL(totals.live, 0);
+    frame_free(frame, 0);
+}
+
 static void *allocate_here(void)
 {
     return kmalloc(200);
