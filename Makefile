@@ -50,7 +50,7 @@ KLDFLAGS := -nostdlib -static -z max-page-size=0x1000 -z noexecstack \
            --fatal-warnings --warn-common --build-id=none -T linker.ld
 
 # Builds of the host tests are named after a compiler and what is particular:
-#   -release   without MM_DEBUG
+#   -release   without MM_DEBUG; the sanitizer knows free objects of the heap
 #   -tsan      the tests with threads, under ThreadSanitizer. It is not shown
 #              the simulation, whose lock would hide races of the library; and
 #              it has room for 64 GiB of simulated RAM only.
@@ -78,7 +78,8 @@ HCFLAGS := $(COMMON) -O1 -fno-omit-frame-pointer -fno-strict-aliasing \
            -D_DEFAULT_SOURCE -DMM_INJECT=1 \
            -DMM_PORT_HEADER='"tests/host/sim_port.h"'
 HCFLAGS_         := -DMM_DEBUG=1
-HCFLAGS_release  := -DMM_DEBUG=0
+HCFLAGS_release  := -DMM_DEBUG=0 \
+                    -DSIM_HIDES=$(if $(findstring address,$(SANITIZE)),1,0)
 HCFLAGS_tsan     := -DMM_DEBUG=1 -DSIM_PHYSICAL_END='(UINT64_C(1) << 36)' \
                     -DSIM_TSAN=1
 HCFLAGS_schedule := -DMM_DEBUG=1

@@ -247,6 +247,9 @@ void *magazine_refill(struct slab_cache *cache, uint64_t bytes, uintptr_t site,
     if (MM_DEBUG && object != NULL) {
         poison_on_alloc(object, bytes, site);
     }
+    if (object != NULL) {
+        port_show(object, cache->pool.object_bytes);
+    }
     return object;
 }
 
@@ -288,6 +291,7 @@ unsigned magazine_alloc_bulk(struct slab_cache *cache, void **out_objects,
         if (MM_DEBUG) {
             poison_on_alloc(out_objects[i], cache->pool.object_bytes, site);
         }
+        port_show(out_objects[i], cache->pool.object_bytes);
     }
     return made;
 }
@@ -326,6 +330,7 @@ void magazine_push_bulk(struct slab_cache *cache, void *const *objects,
 
     for (unsigned i = 0; i < count; i++) {
         struct magazine *magazine = cache->magazine[port_cpu()];
+        port_hide(objects[i], cache->pool.stride);
         if (is_full(magazine)) {
             magazine_flush(cache, objects[i], port_irq_save());
         } else {

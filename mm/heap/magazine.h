@@ -162,12 +162,14 @@ static MM_INLINE void *magazine_alloc(struct slab_cache *cache, uint64_t bytes)
         poison_on_alloc(object, bytes != 0 ? bytes : cache->pool.object_bytes,
                         MM_CALLER());
     }
+    port_show(object, cache->pool.object_bytes);
     return object;
 }
 
 /* @object is an object of @cache. */
 static MM_INLINE void magazine_push(struct slab_cache *cache, void *object)
 {
+    port_hide(object, cache->pool.stride);
     uint64_t irq = port_irq_save();
     struct magazine *magazine = cache->magazine[port_cpu()];
     void **top = magazine->top;

@@ -409,6 +409,7 @@ static void prepare_objects(struct slab *slab)
             slab->pool->constructor(slab_object(slab, i));
         }
     }
+    port_hide((const void *)slab->start, slab->pool->span);
 }
 
 /* A slab with all objects in, on no list yet; or NULL. */
@@ -452,6 +453,7 @@ static void release(struct slab *slab)
             poison_verify_slab(slab);
             pool_side_free(slab->track);
         }
+        port_show((const void *)slab->start, slab->pool->span);
         set_records(slab, FRAME_NONE, NULL);
         frames_free(slab->frames, slab->pool->order);
         pool_side_free(slab);

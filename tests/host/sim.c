@@ -24,6 +24,7 @@
  */
 
 #define SIM_MAX_RAM_PIECES 64
+#define SIM_ALIGNMENT      MiB /* a sanitizer's page tells of 32 KiB */
 #define SIM_LOG_BYTES      (64 * 1024)
 #define SIM_PANIC_SECONDS  20 /* until a hang instead of a panic ends */
 
@@ -155,16 +156,32 @@ void sim_add_ram(uint64_t start, uint64_t bytes)
     piece[piece_count++].bytes = bytes;
 }
 
+/*
+ * What the last machine's heap has hidden can be touched again. No sanitizer
+ * forgets as much as this at once: its own pages go, as sim_ram's do.
+ */
+static void show_all(void)
+{
+#if SIM_HIDES
+    size_t scale;
+    size_t offset;
+
+    __asan_get_shadow_mapping(&scale, &offset);
+    madvise((void *)(((uintptr_t)sim_ram >> scale) + offset),
+            SIM_PHYSICAL_END >> scale, MADV_DONTNEED);
+#endif
+}
+
 /* Reserve the address space once, give the pages of the last machine back. */
 static void clear_ram(void)
 {
     if (sim_ram == NULL) {
-        void *space = mmap(NULL, SIM_PHYSICAL_END, PROT_NONE,
+        char *space = mmap(NULL, SIM_PHYSICAL_END + SIM_ALIGNMENT, PROT_NONE,
                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (space == MAP_FAILED) {
             port_panic("no address space for simulated RAM");
         }
-        sim_ram = space;
+        sim_ram = space + -(uintptr_t)space % SIM_ALIGNMENT;
     }
     for (unsigned i = 0; i < piece_count; i++) {
         char *start = sim_ram + piece[i].start;
@@ -172,6 +189,7 @@ static void clear_ram(void)
         mprotect(start, piece[i].bytes, PROT_NONE);
     }
     piece_count = 0;
+    show_all();
 }
 
 void sim_reset(uint64_t ram_bytes)

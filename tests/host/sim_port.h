@@ -3,6 +3,10 @@
 #ifndef TESTS_HOST_SIM_PORT_H
 #define TESTS_HOST_SIM_PORT_H
 
+#if SIM_HIDES
+#include <sanitizer/asan_interface.h>
+#endif
+
 #include <mm/types.h>
 
 /* Where simulated physical address 0 lies in this process. */
@@ -42,6 +46,23 @@ static inline void port_relax(void)
 {
     sim_relax();
 }
+
+/*
+ * AddressSanitizer reports who touches a free object. Not in debug builds,
+ * which look at free objects themselves.
+ */
+#if SIM_HIDES
+#define MM_PORT_HIDES 1
+static inline void port_hide(const void *start, uint64_t bytes)
+{
+    __asan_poison_memory_region(start, bytes);
+}
+
+static inline void port_show(const void *start, uint64_t bytes)
+{
+    __asan_unpoison_memory_region(start, bytes);
+}
+#endif
 
 /* The simulated MMU watches every invalidation (sim_mmu.c). */
 #define MM_PORT_MMU 1

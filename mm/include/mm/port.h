@@ -21,11 +21,31 @@
  *
  * It may define MM_PORT_MMU and bring its own mmu_*() functions in place of
  * those of x86_64/mmu.h; the host tests do, to watch every invalidation.
+ *
+ * And MM_PORT_HIDES, with two functions more, if it can tell who touches what:
+ *   void port_hide(const void *, uint64_t bytes)
+ *       Nobody may touch these bytes: they are free objects of caches.
+ *   void port_show(const void *, uint64_t bytes)
+ *       They may be touched again.
  */
 #ifndef MM_PORT_HEADER
 #error "define MM_PORT_HEADER: the header with the host's hot hooks"
 #endif
 #include MM_PORT_HEADER
+
+#ifndef MM_PORT_HIDES
+static inline void port_hide(const void *start, uint64_t bytes)
+{
+    (void)start;
+    (void)bytes;
+}
+
+static inline void port_show(const void *start, uint64_t bytes)
+{
+    (void)start;
+    (void)bytes;
+}
+#endif
 
 /*
  * Cold hooks: ordinary functions of the host.
