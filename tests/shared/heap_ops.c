@@ -5,7 +5,7 @@
  * asked whether a block overlaps another, whether contents are what was
  * written, and how many objects of a cache are live.
  */
-#include "tests/shared/heap_ops.h"
+#include "tests/shared/heap_ops_impl.h"
 
 #include <mm/frame.h>
 #include <mm/kmalloc.h>
@@ -13,25 +13,27 @@
 #include <mm/shrink.h>
 #include "base/bits.h"
 #include "base/memory.h"
-#include "tests/shared/text.h"
 
 #define CONSTRUCTED 0xc5
 
 #define LARGE_MAX (64 * KiB)
+
+/* Objects at once: as many as an exchange of magazines moves, and more. */
+#define MANY 64
 
 /* One such operation in so many drains: magazines shall be full, too. */
 #define DRAIN_IN 64
 
 /* Frees and other ends are more likely than each way to begin. */
 static const uint8_t kind_of[32] = {
-    HEAP_OP_KMALLOC, HEAP_OP_KMALLOC,  HEAP_OP_KMALLOC, HEAP_OP_KMALLOC,
-    HEAP_OP_KMALLOC, HEAP_OP_KZALLOC,  HEAP_OP_KZALLOC, HEAP_OP_ARRAY,
-    HEAP_OP_ALIGNED, HEAP_OP_ALIGNED,  HEAP_OP_REALLOC, HEAP_OP_REALLOC,
-    HEAP_OP_REALLOC, HEAP_OP_REALLOC,  HEAP_OP_OBJECT,  HEAP_OP_OBJECT,
-    HEAP_OP_OBJECT,  HEAP_OP_OBJECT,   HEAP_OP_OBJECTS, HEAP_OP_FREE,
-    HEAP_OP_FREE,    HEAP_OP_FREE,     HEAP_OP_FREE,    HEAP_OP_FREE,
-    HEAP_OP_FREE,    HEAP_OP_FREE_ALL, HEAP_OP_LOOK,    HEAP_OP_LOOK,
-    HEAP_OP_DRAIN,   HEAP_OP_SHRINK,   HEAP_OP_CPU,     HEAP_OP_WRONG,
+    HEAP_OP_KMALLOC,   HEAP_OP_KMALLOC,  HEAP_OP_KMALLOC, HEAP_OP_KMALLOC,
+    HEAP_OP_KMALLOC,   HEAP_OP_KZALLOC,  HEAP_OP_KZALLOC, HEAP_OP_ARRAY,
+    HEAP_OP_ALIGNED,   HEAP_OP_ALIGNED,  HEAP_OP_REALLOC, HEAP_OP_REALLOC,
+    HEAP_OP_REALLOC,   HEAP_OP_REALLOC,  HEAP_OP_OBJECT,  HEAP_OP_OBJECT,
+    HEAP_OP_OBJECT,    HEAP_OP_BULK,     HEAP_OP_OBJECTS, HEAP_OP_FREE,
+    HEAP_OP_FREE,      HEAP_OP_FREE,     HEAP_OP_FREE,    HEAP_OP_FREE,
+    HEAP_OP_FREE_BULK, HEAP_OP_FREE_ALL, HEAP_OP_LOOK,    HEAP_OP_LOOK,
+    HEAP_OP_DRAIN,     HEAP_OP_SHRINK,   HEAP_OP_CPU,     HEAP_OP_WRONG,
 };
 
 /* An operation as bytes say it. */
@@ -56,73 +58,6 @@ static struct heap_op decode(const uint8_t *bytes)
     };
 }
 
-/* The first thing that is wrong. */
-static bool differ(struct heap_ops *ops, const char *what, uint64_t a,
-                   uint64_t b)
-{
-    if (!ops->has_failed) {
-        test_format(ops->reason, sizeof(ops->reason), "%s: 0x%llx, 0x%llx",
-                    what, (unsigned long long)a, (unsigned long long)b);
-    }
-    ops->has_failed = true;
-    return false;
-}
-
-/* --- contents ------------------------------------------------------------- */
-
-static uint64_t word_at(uint8_t sign, uint64_t index)
-{
-    return (UINT64_C(0x0101010101010101) * sign) ^ (index << 32 | index);
-}
-
-/* Behind the last whole word: the same, as far as it goes. */
-static uint8_t byte_at(uint8_t sign, uint64_t index)
-{
-    return (uint8_t)(word_at(sign, index / 8) >> (index % 8 * 8));
-}
-
-static void sign(struct heap_ops *ops, struct heap_held *held)
-{
-    uint64_t *word = (uint64_t *)held->block; /* aligned to 16 */
-
-    held->sign = ops->next_sign++;
-    for (uint64_t i = 0; i < held->bytes / 8; i++) {
-        word[i] = word_at(held->sign, i);
-    }
-    for (uint64_t i = held->bytes / 8 * 8; i < held->bytes; i++) {
-        held->block[i] = byte_at(held->sign, i);
-    }
-}
-
-/* The first @bytes are what was written. */
-static bool check_contents(struct heap_ops *ops, const struct heap_held *held,
-                           uint64_t bytes)
-{
-    const uint64_t *word = (const uint64_t *)held->block;
-    uint64_t bad = 0;
-
-    for (uint64_t i = 0; i < bytes / 8; i++) {
-        bad |= word[i] ^ word_at(held->sign, i);
-    }
-    for (uint64_t i = bytes / 8 * 8; i < bytes; i++) {
-        bad |= (uint64_t)held->block[i] ^ byte_at(held->sign, i);
-    }
-    return bad == 0 || differ(ops, "contents of a block, bits that differ",
-                              (uintptr_t)held->block, bad);
-}
-
-static bool check_filled(struct heap_ops *ops, const uint8_t *block,
-                         uint64_t bytes, uint8_t value)
-{
-    for (uint64_t i = 0; i < bytes; i++) {
-        if (block[i] != value) {
-            return differ(ops, "a new block is not what it must be",
-                          (uintptr_t)block + i, block[i]);
-        }
-    }
-    return true;
-}
-
 static void construct(void *object)
 {
     memset(object, CONSTRUCTED, 16); /* the smallest has so many */
@@ -137,8 +72,9 @@ static bool check_alone(struct heap_ops *ops, const struct heap_held *one)
         if (other != one && other->block != NULL &&
             other->block < one->block + one->bytes &&
             one->block < other->block + other->bytes) {
-            return differ(ops, "two blocks in the same bytes",
-                          (uintptr_t)one->block, (uintptr_t)other->block);
+            return heap_ops_differ(ops, "two blocks in the same bytes",
+                                   (uintptr_t)one->block,
+                                   (uintptr_t)other->block);
         }
     }
     return true;
@@ -150,12 +86,12 @@ static bool check_place(struct heap_ops *ops, const struct heap_held *held)
     struct slab_place place;
 
     if (held->cache == HEAP_OPS_CACHES && ksize(held->block) < held->bytes) {
-        return differ(ops, "ksize", ksize(held->block), held->bytes);
+        return heap_ops_differ(ops, "ksize", ksize(held->block), held->bytes);
     }
     if (slab_find(held->block + held->bytes - 1, &place) &&
         (place.object != (vaddr_t)held->block || !place.is_live)) {
-        return differ(ops, "slab_find of a live block", place.object,
-                      (uintptr_t)held->block);
+        return heap_ops_differ(ops, "slab_find of a live block", place.object,
+                               (uintptr_t)held->block);
     }
     return true;
 }
@@ -169,12 +105,13 @@ static bool accept(struct heap_ops *ops, struct heap_held *held, void *block,
 {
     if (block == NULL) {
         ops->failures++;
-        return ops->may_fail || differ(ops, "no memory for", bytes, 0);
+        return ops->may_fail || heap_ops_differ(ops, "no memory for", bytes, 0);
     }
     held->block = block;
     held->bytes = bytes;
     if (!is_aligned(virt_to_phys(block).v, alignment)) {
-        return differ(ops, "misaligned block", (uintptr_t)block, alignment);
+        return heap_ops_differ(ops, "misaligned block", (uintptr_t)block,
+                               alignment);
     }
     return check_alone(ops, held);
 }
@@ -186,22 +123,32 @@ static uint64_t natural_alignment(uint64_t bytes)
     return min_u64(max_u64(own, 16), PAGE_BYTES);
 }
 
-static bool let_go(struct heap_ops *ops, struct heap_held *held)
+/* Nobody holds it any more: as it is to be when it is freed. */
+static void *forget(struct heap_ops *ops, struct heap_held *held)
 {
     struct heap_ops_cache *cache = &ops->cache[held->cache % HEAP_OPS_CACHES];
-    bool is_right = check_contents(ops, held, held->bytes);
     uint8_t *block = held->block;
 
     held->block = NULL;
+    if (held->cache < HEAP_OPS_CACHES) {
+        cache->live--;
+        if (cache->is_constructed) {
+            construct(block);
+        }
+    }
+    return block;
+}
+
+static bool let_go(struct heap_ops *ops, struct heap_held *held)
+{
+    bool is_right = heap_ops_check_contents(ops, held, held->bytes);
+    void *block = forget(ops, held);
+
     if (held->cache == HEAP_OPS_CACHES) {
         kfree(block);
-        return is_right;
+    } else {
+        slab_free(ops->cache[held->cache].cache, block);
     }
-    if (cache->is_constructed) {
-        construct(block);
-    }
-    slab_free(cache->cache, block);
-    cache->live--;
     return is_right;
 }
 
@@ -267,10 +214,10 @@ static bool do_allocate(struct heap_ops *ops, const struct heap_op *op)
         return true;
     }
     if ((op->what == HEAP_OP_KZALLOC || op->what == HEAP_OP_ARRAY) &&
-        !check_filled(ops, block, bytes, 0)) {
+        !heap_ops_check_filled(ops, block, bytes, 0)) {
         return false;
     }
-    sign(ops, held);
+    heap_ops_sign(ops, held);
     return true;
 }
 
@@ -286,17 +233,19 @@ static bool do_realloc(struct heap_ops *ops, const struct heap_op *op)
     void *block = krealloc(old.block, bytes);
     if (block == NULL) { /* the old one stays */
         ops->failures++;
-        return (ops->may_fail || differ(ops, "no memory for", bytes, 1)) &&
-               (old.block == NULL || check_contents(ops, &old, old.bytes));
+        return (ops->may_fail ||
+                heap_ops_differ(ops, "no memory for", bytes, 1)) &&
+               (old.block == NULL ||
+                heap_ops_check_contents(ops, &old, old.bytes));
     }
     held->block = NULL;
     held->cache = HEAP_OPS_CACHES;
     if (!accept(ops, held, block, bytes, natural_alignment(bytes)) ||
         (old.block != NULL &&
-         !check_contents(ops, held, min_u64(old.bytes, bytes)))) {
+         !heap_ops_check_contents(ops, held, min_u64(old.bytes, bytes)))) {
         return false;
     }
-    sign(ops, held);
+    heap_ops_sign(ops, held);
     return true;
 }
 
@@ -321,15 +270,12 @@ static struct heap_ops_cache *cache_for(struct heap_ops *ops,
     return cache;
 }
 
-static bool take_object(struct heap_ops *ops, unsigned index,
-                        struct heap_held *held)
+/* @object, or NULL, is what @held, which was empty, has got of a cache. */
+static bool accept_object(struct heap_ops *ops, unsigned index,
+                          struct heap_held *held, void *object)
 {
     struct heap_ops_cache *cache = &ops->cache[index];
 
-    if (held->block != NULL && !let_go(ops, held)) {
-        return false;
-    }
-    void *object = slab_alloc(cache->cache);
     held->cache = index;
     if (!accept(ops, held, object, cache->bytes,
                 max_u64(cache->alignment, 16))) {
@@ -339,28 +285,98 @@ static bool take_object(struct heap_ops *ops, unsigned index,
         return true;
     }
     cache->live++;
-    if (cache->is_constructed && !check_filled(ops, object, 16, CONSTRUCTED)) {
+    if (cache->is_constructed &&
+        !heap_ops_check_filled(ops, object, 16, CONSTRUCTED)) {
         return false;
     }
-    sign(ops, held);
+    heap_ops_sign(ops, held);
     return true;
 }
 
-/* One, or as many as an exchange of magazines moves and more. */
+static struct heap_held *slot_at(struct heap_ops *ops, unsigned slot)
+{
+    return &ops->held[slot % HEAP_OPS_SLOTS];
+}
+
+/* One after the other. */
+static bool take_objects(struct heap_ops *ops, const struct heap_op *op,
+                         unsigned count)
+{
+    unsigned index = op->variant % HEAP_OPS_CACHES;
+    bool is_right = true;
+
+    for (unsigned i = 0; i < count && is_right; i++) {
+        struct heap_held *held = slot_at(ops, op->slot + i);
+        is_right = (held->block == NULL || let_go(ops, held)) &&
+                   accept_object(ops, index, held,
+                                 slab_alloc(ops->cache[index].cache));
+    }
+    return is_right;
+}
+
+/* All at once, or none. */
+static bool take_bulk(struct heap_ops *ops, const struct heap_op *op,
+                      unsigned count)
+{
+    unsigned index = op->variant % HEAP_OPS_CACHES;
+    void *object[MANY];
+    bool is_right = true;
+
+    for (unsigned i = 0; i < count && is_right; i++) {
+        struct heap_held *held = slot_at(ops, op->slot + i);
+        is_right = held->block == NULL || let_go(ops, held);
+    }
+    if (!is_right) {
+        return false;
+    }
+    if (!slab_alloc_bulk(ops->cache[index].cache, count, object)) {
+        ops->failures++;
+        return ops->may_fail ||
+               heap_ops_differ(ops, "no bulk of", count, index);
+    }
+    for (unsigned i = 0; i < count && is_right; i++) {
+        is_right =
+            (object[i] != NULL ||
+             heap_ops_differ(ops, "no object in a bulk", i, count)) &&
+            accept_object(ops, index, slot_at(ops, op->slot + i), object[i]);
+    }
+    return is_right;
+}
+
 static bool do_objects(struct heap_ops *ops, const struct heap_op *op)
 {
     struct heap_ops_cache *cache = cache_for(ops, op);
-    unsigned count = op->what == HEAP_OP_OBJECT ? 1 : 1 + op->variant % 64;
-    bool is_right = true;
+    unsigned count = op->what == HEAP_OP_OBJECT ? 1 : 1 + op->variant % MANY;
 
     if (cache->cache == NULL) {
         ops->failures++;
-        return ops->may_fail || differ(ops, "no cache of", cache->bytes, 0);
+        return ops->may_fail ||
+               heap_ops_differ(ops, "no cache of", cache->bytes, 0);
     }
-    for (unsigned i = 0; i < count && is_right; i++) {
-        is_right = take_object(ops, op->variant % HEAP_OPS_CACHES,
-                               &ops->held[(op->slot + i) % HEAP_OPS_SLOTS]);
+    return op->what == HEAP_OP_BULK ? take_bulk(ops, op, count)
+                                    : take_objects(ops, op, count);
+}
+
+/* Where a slot of the row has none of the cache, there stands NULL. */
+static bool do_free_bulk(struct heap_ops *ops, const struct heap_op *op)
+{
+    unsigned index = op->variant % HEAP_OPS_CACHES;
+    unsigned count = 1 + op->size % MANY;
+    void *object[MANY] = {NULL};
+    bool is_right = true;
+
+    if (ops->cache[index].cache == NULL) {
+        return true;
     }
+    for (unsigned i = 0; i < count; i++) {
+        struct heap_held *held = slot_at(ops, op->slot + i);
+        if (held->block != NULL && held->cache == index) {
+            is_right =
+                heap_ops_check_contents(ops, held, held->bytes) && is_right;
+            object[i] = forget(ops, held);
+        }
+    }
+    slab_free_bulk(ops->cache[index].cache, object, count);
     return is_right;
 }
 
@@ -372,11 +388,12 @@ static bool end_cache(struct heap_ops *ops, unsigned index)
         return true;
     }
     if (cache->live != 0) {
-        return differ(ops, "objects of a cache that nobody holds", index,
-                      cache->live);
+        return heap_ops_differ(ops, "objects of a cache that nobody holds",
+                               index, cache->live);
     }
     if (slab_destroy(cache->cache) != MM_OK) {
-        return differ(ops, "an empty cache is not destroyed", index, 0);
+        return heap_ops_differ(ops, "an empty cache is not destroyed", index,
+                               0);
     }
     cache->cache = NULL;
     return true;
@@ -406,7 +423,8 @@ static bool do_look(struct heap_ops *ops, const struct heap_op *op)
     const struct heap_held *held = &ops->held[op->slot];
 
     return held->block == NULL ||
-           (check_place(ops, held) && check_contents(ops, held, held->bytes));
+           (check_place(ops, held) &&
+            heap_ops_check_contents(ops, held, held->bytes));
 }
 
 /* What cannot be had is not had, and nothing happens. */
@@ -427,8 +445,8 @@ static bool do_wrong(struct heap_ops *ops, const struct heap_op *op)
 
     for (unsigned i = 0; i < sizeof(got) / sizeof(got[0]); i++) {
         if (got[i] != NULL) {
-            return differ(ops, "an impossible size was granted", i,
-                          (uintptr_t)got[i]);
+            return heap_ops_differ(ops, "an impossible size was granted", i,
+                                   (uintptr_t)got[i]);
         }
     }
     kfree(NULL);
@@ -444,11 +462,14 @@ static bool perform(struct heap_ops *ops, const struct heap_op *op)
         return do_realloc(ops, op);
     case HEAP_OP_OBJECT:
     case HEAP_OP_OBJECTS:
+    case HEAP_OP_BULK:
         return do_objects(ops, op);
     case HEAP_OP_FREE:
         return held->block == NULL || let_go(ops, held);
     case HEAP_OP_FREE_ALL:
         return do_free_all(ops, op);
+    case HEAP_OP_FREE_BULK:
+        return do_free_bulk(ops, op);
     case HEAP_OP_LOOK:
         return do_look(ops, op);
     case HEAP_OP_DRAIN:
@@ -478,7 +499,7 @@ bool heap_ops_step(struct heap_ops *ops, const uint8_t *bytes)
     struct heap_op op = decode(bytes);
 
     if (!perform(ops, &op)) {
-        return differ(ops, "operation", op.what, op.slot);
+        return heap_ops_differ(ops, "operation", op.what, op.slot);
     }
     ops->done[op.what]++;
     return true;
@@ -522,8 +543,9 @@ bool heap_ops_compare(struct heap_ops *ops)
 
     for (unsigned i = 0; i < HEAP_OPS_SLOTS; i++) {
         const struct heap_held *held = &ops->held[i];
-        if (held->block != NULL && (!check_contents(ops, held, held->bytes) ||
-                                    !check_place(ops, held))) {
+        if (held->block != NULL &&
+            (!heap_ops_check_contents(ops, held, held->bytes) ||
+             !check_place(ops, held))) {
             return false;
         }
     }
@@ -535,12 +557,12 @@ bool heap_ops_compare(struct heap_ops *ops)
         slab_stats(cache->cache, &stats);
         if (stats.live != cache->live ||
             stats.allocs - stats.frees != cache->live) {
-            return differ(ops, "live objects of a cache", stats.live,
-                          cache->live);
+            return heap_ops_differ(ops, "live objects of a cache", stats.live,
+                                   cache->live);
         }
     }
     return (slab_check() && kmalloc_check()) ||
-           differ(ops, "slab_check or kmalloc_check", 0, 0);
+           heap_ops_differ(ops, "slab_check or kmalloc_check", 0, 0);
 }
 
 bool heap_ops_fini(struct heap_ops *ops)
@@ -556,8 +578,8 @@ bool heap_ops_fini(struct heap_ops *ops)
     }
     drain_all(ops);
     if (is_right && ops->is_alone && heap_frames_now() != ops->frames) {
-        return differ(ops, "frames that the heap keeps", heap_frames_now(),
-                      ops->frames);
+        return heap_ops_differ(ops, "frames that the heap keeps",
+                               heap_frames_now(), ops->frames);
     }
     return is_right;
 }

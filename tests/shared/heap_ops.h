@@ -22,9 +22,11 @@ enum heap_op_what {
     HEAP_OP_REALLOC,
     HEAP_OP_OBJECT,  /* one of a cache, which is made if it must */
     HEAP_OP_OBJECTS, /* many of them */
+    HEAP_OP_BULK,    /* many by one call, or none */
     HEAP_OP_FREE,
-    HEAP_OP_FREE_ALL, /* of a cache, which goes, or of a row of slots */
-    HEAP_OP_LOOK,     /* contents, size and place of a block */
+    HEAP_OP_FREE_ALL,  /* of a cache, which goes, or of a row of slots */
+    HEAP_OP_FREE_BULK, /* a cache's in a row of slots, by one call */
+    HEAP_OP_LOOK,      /* contents, size and place of a block */
     HEAP_OP_DRAIN,
     HEAP_OP_SHRINK,
     HEAP_OP_CPU,   /* the next ones run on another */
