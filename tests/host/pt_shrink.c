@@ -187,8 +187,7 @@ static void print_op(const struct pt_ops *ops, const uint8_t *bytes)
 void pt_case_print(const struct pt_case *one)
 {
     static struct pt_ops ops; /* for its layout alone */
-    struct pt_layout layout =
-        pt_layout_large(sim_pt_machine[one->machine].base);
+    struct pt_layout layout = sim_pt_layout(&sim_pt_machine[one->machine]);
     void *memory = malloc(pt_model_bytes(&layout));
 
     if (memory == NULL) {

@@ -17,6 +17,10 @@ const struct sim_pt_machine sim_pt_machine[SIM_PT_MACHINES] = {
     {"5 levels", {5, 40, true, true, true}, UINT64_C(1) << 52},
     {"no NX", {4, 40, false, true, true}, 4 * TiB},
     {"no 1 GiB leaves, no global pages", {4, 40, true, false, false}, 60 * TiB},
+    {"the kernel's tables", {4, 40, true, true, true}, SIM_KMAP},
+    {"the kernel's of 5 levels, no global pages",
+     {5, 40, true, true, false},
+     SIM_KMAP},
 };
 
 static struct pt space[PT_SPACES];
@@ -68,7 +72,15 @@ static uint64_t frames_in_use(void)
     struct frame_stats stats;
 
     frame_stats(&stats);
-    return stats.by_type[FRAME_USER] + stats.by_type[FRAME_TABLE];
+    return stats.by_type[FRAME_USER] + stats.by_type[FRAME_KMAP] +
+           stats.by_type[FRAME_TABLE];
+}
+
+static bool begin(const struct pt_world *world)
+{
+    return layout.start >= SIM_KMAP
+               ? pt_ops_join(&ops, world, &layout, &pt_kernel, space, memory)
+               : pt_ops_init(&ops, world, &layout, space, memory);
 }
 
 struct pt_ops *sim_pt_again(void)
@@ -80,16 +92,22 @@ struct pt_ops *sim_pt_again(void)
     if (frames_in_use() != frames_at_start) {
         return NULL;
     }
-    if (!pt_ops_init(&ops, &world, &layout, space, memory)) {
+    if (!begin(&world)) {
         return NULL;
     }
     pt_ops_see_every(&ops, memory_for_every);
     return &ops;
 }
 
+struct pt_layout sim_pt_layout(const struct sim_pt_machine *machine)
+{
+    return machine->base == SIM_KMAP ? pt_layout_kernel(machine->base)
+                                     : pt_layout_large(machine->base);
+}
+
 struct pt_ops *sim_pt_begin(const struct sim_pt_machine *machine)
 {
-    layout = pt_layout_large(machine->base);
+    layout = sim_pt_layout(machine);
     free(memory);
     free(memory_for_every);
     memory = malloc(pt_model_bytes(&layout));

@@ -9,11 +9,15 @@
 struct sim_pt_machine {
     const char *name;
     struct pt_features features;
-    vaddr_t base; /* of pt_layout_large() */
+    vaddr_t base; /* of pt_layout_large(); or pt_layout_kernel() */
 };
 
-#define SIM_PT_MACHINES 4
+/* The first ones have two spaces, the others the kernel's tables. */
+#define SIM_PT_SPACES   4
+#define SIM_PT_MACHINES 6
 extern const struct sim_pt_machine sim_pt_machine[SIM_PT_MACHINES];
+
+struct pt_layout sim_pt_layout(const struct sim_pt_machine *machine);
 
 /* As CPU 0 of a machine that nobody else uses. */
 extern const struct pt_world sim_pt_world;

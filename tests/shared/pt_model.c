@@ -40,6 +40,27 @@ struct pt_layout pt_layout_large(vaddr_t base)
     };
 }
 
+struct pt_layout pt_layout_kernel(vaddr_t base)
+{
+    const uint64_t middle = GiB - (COARSE + 1) * COARSE_2M;
+
+    return (struct pt_layout){
+        .start = base + 128 * GiB,
+        .segment =
+            {
+                {127 * GiB, 1},
+                {middle, 1},
+                {COARSE_2M, COARSE},
+                {PAGE_BYTES, FINE},
+                /* 256 GiB */
+                {PAGE_BYTES, FINE},
+                {COARSE_2M, COARSE},
+                {middle, 1},
+                {127 * GiB, 1},
+            },
+    };
+}
+
 #define SMALL 40
 
 struct pt_layout pt_layout_small(vaddr_t base)

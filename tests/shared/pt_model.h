@@ -33,6 +33,12 @@ struct pt_layout pt_layout_large(vaddr_t base);
 /* 40 pages before that TiB and as many behind it: where memory is short. */
 struct pt_layout pt_layout_small(vaddr_t base);
 
+/*
+ * 256 GiB in the middle of the 512 GiB at @base, which has one entry of a top
+ * table: for the kernel's tables.
+ */
+struct pt_layout pt_layout_kernel(vaddr_t base);
+
 struct pt_cell {
     vaddr_t start;
     uint64_t bytes;

@@ -172,15 +172,17 @@ static struct pt_span span_of(const struct pt_ops *ops, const struct pt_op *op)
     }
 }
 
-static struct pt_attr attr_of(const struct pt_op *op)
+static struct pt_attr attr_of(const struct pt_ops *ops, const struct pt_op *op)
 {
     static const uint8_t flags[] = {
         0,       PT_WRITE,           PT_EXEC,           PT_WRITE,
         PT_USER, PT_USER | PT_WRITE, PT_USER | PT_EXEC, PT_NONE};
     static const uint8_t memory[] = {PT_WB, PT_WB, PT_WC, PT_UC};
+    struct pt_attr attr = {flags[op->extra & 7], memory[(op->extra >> 3) & 3],
+                           (uint8_t)(op->extra >> 8)};
 
-    return (struct pt_attr){flags[op->extra & 7], memory[(op->extra >> 3) & 3],
-                            (uint8_t)(op->extra >> 8)};
+    attr.flags &= (uint8_t) ~(ops->is_kernel ? PT_USER : 0);
+    return attr;
 }
 
 static struct pt_job job_of(const struct pt_ops *ops, const struct pt_op *op)
@@ -189,11 +191,11 @@ static struct pt_job job_of(const struct pt_ops *ops, const struct pt_op *op)
 
     return (struct pt_job){
         .op = op,
-        .space = op->space,
+        .space = ops->is_kernel ? 0 : op->space,
         .span = span,
         .start = pt_model_start(&ops->model, span),
         .bytes = pt_model_bytes_of(&ops->model, span),
-        .attr = attr_of(op),
+        .attr = attr_of(ops, op),
     };
 }
 
@@ -376,7 +378,9 @@ static void touch_range(struct pt_ops *ops, const struct pt_job *job)
     unsigned count = job->span.count < 64 ? job->span.count : 64;
 
     pt_ops_close(ops);
-    pt_ops_load(ops, job->space);
+    if (!ops->is_kernel) {
+        pt_ops_load(ops, job->space);
+    }
     for (unsigned i = 0; i < count && !ops->has_failed; i++) {
         pt_ops_access(ops, job->span.first + i, kind[job->op->variant % 4]);
     }
@@ -385,7 +389,7 @@ static void touch_range(struct pt_ops *ops, const struct pt_job *job)
 
 static void switch_space(struct pt_ops *ops, const struct pt_job *job)
 {
-    pt_ops_load(ops, job->op->variant == 0 ? PT_OPS_NONE : job->space);
+    pt_ops_load(ops, job->op->variant == 0 ? PT_OPS_NONE : job->op->space);
     ops->done[PT_OP_SWITCH]++;
 }
 
@@ -406,7 +410,7 @@ static void warm_up(struct pt_ops *ops, const struct pt_job *job)
 {
     unsigned last = job->span.first + job->span.count - 1;
 
-    if (ops->open != PT_OPS_NONE || ops->loaded != job->space) {
+    if (ops->open != PT_OPS_NONE || pt_ops_in_reach(ops) != job->space) {
         return;
     }
     pt_ops_access(ops, job->span.first,
@@ -517,6 +521,7 @@ bool pt_ops_join(struct pt_ops *ops, const struct pt_world *world,
 {
     begin(ops, world, layout, memory);
     ops->is_sharing = true;
+    ops->is_kernel = shared->is_kernel;
     ops->space[0] = shared;
     ops->space[1] = own;
     return pt_init(own) == MM_OK;

@@ -23,7 +23,7 @@ enum pt_op_what {
     PT_OP_MOVE,     /* */
     PT_OP_COPY,     /* into the other space, which begins anew if it must */
     PT_OP_AGE,      /* */
-    PT_OP_COLLAPSE, /* */
+    PT_OP_COLLAPSE, /* or pt_protect_kernel() */
     PT_OP_SPLIT,    /* */
     PT_OP_MERGE,    /* */
     PT_OP_FAULT,    /* keep a promise, or copy what is copied on write */
@@ -81,6 +81,7 @@ struct pt_ops {
     bool is_used[PT_SPACES]; /* loaded since it began */
     unsigned loaded;         /* a space, or PT_OPS_NONE */
     bool is_sharing;         /* it never ends space 0, which has others in it */
+    bool is_kernel;          /* space 0 is the kernel's: all that is used */
     struct pt_model model;
     struct pt_every *every; /* NULL: a few pages are looked at each time */
 
@@ -111,7 +112,8 @@ MM_MUST_CHECK bool pt_ops_init(struct pt_ops *ops, const struct pt_world *world,
                                void *memory);
 /*
  * The same where others have @shared in use, too: it neither begins nor ends
- * here; the second space, at @own, does.
+ * here; the second space, at @own, does. If @shared is the kernel's, all
+ * operations are on that; @own is loaded now and then, and stays empty.
  */
 MM_MUST_CHECK bool pt_ops_join(struct pt_ops *ops, const struct pt_world *world,
                                const struct pt_layout *layout,

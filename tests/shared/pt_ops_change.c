@@ -83,7 +83,8 @@ void pt_ops_map(struct pt_ops *ops, const struct pt_job *given)
     if (!clip_mapped(ops, &job, MAX_MAPPED) || !pt_ops_open(ops, &job)) {
         return;
     }
-    struct pt_page page = {.attr = job.attr, .number = device_frame(&job).v};
+    struct pt_page page = {.attr = pt_ops_said(ops, job.attr),
+                           .number = device_frame(&job).v};
     page.state = job.attr.flags & PT_NONE ? PTE_PARKED : PTE_PRESENT;
     bool is_free = !pt_model_has_frames(&ops->model, job.space, job.span);
     enum mm_status status = pt_map(&ops->cursor, job.start, pfn_of(page.number),
@@ -143,7 +144,7 @@ static void own_block(struct pt_ops *ops, const struct pt_job *job, pfn_t pfn,
         }
         return;
     }
-    struct pt_page page = {.attr = attr, .number = pfn.v};
+    struct pt_page page = {.attr = pt_ops_said(ops, attr), .number = pfn.v};
     page.state = attr.flags & PT_NONE ? PTE_PARKED : PTE_PRESENT;
     pt_model_set(&ops->model, job->space, job->span, page);
     for (unsigned i = 0; i < job->span.count; i++) {
@@ -204,7 +205,7 @@ void pt_ops_promise(struct pt_ops *ops, const struct pt_job *job)
                                       PT_OBJECT, PT_GUARD,     PT_OBJECT,
                                       PT_ZERO,   PT_GUARD_GROW};
     struct pt_page page = {.state = PTE_PROMISE,
-                           .attr = job->attr,
+                           .attr = pt_ops_said(ops, job->attr),
                            .promise = promise[job->op->variant % 8]};
 
     if (!pt_ops_open(ops, job)) {
@@ -220,7 +221,7 @@ void pt_ops_promise(struct pt_ops *ops, const struct pt_job *job)
     }
     enum mm_status status =
         pt_promise(&ops->cursor, job->start, job->bytes,
-                   (enum pt_promise)page.promise, page.attr, page.number);
+                   (enum pt_promise)page.promise, job->attr, page.number);
     if (pt_ops_took(ops, status, expected)) {
         pt_model_set(&ops->model, job->space, job->span, page);
         ops->done[PT_OP_PROMISE]++;
@@ -369,8 +370,9 @@ static void refuse(struct pt_ops *ops, enum mm_status status)
 
 void pt_ops_wrong(struct pt_ops *ops, const struct pt_job *job)
 {
-    static const uint8_t wrong_flags[] = {PT_WRITE | PT_EXEC, PT_WRITE | PT_COW,
-                                          PT_GLOBAL, 0x80};
+    const uint8_t foreign = ops->is_kernel ? PT_USER : PT_GLOBAL;
+    const uint8_t wrong_flags[] = {PT_WRITE | PT_EXEC, PT_WRITE | PT_COW,
+                                   foreign, 0x80};
     struct pt_cursor *cursor = &ops->cursor;
     struct pt_attr attr = job->attr;
     vaddr_t reached;

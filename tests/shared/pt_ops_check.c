@@ -113,12 +113,14 @@ void pt_ops_access(struct pt_ops *ops, unsigned index, unsigned access)
     const struct pt_cell *cell = &ops->model.cell[index];
     uint64_t offset = 0;
 
-    if (ops->loaded == PT_OPS_NONE) {
+    unsigned space = pt_ops_in_reach(ops);
+
+    if (space == PT_OPS_NONE) {
         return;
     }
-    struct pt_page *page = pt_ops_page(ops, ops->loaded, index);
+    struct pt_page *page = pt_ops_page(ops, space, index);
     access &= world->accesses;
-    sight.space = &ops->space[ops->loaded]->tlb;
+    sight.space = &ops->space[space]->tlb;
     sight.has_memory =
         pt_page_has_frame(page) && (page->attr.flags & PT_OWNED) != 0;
     if (!sight.has_memory) {
@@ -170,7 +172,7 @@ static void look_everywhere(struct pt_ops *ops, unsigned space, unsigned index)
         return;
     }
     look_up(ops, space, index);
-    if (ops->loaded == space && !ops->has_failed) {
+    if (pt_ops_in_reach(ops) == space && !ops->has_failed) {
         uint64_t which = test_random_below(&ops->random, 8);
         pt_ops_access(ops, index,
                       kind[which % 4] | (which < 4 ? WALK_USER : 0));
@@ -261,7 +263,7 @@ static uint64_t count_holders(const struct pt_ops *ops, uint64_t head)
 {
     uint64_t holders = 0;
 
-    for (unsigned space = 0; space < PT_SPACES; space++) {
+    for (unsigned space = 0; space < pt_ops_spaces(ops); space++) {
         for (unsigned i = 0; i < ops->model.cells; i++) {
             holders += ops->model.seen[space][i] == head ? 1 : 0;
         }
@@ -275,7 +277,8 @@ static void compare_records(struct pt_ops *ops)
     unsigned counted = 0;
 
     for (unsigned i = 0; i < 64 && counted < COUNTED_BLOCKS; i++) {
-        unsigned space = (unsigned)test_random_below(&ops->random, PT_SPACES);
+        unsigned space =
+            (unsigned)test_random_below(&ops->random, pt_ops_spaces(ops));
         uint64_t index = test_random_below(&ops->random, ops->model.cells);
         uint64_t head = ops->model.seen[space][index];
 
@@ -287,12 +290,24 @@ static void compare_records(struct pt_ops *ops)
     }
 }
 
+/* The same frames are mapped with many rights on purpose. */
+static bool is_sound(const struct pt *pt)
+{
+    struct audit_verdict found;
+
+    return pt_audit(pt, &found) ||
+           (found.aliases.rights + found.aliases.memory > 0 &&
+            found.writable_exec + found.reserved_bits + found.damaged +
+                    found.freed_frames + found.wrong_counts +
+                    found.empty_tables + found.lost_tables ==
+                0);
+}
+
 bool pt_ops_compare(struct pt_ops *ops)
 {
-    struct audit_verdict verdict;
-
     pt_ops_close(ops);
-    for (unsigned space = 0; space < PT_SPACES && !ops->has_failed; space++) {
+    for (unsigned space = 0; space < pt_ops_spaces(ops) && !ops->has_failed;
+         space++) {
         compare_space(ops, space);
     }
     if (!ops->has_failed) {
@@ -300,7 +315,7 @@ bool pt_ops_compare(struct pt_ops *ops)
     }
     pt_ops_close(ops);
     for (unsigned space = 0; space < PT_SPACES && !ops->has_failed; space++) {
-        if (ops->world->is_alone && !pt_audit(ops->space[space], &verdict)) {
+        if (ops->world->is_alone && !is_sound(ops->space[space])) {
             pt_ops_fail(ops, __LINE__, "pt_audit()", space, PT_SPACES);
         }
     }

@@ -16,6 +16,9 @@
 /* Of one space, at once: twice as many as were seen. */
 #define TABLES 32
 
+/* One table of this level has all of the range, if that is the kernel's. */
+#define KERNEL_LEVEL 2
+
 /* A table as it was; level 0..4. */
 struct table_copy {
     pfn_t table;
@@ -128,7 +131,8 @@ static void add_table(struct pt_ops *ops, unsigned space, pfn_t table,
     memset(one->entry, 0, sizeof(one->entry));
 }
 
-/* Rights of a table are all on, so that those of a leaf decide. */
+/* Rights of a table are all on, so that those of a leaf decide; but no user
+ * comes through the kernel's. */
 #define TABLE_ALL (PTE_P | PTE_RW | PTE_US)
 
 static void note_entry(struct pt_ops *ops, unsigned space, vaddr_t start,
@@ -143,7 +147,8 @@ static void note_entry(struct pt_ops *ops, unsigned space, vaddr_t start,
         note_cell(ops->every, span.first + i);
     }
     if (pte_is_table(entry, level)) {
-        EXPECT_EQUAL(ops, entry.v & (TABLE_ALL | PTE_XD), TABLE_ALL);
+        EXPECT_EQUAL(ops, entry.v & (TABLE_ALL | PTE_XD),
+                     ops->is_kernel ? PTE_P | PTE_RW : TABLE_ALL);
         add_table(ops, space, pte_table(entry), start, level - 1);
     }
 }
@@ -192,12 +197,38 @@ static bool is_reached(const struct pt *pt, const struct table_copy *copy)
     return pfn_equal(table, copy->table);
 }
 
+/*
+ * The root; of the kernel's tables, the one that has the range and nothing but
+ * that.
+ */
+static void add_first(struct pt_ops *ops, unsigned space)
+{
+    vaddr_t start = ops->model.cell[0].start;
+    const struct pt *pt = ops->space[space];
+    struct walk walk;
+
+    if (!pt->is_kernel) {
+        add_table(ops, space, pt->root, 0, pt_features.levels - 1);
+        return;
+    }
+    walk_address(pt->root, start, &walk);
+    for (unsigned i = 0; i < walk.count; i++) {
+        const struct walk_step *step = &walk.step[i];
+
+        if (step->level == KERNEL_LEVEL) {
+            add_table(ops, space, phys_to_pfn(step->table),
+                      align_down(start, pte_span(KERNEL_LEVEL + 1)),
+                      KERNEL_LEVEL);
+        }
+    }
+}
+
 static void note_tables(struct pt_ops *ops, unsigned space)
 {
     struct space_copy *copy = &ops->every->space[space];
     unsigned at = 0;
 
-    add_table(ops, space, ops->space[space]->root, 0, pt_features.levels - 1);
+    add_first(ops, space);
     while (at < copy->tables && !ops->has_failed) {
         if (!is_reached(ops->space[space], &copy->table[at])) {
             copy->table[at] = copy->table[--copy->tables];
@@ -295,7 +326,8 @@ static void look_at_dues(struct pt_ops *ops, unsigned space)
 
 void pt_ops_look_at_every(struct pt_ops *ops)
 {
-    for (unsigned space = 0; space < PT_SPACES && !ops->has_failed; space++) {
+    for (unsigned space = 0; space < pt_ops_spaces(ops) && !ops->has_failed;
+         space++) {
         note_pages(ops, space);
         note_tables(ops, space);
         look_at_dues(ops, space);

@@ -47,6 +47,26 @@ static inline struct pt_page *pt_ops_page(struct pt_ops *ops, unsigned space,
     return &ops->model.page[space][index];
 }
 
+/* Spaces with something in the model. */
+static inline unsigned pt_ops_spaces(const struct pt_ops *ops)
+{
+    return ops->is_kernel ? 1 : PT_SPACES;
+}
+
+/* The space whose pages can be reached now, or PT_OPS_NONE. */
+static inline unsigned pt_ops_in_reach(const struct pt_ops *ops)
+{
+    return ops->is_kernel ? 0 : ops->loaded;
+}
+
+/* What the tables say where @attr was asked for: the kernel's are global. */
+static inline struct pt_attr pt_ops_said(const struct pt_ops *ops,
+                                         struct pt_attr attr)
+{
+    attr.flags |= ops->is_kernel ? PT_GLOBAL : 0;
+    return attr;
+}
+
 /* A cursor over the job's range is open, this one's or the last one's. */
 bool pt_ops_open(struct pt_ops *ops, const struct pt_job *job);
 /* The same over two ranges. */

@@ -36,8 +36,8 @@ void pt_ops_move(struct pt_ops *ops, const struct pt_job *given)
     if (!pt_ops_open_two(ops, &job, address)) {
         return;
     }
-    if (ranges_overlap(job.start, job.start + job.bytes, address,
-                       address + job.bytes)) {
+    if (ops->is_kernel || ranges_overlap(job.start, job.start + job.bytes,
+                                         address, address + job.bytes)) {
         expected = MM_EINVAL;
     } else if (pt_model_has_frames(model, job.space, target)) {
         expected = MM_EEXIST;
@@ -110,6 +110,10 @@ void pt_ops_copy(struct pt_ops *ops, const struct pt_job *job)
 {
     unsigned to = 1 - job->space;
 
+    if (ops->is_kernel) {
+        pt_ops_renew(ops, to); /* which gives it what the kernel has */
+        return;
+    }
     if (!make_room(ops, job) || !pt_ops_open(ops, job)) {
         return;
     }
@@ -340,10 +344,55 @@ static void prepare_block(struct pt_ops *ops, const struct pt_job *given)
     }
 }
 
+/* The last block of the range is one leaf, if its pages can be. */
+static void look_at_merged(struct pt_ops *ops, const struct pt_job *job)
+{
+    unsigned last = job->span.first + job->span.count - 1;
+    struct pt_span block = pt_model_block(&ops->model, last, 2 * MiB);
+    const struct pt_page *page = pt_ops_page(ops, job->space, block.first);
+
+    if (page->state == PTE_PRESENT && (page->attr.flags & PT_OWNED) == 0 &&
+        page->number % 512 == 0 && block.count == 512 && pt_features.has_nx &&
+        pt_may_resize(page->attr.flags) &&
+        pt_model_is_alike(&ops->model, job->space, block)) {
+        EXPECT(ops,
+               is_large(ops, job->space, pt_model_start(&ops->model, block)));
+        ops->done[PT_OP_MERGE]++;
+    }
+}
+
+/* It looks at each 2 MiB: not more than that many. */
+#define MAX_AT_ONCE GiB
+
+/* There is nothing to collapse in the kernel's tables; they have their own. */
+static void protect_kernel(struct pt_ops *ops, const struct pt_job *job)
+{
+    struct pt_attr attr = job->attr;
+
+    if (job->bytes > MAX_AT_ONCE) {
+        return;
+    }
+    pt_ops_close(ops);
+    if (pt_model_owns(&ops->model, job->space, job->span)) {
+        attr.memory = PT_WB; /* it is RAM */
+    }
+    enum mm_status status = pt_protect_kernel(job->start, job->bytes, attr);
+    if (pt_ops_took(ops, status, MM_OK)) {
+        pt_model_protect(&ops->model, job->space, job->span, attr);
+        ops->done[PT_OP_COLLAPSE]++;
+        look_at_merged(ops, job);
+    }
+}
+
 void pt_ops_collapse(struct pt_ops *ops, const struct pt_job *given)
 {
     struct pt_job narrow = *given;
     const struct pt_job *job = &narrow;
+
+    if (ops->is_kernel && given->op->variant < 14) {
+        protect_kernel(ops, given);
+        return;
+    }
 
     narrow.span.first = pt_ops_fine(ops, given->span.first);
     if (!pt_ops_has_block(ops, narrow.span.first, 1)) {
@@ -365,7 +414,7 @@ void pt_ops_collapse(struct pt_ops *ops, const struct pt_job *given)
     if (ops->has_failed) {
         return;
     }
-    if (shift != 0) {
+    if (shift != 0 || ops->is_kernel) {
         EXPECT_EQUAL(ops, status, MM_EINVAL);
         return;
     }
