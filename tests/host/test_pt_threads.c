@@ -10,65 +10,36 @@
  * cursor has read stays so until it is closed, and in the end nothing is lost.
  * ThreadSanitizer sees what no test can.
  */
-#include <pthread.h>
 #include <sched.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include <mm/audit.h>
 #include <mm/frame.h>
 #include <mm/port.h>
+#include "tests/host/players.h"
 #include "tests/host/sim.h"
 #include "tests/host/sim_mmu.h"
 #include "tests/host/sim_pt.h"
-#include "tests/host/yield.h"
 
-#define THREADS   4
 #define RAM_BYTES GiB
 #define WINDOW    UINT64_C(0x40000000)
 
-/* One in so many steps lets another thread run. */
-#define YIELD_CHANCE 16
-
 static struct pt space;
-static _Atomic unsigned unfinished;
 
 /* What one thread has. */
-struct player {
-    pthread_t thread;
-    unsigned cpu;
-    struct test_random random;
+static struct share {
     struct pt own;
     struct pt_ops ops;
     struct pt_layout layout;
     bool is_right;
-    uint64_t errors;
     uint64_t changes;
-};
+} share[PLAYERS];
 
-static struct player player[THREADS];
-static _Thread_local struct player *me;
-
-static unsigned below(unsigned limit)
+static struct share *mine(void)
 {
-    return (unsigned)test_random_below(&me->random, limit);
+    return &share[player_me()->cpu];
 }
-
-static void yield_by_chance(void)
-{
-    if (me != NULL && below(YIELD_CHANCE) == 0) {
-        sched_yield();
-    }
-}
-
-static void yield(void)
-{
-    sched_yield();
-}
-
-static const struct sim_driver driver = {.step = yield_by_chance,
-                                         .relax = yield};
 
 static uint64_t frames_in_use(void)
 {
@@ -78,44 +49,9 @@ static uint64_t frames_in_use(void)
     return stats.by_type[FRAME_USER] + stats.by_type[FRAME_TABLE];
 }
 
-/* A CPU that has ended answers the others until all have. */
-static void *play(void (*act)(void), void *context)
-{
-    me = context;
-    sim_set_cpu(me->cpu);
-    test_random_init(&me->random, test_seed() + me->cpu);
-    yield_before_swaps(YIELD_CHANCE, test_seed() + me->cpu);
-    act();
-    tlb_switch(&pt_kernel.tlb);
-    atomic_fetch_sub(&unfinished, 1);
-    while (atomic_load(&unfinished) > 0) {
-        sim_poll();
-        sched_yield();
-    }
-    return NULL;
-}
-
-static void play_all(void *(*role)(void *))
-{
-    sim_set_driver(&driver);
-    atomic_store(&unfinished, THREADS);
-    for (unsigned i = 0; i < THREADS; i++) {
-        player[i].cpu = i;
-        player[i].errors = 0;
-        player[i].changes = 0;
-        CHECK_EQUAL(pthread_create(&player[i].thread, NULL, role, &player[i]),
-                    0);
-    }
-    for (unsigned i = 0; i < THREADS; i++) {
-        CHECK_EQUAL(pthread_join(player[i].thread, NULL), 0);
-    }
-    sim_set_driver(NULL);
-    sim_set_cpu(0);
-}
-
 static void begin(uint64_t *out_frames)
 {
-    sim_boot_cpus(RAM_BYTES, THREADS, SIM_ALL_PARTS);
+    sim_boot_cpus(RAM_BYTES, PLAYERS, SIM_ALL_PARTS);
     *out_frames = frames_in_use();
     CHECK_EQUAL(pt_init(&space), MM_OK);
 }
@@ -140,11 +76,12 @@ static void end(uint64_t frames)
 static void run_operations(void)
 {
     uint8_t bytes[PIECE * PT_OP_BYTES];
+    struct share *me = mine();
     size_t done = 0;
 
     me->is_right = true;
     for (unsigned i = 0; i < OPERATIONS / PIECE && me->is_right; i++) {
-        pt_ops_generate(&me->random, bytes, sizeof(bytes));
+        pt_ops_generate(&player_me()->random, bytes, sizeof(bytes));
         me->is_right = pt_ops_run(&me->ops, bytes, sizeof(bytes), &done);
         sim_poll();
     }
@@ -154,36 +91,31 @@ static void run_operations(void)
         done = done < PIECE ? done : PIECE - 1;
         pt_op_describe(&me->ops, bytes + done * PT_OP_BYTES, text,
                        sizeof(text));
-        printf("# CPU %u: %s; %s\n", me->cpu, me->ops.reason, text);
+        printf("# CPU %u: %s; %s\n", player_me()->cpu, me->ops.reason, text);
     }
     me->is_right = pt_ops_fini(&me->ops) && me->is_right;
-}
-
-static void *play_operations(void *context)
-{
-    return play(run_operations, context);
 }
 
 static void run_windows(void)
 {
     static struct pt_world world;
-    void *memory[THREADS];
+    void *memory[PLAYERS];
     uint64_t frames;
 
     CHECK_HELPER(begin(&frames));
     world = sim_pt_world;
     world.is_alone = false;
     world.complaint = NULL;
-    for (unsigned i = 0; i < THREADS; i++) {
-        memory[i] = malloc(pt_model_bytes(&player[i].layout));
+    for (unsigned i = 0; i < PLAYERS; i++) {
+        memory[i] = malloc(pt_model_bytes(&share[i].layout));
         CHECK(memory[i] != NULL);
-        CHECK(pt_ops_join(&player[i].ops, &world, &player[i].layout, &space,
-                          &player[i].own, memory[i]));
+        CHECK(pt_ops_join(&share[i].ops, &world, &share[i].layout, &space,
+                          &share[i].own, memory[i]));
     }
-    CHECK_HELPER(play_all(play_operations));
-    for (unsigned i = 0; i < THREADS; i++) {
+    CHECK_HELPER(players_run(run_operations));
+    for (unsigned i = 0; i < PLAYERS; i++) {
         free(memory[i]);
-        CHECK(player[i].is_right);
+        CHECK(share[i].is_right);
     }
     CHECK_HELPER(end(frames));
 }
@@ -191,8 +123,8 @@ static void run_windows(void)
 /* In the same two tables of level 0. */
 TEST(pt_threads, windows_in_one_table)
 {
-    for (unsigned i = 0; i < THREADS; i++) {
-        player[i].layout =
+    for (unsigned i = 0; i < PLAYERS; i++) {
+        share[i].layout =
             (struct pt_layout){.start = WINDOW + MiB + i * 128 * PAGE_BYTES,
                                .segment = {{PAGE_BYTES, 128}}};
     }
@@ -202,8 +134,8 @@ TEST(pt_threads, windows_in_one_table)
 /* Tables of level 0 of their own, under one of level 1. */
 TEST(pt_threads, windows_side_by_side)
 {
-    for (unsigned i = 0; i < THREADS; i++) {
-        player[i].layout = (struct pt_layout){
+    for (unsigned i = 0; i < PLAYERS; i++) {
+        share[i].layout = (struct pt_layout){
             .start = WINDOW + i * (6 * MiB),
             .segment = {{PAGE_BYTES, 512}, {2 * MiB, 1}, {PAGE_BYTES, 512}}};
     }
@@ -213,8 +145,8 @@ TEST(pt_threads, windows_side_by_side)
 /* With nothing in common but the top; and a border within a table. */
 TEST(pt_threads, windows_of_terabytes)
 {
-    for (unsigned i = 0; i < THREADS; i++) {
-        player[i].layout = pt_layout_large(i * (2 * TiB));
+    for (unsigned i = 0; i < PLAYERS; i++) {
+        share[i].layout = pt_layout_large(i * (2 * TiB));
     }
     CHECK_HELPER(run_windows());
 }
@@ -225,11 +157,6 @@ TEST(pt_threads, windows_of_terabytes)
 #define PAGES   (3u * 512)
 #define ACTIONS 1500
 
-static void expect(bool is_true)
-{
-    me->errors += is_true ? 0 : 1;
-}
-
 struct part {
     vaddr_t start;
     uint64_t bytes;
@@ -237,10 +164,11 @@ struct part {
 
 static struct part some_part(void)
 {
-    unsigned first = below(PAGES);
-    unsigned count = 1 + (below(4) == 0 ? below(600) : below(12));
+    unsigned first = player_below(PAGES);
+    unsigned count =
+        1 + (player_below(4) == 0 ? player_below(600) : player_below(12));
 
-    if (below(8) == 0) {
+    if (player_below(8) == 0) {
         first &= ~511u;
         count = 512;
     }
@@ -257,7 +185,7 @@ static uint64_t sum_of(struct pt_cursor *cursor, struct part part)
     for (vaddr_t at = part.start; at < part.start + part.bytes;
          at = entry.start + entry.bytes) {
         pt_query(cursor, at, &entry);
-        expect(at - entry.start < entry.bytes);
+        player_expect(at - entry.start < entry.bytes);
         sum = sum * 31 + entry.state * 7 + entry.level;
         sum = sum * 31 + entry.pfn.v + entry.payload + entry.attr.flags;
     }
@@ -270,14 +198,14 @@ static void read_twice(struct pt_cursor *cursor, struct part part)
     uint64_t sum = sum_of(cursor, part);
 
     sched_yield();
-    expect(sum_of(cursor, part) == sum);
+    player_expect(sum_of(cursor, part) == sum);
 }
 
 static struct pt_attr some_attr(void)
 {
     static const uint8_t flags[] = {0, PT_WRITE, PT_USER | PT_WRITE, PT_NONE};
 
-    return pt_attr(flags[below(4)]);
+    return pt_attr(flags[player_below(4)]);
 }
 
 static enum mm_status own_page(struct pt_cursor *cursor, vaddr_t at)
@@ -299,7 +227,7 @@ static enum mm_status own_page(struct pt_cursor *cursor, vaddr_t at)
 
 static enum mm_status resize(struct pt_cursor *cursor, struct part part)
 {
-    if (below(2)) {
+    if (player_below(2)) {
         return pt_split(cursor, part.start);
     }
     return pt_merge(cursor, part.start, 1);
@@ -309,7 +237,7 @@ static enum mm_status change(struct pt_cursor *cursor, struct part part)
 {
     vaddr_t reached;
 
-    switch (below(8)) {
+    switch (player_below(8)) {
     case 0:
         return pt_promise(cursor, part.start, part.bytes, PT_ZERO, some_attr(),
                           0);
@@ -322,8 +250,8 @@ static enum mm_status change(struct pt_cursor *cursor, struct part part)
         return resize(cursor, part);
     case 5:
         return pt_map(cursor, part.start,
-                      pfn_of((UINT64_C(1) << 20) + below(1024)), part.bytes,
-                      some_attr());
+                      pfn_of((UINT64_C(1) << 20) + player_below(1024)),
+                      part.bytes, some_attr());
     default:
         return own_page(cursor, part.start);
     }
@@ -334,13 +262,13 @@ static void change_part(struct part part)
     struct tlb_batch batch;
     struct pt_cursor cursor;
 
-    expect(pt_open(&space, part.start, part.start + part.bytes, &batch,
-                   &cursor) == MM_OK);
+    player_expect(pt_open(&space, part.start, part.start + part.bytes, &batch,
+                          &cursor) == MM_OK);
     read_twice(&cursor, part);
     enum mm_status status = change(&cursor, part);
-    expect(status == MM_OK || status == MM_EEXIST || status == MM_ENOENT ||
-           status == MM_EINVAL);
-    me->changes += status == MM_OK ? 1 : 0;
+    player_expect(status == MM_OK || status == MM_EEXIST ||
+                  status == MM_ENOENT || status == MM_EINVAL);
+    mine()->changes += status == MM_OK ? 1 : 0;
     read_twice(&cursor, part);
     pt_close(&cursor);
     tlb_commit(&batch);
@@ -361,9 +289,9 @@ static void move_part(struct part part)
     uint64_t sum = sum_of(&cursor, target);
     enum mm_status status =
         pt_move(&cursor, part.start, target.start, part.bytes);
-    expect(status == MM_OK || status == MM_EEXIST);
-    expect(status == MM_OK || sum_of(&cursor, target) == sum);
-    me->changes += status == MM_OK ? 1 : 0;
+    player_expect(status == MM_OK || status == MM_EEXIST);
+    player_expect(status == MM_OK || sum_of(&cursor, target) == sum);
+    mine()->changes += status == MM_OK ? 1 : 0;
     pt_close(&cursor);
     tlb_commit(&batch);
 }
@@ -373,9 +301,10 @@ static void age_part(struct part part)
     struct tlb_batch batch;
     struct pt_cursor cursor;
 
-    expect(pt_open(&space, part.start, part.start + part.bytes, &batch,
-                   &cursor) == MM_OK);
-    (void)pt_age(&cursor, part.start, part.bytes, 1 + below(3), NULL, NULL);
+    player_expect(pt_open(&space, part.start, part.start + part.bytes, &batch,
+                          &cursor) == MM_OK);
+    (void)pt_age(&cursor, part.start, part.bytes, 1 + player_below(3), NULL,
+                 NULL);
     pt_close(&cursor);
     tlb_commit(&batch);
 }
@@ -386,21 +315,22 @@ static void copy_part(struct part part)
     struct tlb_batch batch;
     struct pt_cursor cursor;
 
-    if (pt_init(&me->own) != MM_OK) {
+    if (pt_init(&mine()->own) != MM_OK) {
         return;
     }
-    expect(pt_open(&space, part.start, part.start + part.bytes, &batch,
-                   &cursor) == MM_OK);
-    expect(pt_copy(&cursor, &me->own, part.start, part.bytes) == MM_OK);
+    player_expect(pt_open(&space, part.start, part.start + part.bytes, &batch,
+                          &cursor) == MM_OK);
+    player_expect(pt_copy(&cursor, &mine()->own, part.start, part.bytes) ==
+                  MM_OK);
     pt_close(&cursor);
     tlb_commit(&batch);
-    pt_fini(&me->own);
+    pt_fini(&mine()->own);
 }
 
 static bool want(void *context, const struct pt_collapse *found)
 {
     (void)context;
-    expect(found->present + found->promised == 512);
+    player_expect(found->present + found->promised == 512);
     return true;
 }
 
@@ -409,19 +339,20 @@ static void collapse_part(struct part part)
     vaddr_t block = part.start & ~(2 * MiB - 1);
     enum mm_status status = pt_collapse(&space, block, want, NULL);
 
-    expect(status == MM_OK || status == MM_ENOENT || status == MM_EBUSY ||
-           status == MM_ENOMEM || status == MM_ERANGE);
-    me->changes += status == MM_OK ? 1 : 0;
+    player_expect(status == MM_OK || status == MM_ENOENT ||
+                  status == MM_EBUSY || status == MM_ENOMEM ||
+                  status == MM_ERANGE);
+    mine()->changes += status == MM_OK ? 1 : 0;
 }
 
 /* Each CPU has a word of its own in every page. */
 static void touch_part(struct part part)
 {
-    vaddr_t address = part.start + (2 + me->cpu) * sizeof(uint64_t);
+    vaddr_t address = part.start + (2 + player_me()->cpu) * sizeof(uint64_t);
     paddr_t physical;
 
-    if (sim_translate(address, below(2) ? WALK_WRITE : WALK_READ, &physical) ==
-            WALK_ALLOWED &&
+    if (sim_translate(address, player_below(2) ? WALK_WRITE : WALK_READ,
+                      &physical) == WALK_ALLOWED &&
         physical.v < RAM_BYTES) {
         volatile uint64_t *word = phys_to_virt(physical);
 
@@ -447,24 +378,19 @@ static void act_on_all(void)
     for (unsigned i = 0; i < ACTIONS; i++) {
         struct part part = some_part();
 
-        switch (below(4)) {
+        switch (player_below(4)) {
         case 0:
             touch_part(part);
             break;
         case 1:
-            rare[below(5)](part);
+            rare[player_below(5)](part);
             break;
         default:
             change_part(part);
             break;
         }
-        expect(!sim_irq_is_off());
+        player_expect(!sim_irq_is_off());
     }
-}
-
-static void *play_on_all(void *context)
-{
-    return play(act_on_all, context);
 }
 
 TEST(pt_threads, all_change_the_same_pages)
@@ -472,10 +398,10 @@ TEST(pt_threads, all_change_the_same_pages)
     uint64_t frames;
 
     CHECK_HELPER(begin(&frames));
-    CHECK_HELPER(play_all(play_on_all));
-    for (unsigned i = 0; i < THREADS; i++) {
+    CHECK_HELPER(players_run(act_on_all));
+    for (unsigned i = 0; i < PLAYERS; i++) {
         CHECK_EQUAL(player[i].errors, 0);
-        CHECK(player[i].changes > 0);
+        CHECK(share[i].changes > 0);
     }
     CHECK_HELPER(end(frames));
 }

@@ -8,19 +8,17 @@
  * whoever gets a frame writes all of it: under -fsanitize=thread, each frame
  * that comes back too early is a race.
  */
-#include <pthread.h>
 #include <sched.h>
-#include <stdatomic.h>
 
 #include <mm/audit.h>
 #include <mm/frame.h>
 #include <mm/port.h>
 #include "base/memory.h"
+#include "tests/host/players.h"
 #include "tests/host/sim.h"
 #include "tests/host/sim_mmu.h"
 #include "tests/shared/test.h"
 
-#define THREADS   4
 #define ACTIONS   6000
 #define SPACES    2
 #define PAGES     6
@@ -28,50 +26,19 @@
 #define KERNEL    (SIM_KMAP + 64 * GiB)
 #define RAM_BYTES (64 * MiB)
 
-/* One in so many steps lets another thread run. */
-#define YIELD_CHANCE 16
-
-struct player {
-    pthread_t thread;
-    unsigned cpu;
-    struct test_random random;
+/* What one thread has. */
+static struct share {
     unsigned using; /* number of the space; SPACES: the kernel's */
     struct pt own;  /* that it begins and ends */
-    uint64_t errors;
-    uint64_t uses; /* accesses that were allowed */
-};
+    uint64_t uses;  /* accesses that were allowed */
+} share[PLAYERS];
 
-static struct player player[THREADS];
 static struct pt space[SPACES];
-static _Atomic unsigned unfinished;
-static _Thread_local struct player *me;
 
-static unsigned below(unsigned limit)
+static struct share *mine(void)
 {
-    return (unsigned)test_random_below(&me->random, limit);
+    return &share[player_me()->cpu];
 }
-
-static void expect(bool is_true)
-{
-    me->errors += is_true ? 0 : 1;
-}
-
-/* --- as a driver ---------------------------------------------------------- */
-
-static void yield_by_chance(void)
-{
-    if (me != NULL && below(YIELD_CHANCE) == 0) {
-        sched_yield();
-    }
-}
-
-static void yield(void)
-{
-    sched_yield();
-}
-
-static const struct sim_driver driver = {.step = yield_by_chance,
-                                         .relax = yield};
 
 /* --- actions -------------------------------------------------------------- */
 
@@ -88,7 +55,7 @@ static struct pt_attr attr_of(const struct pt *pt, unsigned flags)
 /* A space, or the kernel's pages. */
 static struct pt *some_pt(void)
 {
-    unsigned number = below(2 * SPACES);
+    unsigned number = player_below(2 * SPACES);
 
     return number < SPACES ? &space[number] : &pt_kernel;
 }
@@ -96,8 +63,8 @@ static struct pt *some_pt(void)
 static void open_all(struct pt *pt, struct tlb_batch *batch,
                      struct pt_cursor *out)
 {
-    expect(pt_open(pt, page_at(pt, 0), page_at(pt, PAGES), batch, out) ==
-           MM_OK);
+    player_expect(pt_open(pt, page_at(pt, 0), page_at(pt, PAGES), batch, out) ==
+                  MM_OK);
 }
 
 static void map_page(struct pt *pt)
@@ -108,7 +75,7 @@ static void map_page(struct pt *pt)
 
     memset(phys_to_virt(pfn_to_phys(pfn)), 0x5a, PAGE_BYTES);
     open_all(pt, &batch, &cursor);
-    if (pt_map(&cursor, page_at(pt, below(PAGES)), pfn, PAGE_BYTES,
+    if (pt_map(&cursor, page_at(pt, player_below(PAGES)), pfn, PAGE_BYTES,
                attr_of(pt, PT_WRITE)) != MM_OK) {
         frame_free(pfn, 0);
     }
@@ -123,28 +90,28 @@ static void unmap_from(struct pt *pt, unsigned first, unsigned count)
     vaddr_t reached;
 
     open_all(pt, &batch, &cursor);
-    expect(pt_unmap(&cursor, page_at(pt, first), count * PAGE_BYTES,
-                    &reached) == MM_OK);
+    player_expect(pt_unmap(&cursor, page_at(pt, first), count * PAGE_BYTES,
+                           &reached) == MM_OK);
     pt_close(&cursor);
     tlb_commit(&batch);
 }
 
 static void unmap_some(struct pt *pt)
 {
-    unsigned first = below(PAGES);
+    unsigned first = player_below(PAGES);
 
-    unmap_from(pt, first, 1 + below(PAGES - first));
+    unmap_from(pt, first, 1 + player_below(PAGES - first));
 }
 
 static void protect_page(struct pt *pt)
 {
-    unsigned flags = below(2) ? PT_WRITE : PT_READ;
+    unsigned flags = player_below(2) ? PT_WRITE : PT_READ;
     struct tlb_batch batch;
     struct pt_cursor cursor;
 
     open_all(pt, &batch, &cursor);
-    expect(pt_protect(&cursor, page_at(pt, below(PAGES)), PAGE_BYTES,
-                      attr_of(pt, flags)) == MM_OK);
+    player_expect(pt_protect(&cursor, page_at(pt, player_below(PAGES)),
+                             PAGE_BYTES, attr_of(pt, flags)) == MM_OK);
     pt_close(&cursor);
     tlb_commit(&batch);
 }
@@ -152,17 +119,18 @@ static void protect_page(struct pt *pt)
 /* Each CPU has a word of its own in every page. */
 static void touch_page(const struct pt *pt)
 {
-    unsigned access = below(2) ? WALK_WRITE : WALK_READ;
+    unsigned access = player_below(2) ? WALK_WRITE : WALK_READ;
     unsigned by = pt->is_kernel ? 0 : WALK_USER;
-    vaddr_t address = page_at(pt, below(PAGES)) + me->cpu * sizeof(uint64_t);
+    vaddr_t address =
+        page_at(pt, player_below(PAGES)) + player_me()->cpu * sizeof(uint64_t);
     paddr_t physical;
 
     if (sim_translate(address, access | by, &physical) == WALK_ALLOWED) {
         volatile uint64_t *word = phys_to_virt(physical);
 
-        me->uses++;
+        mine()->uses++;
         if (access == WALK_WRITE) {
-            *word = me->cpu;
+            *word = player_me()->cpu;
         } else {
             (void)*word;
         }
@@ -176,7 +144,7 @@ static void look_up(struct pt *pt)
     struct pt_attr attr;
     uint64_t irq = port_irq_save();
 
-    (void)sim_lookup(pt, page_at(pt, below(PAGES)), &pfn, &attr);
+    (void)sim_lookup(pt, page_at(pt, player_below(PAGES)), &pfn, &attr);
     port_irq_restore(irq);
 }
 
@@ -187,40 +155,40 @@ static struct tlb_space *loadable(unsigned number)
 
 static void switch_somewhere(void)
 {
-    me->using = below(SPACES + 1);
-    tlb_switch(loadable(me->using));
+    mine()->using = player_below(SPACES + 1);
+    tlb_switch(loadable(mine()->using));
 }
 
 static void idle(void)
 {
     tlb_begin_lazy();
-    for (unsigned turns = below(8); turns > 0; turns--) {
+    for (unsigned turns = player_below(8); turns > 0; turns--) {
         sched_yield();
-        sim_walk_ahead(page_at(some_pt(), below(PAGES)));
+        sim_walk_ahead(page_at(some_pt(), player_below(PAGES)));
         sim_poll();
     }
     tlb_end_lazy();
-    tlb_switch(loadable(me->using));
+    tlb_switch(loadable(mine()->using));
 }
 
 /* A space of its own, from beginning to end. */
 static void begin_and_end(void)
 {
-    expect(pt_init(&me->own) == MM_OK);
-    map_page(&me->own);
-    tlb_switch(&me->own.tlb);
+    player_expect(pt_init(&mine()->own) == MM_OK);
+    map_page(&mine()->own);
+    tlb_switch(&mine()->own.tlb);
     for (unsigned i = 0; i < PAGES; i++) {
-        touch_page(&me->own);
+        touch_page(&mine()->own);
     }
-    tlb_switch(loadable(me->using));
-    pt_fini(&me->own);
+    tlb_switch(loadable(mine()->using));
+    pt_fini(&mine()->own);
 }
 
 static void act(void)
 {
     struct pt *pt = some_pt();
 
-    switch (below(16)) {
+    switch (player_below(16)) {
     case 0:
     case 1:
     case 2:
@@ -253,23 +221,13 @@ static void act(void)
     }
 }
 
-/* A CPU that has ended answers the others until all have. */
-static void *play(void *context)
+static void act_often(void)
 {
-    me = context;
-    sim_set_cpu(me->cpu);
-    test_random_init(&me->random, test_seed() + me->cpu);
+    *mine() = (struct share){.using = SPACES};
     for (unsigned i = 0; i < ACTIONS; i++) {
         act();
-        expect(!sim_irq_is_off());
+        player_expect(!sim_irq_is_off());
     }
-    tlb_switch(&pt_kernel.tlb);
-    atomic_fetch_sub(&unfinished, 1);
-    while (atomic_load(&unfinished) > 0) {
-        sim_poll();
-        sched_yield();
-    }
-    return NULL;
 }
 
 /* --- the test ------------------------------------------------------------- */
@@ -284,35 +242,19 @@ static uint64_t frames_in_use(void)
            pt_kernel.tables;
 }
 
-static void play_all(void)
-{
-    sim_set_driver(&driver);
-    atomic_store(&unfinished, THREADS);
-    for (unsigned i = 0; i < THREADS; i++) {
-        player[i] = (struct player){.cpu = i, .using = SPACES};
-        CHECK_EQUAL(pthread_create(&player[i].thread, NULL, play, &player[i]),
-                    0);
-    }
-    for (unsigned i = 0; i < THREADS; i++) {
-        CHECK_EQUAL(pthread_join(player[i].thread, NULL), 0);
-    }
-    sim_set_driver(NULL);
-}
-
 static void end_all(uint64_t frames)
 {
     struct audit_verdict verdict;
 
     CHECK_EQUAL(sim_stale(), 0);
-    me = &player[0];
     unmap_from(&pt_kernel, 0, PAGES);
     for (unsigned i = 0; i < SPACES; i++) {
         CHECK(pt_audit(&space[i], &verdict));
         pt_fini(&space[i]);
     }
-    for (unsigned i = 0; i < THREADS; i++) {
+    for (unsigned i = 0; i < PLAYERS; i++) {
         CHECK_EQUAL(player[i].errors, 0);
-        CHECK(player[i].uses > 0);
+        CHECK(share[i].uses > 0);
     }
     CHECK_EQUAL(frames_in_use(), frames);
     CHECK(frame_check());
@@ -321,12 +263,12 @@ static void end_all(uint64_t frames)
 TEST(tlb_threads, cpus_change_and_use_the_same_spaces)
 {
     for (unsigned set = 0; set < SIM_PART_SETS; set++) {
-        sim_boot_cpus(RAM_BYTES, THREADS, sim_part_sets[set]);
+        sim_boot_cpus(RAM_BYTES, PLAYERS, sim_part_sets[set]);
         uint64_t frames = frames_in_use();
         for (unsigned i = 0; i < SPACES; i++) {
             CHECK_EQUAL(pt_init(&space[i]), MM_OK);
         }
-        CHECK_HELPER(play_all());
+        CHECK_HELPER(players_run(act_often));
         CHECK_HELPER(end_all(frames));
     }
 }
