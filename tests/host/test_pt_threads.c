@@ -41,12 +41,14 @@ static struct share *mine(void)
     return &share[player_me()->cpu];
 }
 
+/* But for the kernel's tables, which stay when they are empty. */
 static uint64_t frames_in_use(void)
 {
     struct frame_stats stats;
 
     frame_stats(&stats);
-    return stats.by_type[FRAME_USER] + stats.by_type[FRAME_TABLE];
+    return stats.by_type[FRAME_USER] + stats.by_type[FRAME_KMAP] +
+           stats.by_type[FRAME_TABLE] - pt_kernel.tables;
 }
 
 static void begin(uint64_t *out_frames)
@@ -96,7 +98,8 @@ static void run_operations(void)
     me->is_right = pt_ops_fini(&me->ops) && me->is_right;
 }
 
-static void run_windows(void)
+/* Windows in @shared. */
+static void run_windows(struct pt *shared)
 {
     static struct pt_world world;
     void *memory[PLAYERS];
@@ -109,7 +112,7 @@ static void run_windows(void)
     for (unsigned i = 0; i < PLAYERS; i++) {
         memory[i] = malloc(pt_model_bytes(&share[i].layout));
         CHECK(memory[i] != NULL);
-        CHECK(pt_ops_join(&share[i].ops, &world, &share[i].layout, &space,
+        CHECK(pt_ops_join(&share[i].ops, &world, &share[i].layout, shared,
                           &share[i].own, memory[i]));
     }
     CHECK_HELPER(players_run(run_operations));
@@ -128,7 +131,7 @@ TEST(pt_threads, windows_in_one_table)
             (struct pt_layout){.start = WINDOW + MiB + i * 128 * PAGE_BYTES,
                                .segment = {{PAGE_BYTES, 128}}};
     }
-    CHECK_HELPER(run_windows());
+    CHECK_HELPER(run_windows(&space));
 }
 
 /* Tables of level 0 of their own, under one of level 1. */
@@ -139,7 +142,7 @@ TEST(pt_threads, windows_side_by_side)
             .start = WINDOW + i * (6 * MiB),
             .segment = {{PAGE_BYTES, 512}, {2 * MiB, 1}, {PAGE_BYTES, 512}}};
     }
-    CHECK_HELPER(run_windows());
+    CHECK_HELPER(run_windows(&space));
 }
 
 /* With nothing in common but the top; and a border within a table. */
@@ -148,7 +151,18 @@ TEST(pt_threads, windows_of_terabytes)
     for (unsigned i = 0; i < PLAYERS; i++) {
         share[i].layout = pt_layout_large(i * (2 * TiB));
     }
-    CHECK_HELPER(run_windows());
+    CHECK_HELPER(run_windows(&space));
+}
+
+/* Of the kernel, which all CPUs have, whatever they have loaded. */
+TEST(pt_threads, windows_of_the_kernel)
+{
+    for (unsigned i = 0; i < PLAYERS; i++) {
+        share[i].layout = (struct pt_layout){
+            .start = SIM_KMAP + 64 * GiB + i * (5 * MiB),
+            .segment = {{PAGE_BYTES, 512}, {MiB, 1}, {PAGE_BYTES, 512}}};
+    }
+    CHECK_HELPER(run_windows(&pt_kernel));
 }
 
 /* --- the same pages --------------------------------------------------------
