@@ -141,7 +141,21 @@ static inline bool is_small(uint64_t bytes)
     return bytes <= SMALL_PAGES * PAGE_BYTES;
 }
 
-/* With new frames. */
+/* May all be parked, as they are when a small block is freed? */
+static bool can_park_all(const pfn_t *frames, unsigned count)
+{
+    unsigned i = 0;
+
+    while (i < count && frames[i].v < pt_payload_end) {
+        i++;
+    }
+    return i == count;
+}
+
+/*
+ * With new frames. Return: MM_OK; MM_ENOMEM; MM_ERANGE if one that need not be
+ * small might still be had.
+ */
 static enum mm_status fill_empty(unsigned pages, unsigned frame_flags,
                                  struct kmap_block **out)
 {
@@ -150,7 +164,8 @@ static enum mm_status fill_empty(unsigned pages, unsigned frame_flags,
     enum mm_status status = MM_ENOMEM;
 
     if (taken == pages) {
-        status = ready_empty(pages, out);
+        status =
+            can_park_all(frames, pages) ? ready_empty(pages, out) : MM_ERANGE;
     }
     if (status != MM_OK) {
         frame_free_bulk(frames, taken); /* nothing has ever led to them */

@@ -294,7 +294,7 @@ static enum mm_status make_empty(unsigned pages, struct kmap_block **out)
     }
     uint64_t number = virt_to_phys(block).v >> BLOCK_SHIFT;
     enum mm_status status =
-        number < PTE_PAYLOAD_END ? lay_guards(block, number) : MM_ERANGE;
+        number < pt_payload_end ? lay_guards(block, number) : MM_ERANGE;
     if (status != MM_OK) {
         block_discard(block);
         return status;

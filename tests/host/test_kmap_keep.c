@@ -258,6 +258,48 @@ TEST(kmap_keep, a_zeroed_block_is_zero_whatever_is_kept)
     CHECK_HELPER(end(&before));
 }
 
+/* --- within reach of L1TF ------------------------------------------------- */
+
+/* A descriptor that no guard may name: the block is one that is not kept. */
+TEST(kmap_keep, a_block_is_had_whatever_guards_can_name)
+{
+    struct account before = boot();
+
+    pt_payload_end = RAM_BYTES >> PAGE_SHIFT;
+    vaddr_t block = new_block(2);
+    vaddr_t window = new_window(0, PAGE_BYTES);
+    pt_payload_end = PTE_PAYLOAD_END;
+    CHECK(block != 0 && window != 0);
+    kmap_free((void *)block);
+    kmap_free((void *)window);
+    CHECK_EQUAL(kept_pages(), 0);
+    CHECK_HELPER(end(&before));
+}
+
+/* What is freed is parked: so it must be frames that may be. */
+TEST(kmap_keep, frames_that_l1tf_could_name_are_not_parked)
+{
+    struct account before = boot();
+    vaddr_t block[3];
+
+    for (unsigned i = 0; i < 3; i++) {
+        block[i] = new_block(16);
+    }
+    for (unsigned i = 0; i < 3; i++) {
+        kmap_free((void *)block[i]); /* the last one has all flushed */
+    }
+    CHECK_EQUAL(frames_of(FRAME_KMAP), before.frames);
+    pt_payload_end = 1;
+    vaddr_t high = new_block(16);
+    CHECK(high != 0);
+    kmap_free((void *)high);
+    struct pt_leaf leaf = pt_lookup(&pt_kernel, high);
+    pt_payload_end = PTE_PAYLOAD_END;
+    CHECK(pte_state(leaf.entry, leaf.level) != PTE_PARKED);
+    CHECK_EQUAL(frames_of(FRAME_KMAP), before.frames);
+    CHECK_HELPER(end(&before));
+}
+
 /* --- what waits for a flush ----------------------------------------------- */
 
 TEST(kmap_keep, no_more_than_was_said_is_kept)
