@@ -413,7 +413,7 @@ void kmap_free(void *handle)
     if (MM_UNLIKELY(!(is_device ? close_window(slot, slot + pages, block->guard)
                                 : park(slot, slot + pages)))) {
         ready_drop(mine, irq);
-        block_discard(block);
+        ready_discard(block);
         return;
     }
     ready_push(is_device ? &mine->stale : &mine->stocked[pages - 1], block);

@@ -197,6 +197,12 @@ MM_MUST_CHECK struct kmap_block *ready_take_waiting(struct ready *ready);
 /* One flush for all of @list, which waits for it; some of it is kept. */
 void ready_flush(struct kmap_block *list);
 
+/*
+ * block_discard() of a small block that cannot be kept. Some pages of a window
+ * may say nothing of what is cached of them any more: all are flushed.
+ */
+void ready_discard(struct kmap_block *block);
+
 /* What is kept: blocks, and their pages. */
 void ready_count(uint64_t *out_blocks, uint64_t *out_pages);
 

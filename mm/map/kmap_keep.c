@@ -249,6 +249,16 @@ uint64_t kmap_purge(void)
     return frames;
 }
 
+void ready_discard(struct kmap_block *block)
+{
+    struct tlb_batch batch;
+
+    tlb_batch_init(&batch, &pt_kernel.tlb);
+    tlb_batch_range(&batch, block->start, block_end(block), 0);
+    tlb_commit(&batch);
+    block_discard(block);
+}
+
 void ready_flush(struct kmap_block *list)
 {
     flush_waiting(list);

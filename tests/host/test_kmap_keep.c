@@ -258,6 +258,25 @@ TEST(kmap_keep, a_zeroed_block_is_zero_whatever_is_kept)
     CHECK_HELPER(end(&before));
 }
 
+/* What was closed before the page that is not kept may be cached still. */
+TEST(kmap_keep, a_window_that_is_not_kept_is_flushed_whole)
+{
+    struct account before = boot();
+    paddr_t physical;
+
+    vaddr_t window = new_window(0, 3 * PAGE_BYTES);
+    for (unsigned i = 0; i < 3; i++) {
+        CHECK_EQUAL(
+            sim_translate(window + i * PAGE_BYTES, WALK_READ, &physical),
+            WALK_ALLOWED);
+    }
+    CHECK_HELPER(change(window + 2 * PAGE_BYTES, true));
+    kmap_free((void *)window);
+    CHECK_EQUAL(kept_pages(), 0);
+    CHECK_EQUAL(sim_stale(), 0);
+    CHECK_HELPER(end(&before));
+}
+
 /* --- within reach of L1TF ------------------------------------------------- */
 
 /* A descriptor that no guard may name: the block is one that is not kept. */
