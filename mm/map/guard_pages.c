@@ -9,7 +9,8 @@
  * off for that long, and nobody waits for other CPUs: heap/guard.c closes
  * pages wherever an object is freed.
  *
- * Limits: what others have split of a page of 1 GiB keeps it from being merged.
+ * Limits: what others have split of a page of 1 GiB keeps it from being merged,
+ * and so do errata: see size.c.
  * Where memory is short the pool stays: to give it back is to wait for all
  * CPUs, and who asks for memory may hold locks.
  */
@@ -124,9 +125,15 @@ static enum mm_status carve(vaddr_t start)
     return status;
 }
 
-/* Merge what split() has split, as far as others have left it whole. */
+/*
+ * Merge what split() has split, as far as others have left it whole and the
+ * CPU bears it.
+ */
 static void merge(struct pt_cursor *cursor, vaddr_t start)
 {
+    if (!pt_may_resize(OPEN_FLAGS)) {
+        return;
+    }
     for (unsigned level = 1; level <= whole_level; level++) {
         enum mm_status status = pt_merge(cursor, start, level);
 

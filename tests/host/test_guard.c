@@ -169,6 +169,19 @@ TEST(guard, pool_splits_a_gigabyte)
     CHECK_HELPER(check_all());
 }
 
+/* Not on a CPU that takes a large and a small translation of a page amiss. */
+TEST(guard, pool_is_not_merged_where_that_is_an_erratum)
+{
+    sim_boot(RAM_BYTES);
+    pt_quirks = PT_QUIRK_MULTIMATCH;
+    CHECK_EQUAL(guard_enable(1), MM_OK);
+    vaddr_t start = mapped((void *)stats().start);
+    CHECK_EQUAL(guard_disable(), MM_OK);
+    pt_quirks = 0;
+    CHECK_EQUAL(leaf_level(start), 0);
+    CHECK_HELPER(check_all());
+}
+
 TEST(guard, live_objects_keep_the_pool)
 {
     CHECK_HELPER(boot());

@@ -35,7 +35,7 @@ MM_MUST_CHECK enum mm_status guard_enable(uint32_t interval);
 
 /*
  * Guard nothing more. If no guarded object is live, the block goes back and
- * the direct map's large page is whole again.
+ * the direct map's large page is whole again, if pt_may_resize().
  * Return: MM_OK, also if guards were off; MM_EBUSY: objects are live: call
  *         again when they have been freed.
  * Context: as guard_enable().
