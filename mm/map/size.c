@@ -171,12 +171,22 @@ static bool looks_whole(vaddr_t page, unsigned level)
     return is_whole;
 }
 
+/* The level of what leads to @page; it may be another soon. */
+static unsigned level_of(vaddr_t page)
+{
+    uint64_t irq = port_irq_save();
+    unsigned level = pt_lookup(&pt_kernel, page).level;
+
+    port_irq_restore(irq);
+    return level;
+}
+
 /* Put what lies around @page together, as far as it has become alike. */
 static void merge_around(vaddr_t page)
 {
     enum mm_status status = MM_OK;
 
-    for (unsigned level = 1;
+    for (unsigned level = level_of(page) + 1;
          status == MM_OK && level <= pt_max_leaf() && looks_whole(page, level);
          level++) {
         vaddr_t start = align_down(page, pte_span(level));

@@ -125,6 +125,19 @@ TEST(size, rights_that_meet_again_are_one_page)
     CHECK_HELPER(end_kernel());
 }
 
+/* No part was cut into small pages: there is but one size to go up. */
+TEST(size, large_parts_are_put_together_as_well)
+{
+    CHECK_HELPER(start_kernel(&all));
+    CHECK_HELPER(set(BLOCK + 2 * MiB, 4 * MiB, 0));
+    CHECK_EQUAL(level_of(BLOCK), 1);
+    CHECK_HELPER(set(BLOCK + 2 * MiB, 2 * MiB, PT_WRITE));
+    CHECK_EQUAL(level_of(BLOCK), 1);
+    CHECK_HELPER(set(BLOCK + 4 * MiB, 2 * MiB, PT_WRITE));
+    CHECK_EQUAL(level_of(BLOCK), 2);
+    CHECK_HELPER(end_kernel());
+}
+
 TEST(size, where_the_cpu_forbids_it_pieces_stay)
 {
     CHECK_HELPER(start_kernel(&all));
