@@ -217,12 +217,13 @@ enum mm_status pt_protect_kernel(vaddr_t start, uint64_t bytes,
     status = pt_protect(&cursor, start, bytes, attr);
     pt_close(&cursor);
     tlb_commit(&batch);
-    if (status != MM_OK || !pt_may_resize(attr.flags)) {
+    /* Where memory was short a part may have been cut, and be code still. */
+    if (!pt_may_resize(status == MM_OK ? attr.flags : PT_EXEC)) {
         return status;
     }
     for (vaddr_t at = start; at - start < bytes;
          at = align_down(at, pte_span(1)) + pte_span(1)) {
         merge_around(at);
     }
-    return MM_OK;
+    return status;
 }

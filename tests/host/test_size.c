@@ -138,6 +138,23 @@ TEST(size, large_parts_are_put_together_as_well)
     CHECK_HELPER(end_kernel());
 }
 
+TEST(size, what_could_not_be_cut_stays_whole)
+{
+    struct pt_attr none = pt_attr(PT_NONE | PT_GLOBAL);
+
+    CHECK_HELPER(start_kernel(&all));
+    for (unsigned k = 1; k <= 2; k++) { /* 1 GiB, then 2 MiB */
+        frame_inject(k);
+        CHECK_EQUAL(pt_protect_kernel(BLOCK + MiB, PAGE_BYTES, none),
+                    MM_ENOMEM);
+        frame_inject(0);
+        CHECK_EQUAL(level_of(BLOCK), 2);
+        CHECK(can(BLOCK + MiB, WALK_WRITE));
+        CHECK_EQUAL(atomic_load(&pt_kernel.tables), tables);
+    }
+    CHECK_HELPER(end_kernel());
+}
+
 TEST(size, where_the_cpu_forbids_it_pieces_stay)
 {
     CHECK_HELPER(start_kernel(&all));

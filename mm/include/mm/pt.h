@@ -245,7 +245,7 @@ MM_MUST_CHECK enum mm_status pt_merge(struct pt_cursor *cursor, vaddr_t address,
  * have become alike. For guard pages and the like.
  * Return: as pt_open() and pt_protect(). On failure no meaning has changed.
  * Context: as tlb_commit(); flushes once more for each block put together.
- * Cost: besides the change four lookups for each 2 MiB that it touches.
+ * Cost: besides the change a few lookups for each 2 MiB that it touches.
  */
 MM_MUST_CHECK enum mm_status pt_protect_kernel(vaddr_t start, uint64_t bytes,
                                                struct pt_attr attr);
