@@ -273,11 +273,13 @@ static bool reaches_ram(uint64_t start, uint64_t end,
 /* Windows of this CPU are looked for in @hole first. */
 static void note_hole(const struct memmap_range *hole)
 {
+    /* What firmware keeps may go on where the CPU has no addresses. */
+    uint64_t end = min_u64(hole->end, UINT64_C(1) << pt_features.physical_bits);
     uint64_t irq;
     struct ready *mine = ready_take_mine(&irq);
 
     mine->hole_start = hole->start;
-    mine->hole_bytes = hole->end - hole->start;
+    mine->hole_bytes = end - hole->start;
     ready_drop(mine, irq);
 }
 

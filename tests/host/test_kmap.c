@@ -387,6 +387,24 @@ static void check_window(uint64_t start, uint64_t bytes, bool is_allowed)
     kmap_free(window);
 }
 
+/* Firmware may keep what the CPU cannot address: that is no hole to look in. */
+TEST(kmap, no_window_opens_behind_the_last_address)
+{
+    struct memmap_range kept = {SIM_PHYSICAL_END - MiB, SIM_PHYSICAL_END + MiB,
+                                MEMMAP_RESERVED, "test", ""};
+    struct memmap map = {&kept, 1, 1, 0};
+
+    sim_boot(RAM_BYTES);
+    CHECK(kmap_init(SIM_KMAP, SIM_KMAP + 512 * GiB, &map) == MM_OK);
+    kmap_keep(1);
+    for (unsigned i = 0; i < 3; i++) { /* the second has all flushed */
+        CHECK_HELPER(check_window(SIM_PHYSICAL_END - 1, 1, true));
+    }
+    CHECK_HELPER(check_window(SIM_PHYSICAL_END, 1, false));
+    kmap_purge();
+    CHECK(kmap_check());
+}
+
 /* RAM in use or free is out of bounds; what the firmware keeps is not. */
 TEST(kmap, the_type_of_the_memory_decides_about_a_window)
 {
