@@ -475,3 +475,23 @@ void sim_walk_ahead(vaddr_t address)
         (void)sim_fill(address, WALK_READ, &one);
     }
 }
+
+/* --- descents ------------------------------------------------------------- */
+
+void sim_note_descent(pfn_t table)
+{
+    struct sim_tlb *tlb = sim_this_tlb();
+
+    sim_lock();
+    if (tlb->descended < SIM_DESCENT) {
+        tlb->descent[tlb->descended++] = table;
+    }
+    sim_unlock();
+}
+
+void sim_end_descent(void)
+{
+    sim_lock();
+    sim_this_tlb()->descended = 0;
+    sim_unlock();
+}

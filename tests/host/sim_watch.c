@@ -553,7 +553,7 @@ unsigned sim_cached(pfn_t start, uint64_t frames)
     return cached;
 }
 
-/* --- idle CPUs and descents ----------------------------------------------- */
+/* --- idle CPUs ------------------------------------------------------------ */
 
 void __wrap_tlb_begin_lazy(void)
 {
@@ -587,22 +587,4 @@ void __wrap_tlb_switch(struct tlb_space *space)
     if (sim_this_tlb()->is_lazy) {
         wake_up();
     }
-}
-
-void sim_note_descent(pfn_t table)
-{
-    struct sim_tlb *tlb = sim_this_tlb();
-
-    sim_lock();
-    if (tlb->descended < SIM_DESCENT) {
-        tlb->descent[tlb->descended++] = table;
-    }
-    sim_unlock();
-}
-
-void sim_end_descent(void)
-{
-    sim_lock();
-    sim_this_tlb()->descended = 0;
-    sim_unlock();
 }
