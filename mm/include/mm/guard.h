@@ -10,8 +10,8 @@
 
 /*
  * Allocations from one that is guarded to the next, if nobody says else: a
- * guarded pair costs some 1,200 instructions, and a mixed workload 91 a pair,
- * to which this adds 0.7 % (`make bench`, rows guarded_pair_64, heap_mixed,
+ * guarded pair costs some 1,200 instructions, and a mixed workload 92 a pair,
+ * to which this adds 0.99 % (`make bench`, rows guarded_pair_64, heap_mixed,
  * guard_overhead: QEMU's -icount, gcc 12, release).
  */
 #define GUARD_INTERVAL 2500
