@@ -111,6 +111,22 @@ TEST(leak, frames_of_a_slab_that_is_not_there_yet)
     frame_free(frame, 0);
 }
 
+TEST(leak, without_memory_there_is_no_scan)
+{
+    sim_boot_heap(RAM_BYTES);
+    void *lost = kmalloc(100);
+
+    CHECK(lost != NULL);
+    frame_inject(1);
+    enum mm_status status = leak_begin();
+    frame_inject(0);
+    CHECK_EQUAL(status, MM_ENOMEM);
+    scan(NULL, 0);
+    CHECK_EQUAL(totals.leaked, 1);
+    kfree(lost);
+    CHECK_HELPER(check_heap());
+}
+
 static void *allocate_here(void)
 {
     return kmalloc(200);
