@@ -83,8 +83,9 @@ static bool run_one(const struct test_case *test, unsigned number)
     state.is_running = true;
     test->run();
     state.is_running = false;
-    if (!state.has_failed && test_complaint() != NULL) {
-        test_fail(test->name, 0, "%s", test_complaint());
+    const char *complaint = state.has_failed ? NULL : test_complaint();
+    if (complaint != NULL) {
+        test_fail(test->name, 0, "%s", complaint);
     }
     if (!state.has_failed && state.bugs > 0) {
         test_fail(test->name, 0, "unexpected bug report: %.160s", state.bug);
