@@ -21,7 +21,6 @@
  */
 #include "heap/quarantine.h"
 
-#include <mm/kmalloc.h>
 #include "base/check.h"
 #include "base/lock.h"
 #include "heap/magazine.h"
@@ -40,7 +39,9 @@ struct queue {
     uintptr_t waiting[OBJECTS]; /* (L) a ring, inverted: no references */
 };
 
-static struct queue *queue_of;     /* (C) by CPU, once there are any */
+_Static_assert(sizeof(struct queue) <= POOL_SIDE_MAX, "in side storage");
+
+static struct queue *queue_of[MM_MAX_CPUS]; /* (C) once there are any */
 static _Atomic uint64_t limit_now; /* (A) of bytes of a queue; 0: none waits */
 
 static void *waiting_at(const struct queue *queue, uint32_t place)
@@ -56,23 +57,36 @@ static uint64_t bytes_of(const void *object)
 /* How many queues there are. */
 static unsigned queues(void)
 {
-    return queue_of == NULL ? 0 : port_cpu_count();
+    return queue_of[0] == NULL ? 0 : port_cpu_count();
 }
 
 void quarantine_init(void)
 {
-    queue_of = NULL;
+    queue_of[0] = NULL;
     atomic_init(&limit_now, 0);
 }
 
-static struct queue *make_queues(void)
+/* All or none; that of CPU 0 last. */
+static enum mm_status make_queues(void)
 {
-    struct queue *made = kmalloc_array(port_cpu_count(), sizeof(*made));
+    unsigned made = port_cpu_count();
 
-    for (unsigned cpu = 0; made != NULL && cpu < port_cpu_count(); cpu++) {
-        lock_init(&made[cpu].lock, LOCK_RANK_QUARANTINE);
+    while (made > 0) {
+        struct queue *queue = pool_side_alloc(sizeof(*queue));
+        if (queue == NULL) {
+            break;
+        }
+        *queue = (struct queue){.count = 0};
+        lock_init(&queue->lock, LOCK_RANK_QUARANTINE);
+        queue_of[--made] = queue;
     }
-    return made;
+    if (made == 0) {
+        return MM_OK;
+    }
+    while (made < port_cpu_count()) {
+        pool_side_free(queue_of[made++]);
+    }
+    return MM_ENOMEM;
 }
 
 enum mm_status quarantine_set(uint64_t bytes)
@@ -80,10 +94,10 @@ enum mm_status quarantine_set(uint64_t bytes)
     if (!MM_DEBUG) {
         return MM_OK;
     }
-    if (bytes > 0 && queue_of == NULL) {
-        queue_of = make_queues();
-        if (queue_of == NULL) {
-            return MM_ENOMEM;
+    if (bytes > 0 && queues() == 0) {
+        enum mm_status status = make_queues();
+        if (status != MM_OK) {
+            return status;
         }
     }
     /* Release: pairs with the acquire in quarantine_enter(). */
@@ -119,7 +133,7 @@ bool quarantine_enter(void *object)
         return false;
     }
     uint64_t irq = port_irq_save();
-    struct queue *queue = &queue_of[port_cpu()];
+    struct queue *queue = queue_of[port_cpu()];
     uint64_t inner = lock_acquire(&queue->lock);
     if (queue->count == OBJECTS) {
         leave_locked(queue);
@@ -166,7 +180,7 @@ void quarantine_drain(struct slab_pool *pool)
         unsigned taken;
 
         do {
-            taken = take(&queue_of[cpu], pool, out, DRAINED_AT_ONCE);
+            taken = take(queue_of[cpu], pool, out, DRAINED_AT_ONCE);
             pool_put(pool, out, taken);
         } while (taken > 0);
     }
@@ -189,7 +203,7 @@ unsigned quarantine_count(const struct slab_pool *pool)
     unsigned found = 0;
 
     for (unsigned cpu = 0; cpu < queues(); cpu++) {
-        found += count_in(&queue_of[cpu], pool);
+        found += count_in(queue_of[cpu], pool);
     }
     return found;
 }

@@ -414,7 +414,8 @@ static void begin_run(void)
 /* One run along the path and beyond its end. */
 static const char *run_once(bool *out_known)
 {
-    struct schedule_chooser chooser = {choose, now.what->forgive, 0};
+    struct schedule_chooser chooser = {.choose = choose,
+                                       .forgive = now.what->forgive};
     struct schedule_plan plan = {.seed = 1,
                                  .cpus = now.what->cpus,
                                  .pace = 1,
