@@ -14,7 +14,7 @@
  * to which this adds 0.99 % (`make bench`, rows guarded_pair_64, heap_mixed,
  * guard_overhead: QEMU's -icount, gcc 12, release).
  */
-#define GUARD_INTERVAL 2500
+#define GUARD_INTERVAL 3000
 /* The largest: half as much again is a 32-bit number. */
 #define GUARD_INTERVAL_MAX (UINT32_C(1) << 30)
 
