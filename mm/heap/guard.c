@@ -251,13 +251,6 @@ void *guard_alloc(const struct slab_pool *pool, uint64_t bytes, uintptr_t site)
 
 /* --- freeing -------------------------------------------------------------- */
 
-/* A cache takes its own objects, kmalloc those of all size classes. */
-static bool is_expected(const struct slab_pool *expected,
-                        const struct slab_pool *pool)
-{
-    return expected == NULL ? pool->kind == POOL_KMALLOC : pool == expected;
-}
-
 /* What is wrong with freeing the live object of @seat so, NULL if nothing. */
 static const char *find_misuse(const struct seat *seat, const void *object,
                                const struct slab_pool *expected)
@@ -265,7 +258,8 @@ static const char *find_misuse(const struct seat *seat, const void *object,
     if ((vaddr_t)object != seat_object(seat)) {
         return "free of an interior pointer";
     }
-    return is_expected(expected, seat->pool) ? NULL : "free to the wrong cache";
+    return pool_is_expected(expected, seat->pool) ? NULL
+                                                  : "free to the wrong cache";
 }
 
 /* LIVE -> BUSY, for one alone. */

@@ -356,6 +356,9 @@ static bool is_live_block(const struct slab *slab, const void *block,
 
     if (MM_DEBUG && slab != NULL) {
         is_live = slab->track[slab_index(slab, block)].is_live;
+    } else if (pool_notes_states && slab != NULL) {
+        is_live = atomic_load_explicit(
+            slab_state(slab, slab_index(slab, block)), memory_order_relaxed);
     }
     if (!is_live) {
         report_block(block, site);

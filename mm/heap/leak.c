@@ -412,7 +412,6 @@ enum mm_status leak_begin(void)
     for (struct slab_cache *cache = next_cache(NULL); cache != NULL;
          cache = next_cache(cache)) {
         magazine_drain_all(cache);
-        store_drain(cache);
     }
     enum mm_status status = make_marks();
     if (status != MM_OK) {

@@ -112,11 +112,9 @@ static struct magazine **prepare(struct slab_cache *cache)
     struct magazine **first = magazine_slot(cache, port_cpu());
 
     if (*first == &store_no_room) {
-        struct magazine *fresh = store_make(cache);
-        struct magazine *other = *first; /* made while memory was looked for */
+        struct magazine *fresh = store_make(cache); /* reclaims nothing */
         if (fresh != NULL) {
             *first = fresh;
-            scrap(cache, other);
         }
     }
     return first;

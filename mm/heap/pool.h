@@ -147,6 +147,13 @@ static inline _Atomic bool *slab_state(const struct slab *slab, unsigned index)
     return (_Atomic bool *)&slab[1] + index;
 }
 
+/* A cache takes its own objects; kmalloc (NULL) those of all size classes. */
+static inline bool pool_is_expected(const struct slab_pool *expected,
+                                    const struct slab_pool *pool)
+{
+    return expected == NULL ? pool->kind == POOL_KMALLOC : pool == expected;
+}
+
 /*
  * Can the record of the frame @address lies in be read, and has it @type? Any
  * address is allowed: records of blocks no frame of which was ever handed out

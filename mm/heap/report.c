@@ -122,13 +122,6 @@ static void report_object(const struct slab *slab, const void *object,
              (void *)report_free_site(slab, index));
 }
 
-/* A cache takes its own objects, kmalloc those of all size classes. */
-static bool is_expected(const struct slab_pool *expected,
-                        const struct slab_pool *pool)
-{
-    return expected == NULL ? pool->kind == POOL_KMALLOC : pool == expected;
-}
-
 void report_free(const struct slab_pool *expected, const void *object,
                  uintptr_t site)
 {
@@ -146,7 +139,7 @@ void report_free(const struct slab_pool *expected, const void *object,
                  (unsigned long)slab->frames, slab->pool->name);
     } else if (!slab_is_object(slab, object)) {
         report_inside(slab, object, site);
-    } else if (!is_expected(expected, slab->pool)) {
+    } else if (!pool_is_expected(expected, slab->pool)) {
         report_object(slab, object, "free to the wrong cache", site);
     } else {
         report_object(slab, object, "double free", site);

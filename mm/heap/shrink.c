@@ -1,23 +1,26 @@
 /* SPDX-License-Identifier: MIT */
 /* shrink: who keeps memory for comfort, and gives it back when it is short. */
 /*
- * Owns    the list of shrinkers; what each CPU is asked to drain.
- * Idea    Memory that could be done without is kept all over: in slabs, in
- *         caches, by CPUs. Before an allocation fails that may reclaim, all who
- *         keep some are asked, those first for whom it is cheapest. What a CPU
- *         keeps is touched by that CPU alone, with interrupts off; so another
- *         one is asked by the interrupt it gives frames back in, and waited
- * for. Locking list_lock, for the list; never held while a shrinker is called.
- * One that is called has users, and stays on the list for as long: who
- *         unregisters it waits. So a walk may go on from it.
- *         Who waits for others drains what it keeps itself meanwhile, and gives
- *         back frames: two that are short do not wait for each other. It holds
- *         no lock, but one of the host's, perhaps, around its allocation: a CPU
- *         that spins for that one with interrupts off does not answer, which is
- *         why the wait has an end (docs/locking.md).
- * Cost    Nothing until memory is short, but a test in each refill.
- * Limits  A CPU that does not answer in SHRINK_PATIENCE turns keeps what it
- *         has until it does; nobody waits for it again before.
+ * Owns: the list of shrinkers; what each CPU is asked to drain.
+ *
+ * Idea: memory that could be done without is kept all over: in slabs, in
+ * caches, by CPUs. Before an allocation fails that may reclaim, all who keep
+ * some are asked, those first for whom it is cheapest. What a CPU keeps is
+ * touched by that CPU alone, with interrupts off; so another one is asked by
+ * the interrupt it gives frames back in, and waited for.
+ *
+ * Locking: list_lock, for the list; never held while a shrinker is called. One
+ * that is called has users, and stays on the list for as long: who unregisters
+ * it waits. So a walk may go on from it. Who waits for others drains what it
+ * keeps itself meanwhile, and gives back frames: two that are short do not wait
+ * for each other. It holds no lock, but one of the host's, perhaps, around its
+ * allocation: a CPU that spins for that one with interrupts off does not
+ * answer, which is why the wait has an end (docs/locking.md).
+ *
+ * Cost: nothing until memory is short, but a test in each refill.
+ *
+ * Limits: a CPU that does not answer in SHRINK_PATIENCE turns keeps what it
+ * has until it does; nobody waits for it again before.
  */
 #include <mm/shrink.h>
 

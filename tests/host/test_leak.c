@@ -22,6 +22,7 @@
 #define RAM_BYTES (64 * MiB)
 #define GROUPS    8
 
+static void *no_roots[1];
 static struct leak_group group[GROUPS];
 static struct leak_totals totals;
 static unsigned group_count;
@@ -36,7 +37,7 @@ static void scan(void *const *roots, size_t count)
 TEST(leak, nothing_is_lost_in_an_empty_heap)
 {
     sim_boot_heap(RAM_BYTES);
-    scan(NULL, 0);
+    scan(no_roots, 0);
     CHECK_EQUAL(totals.live, 0);
     CHECK_EQUAL(totals.leaked, 0);
     CHECK_EQUAL(group_count, 0);
@@ -65,10 +66,10 @@ TEST(leak, every_kind_of_reference_counts)
     CHECK_EQUAL(totals.leaked, 0);
     pfn_t frame = frame_alloc(0, FRAME_KERNEL, FRAME_ZEROED);
     *(void **)phys_to_virt(pfn_to_phys(frame)) = large;
-    scan(NULL, 0);
+    scan(no_roots, 0);
     CHECK_EQUAL(totals.leaked, 0);
     frame_free(frame, 0);
-    scan(NULL, 0);
+    scan(no_roots, 0);
     CHECK_EQUAL(totals.leaked, 2);
     kfree(small);
     kfree(large);
@@ -121,7 +122,7 @@ TEST(leak, without_memory_there_is_no_scan)
     enum mm_status status = leak_begin();
     frame_inject(0);
     CHECK_EQUAL(status, MM_ENOMEM);
-    scan(NULL, 0);
+    scan(no_roots, 0);
     CHECK_EQUAL(totals.leaked, 1);
     kfree(lost);
     CHECK_HELPER(check_heap());
@@ -144,7 +145,7 @@ TEST(leak, leaks_are_grouped)
     }
     lost[HERE] = kmalloc(3000);
     lost[HERE + 1] = kmalloc(3 * PAGE_BYTES);
-    scan(NULL, 0);
+    scan(no_roots, 0);
     CHECK_EQUAL(totals.leaked, HERE + 2);
     CHECK_EQUAL(group_count, 3);
     CHECK_EQUAL(group[0].count, HERE);
@@ -167,7 +168,7 @@ TEST(leak, a_ring_of_objects_is_leaked)
 
     a[3] = b;
     b[5] = a;
-    scan(NULL, 0);
+    scan(no_roots, 0);
     CHECK_EQUAL(totals.leaked, 2);
     void *roots[] = {&b[1]};
     scan(roots, 1);
@@ -200,7 +201,7 @@ TEST(leak, free_objects_hold_nothing)
     for (size_t i = 0; i < 4; i++) {
         kfree(others[i]);
     }
-    scan(NULL, 0);
+    scan(no_roots, 0);
     CHECK_EQUAL(totals.live, 0);
 }
 
@@ -271,11 +272,11 @@ TEST(leak, names_of_caches_are_held)
 
     memcpy(name, "made up", 8);
     struct slab_cache *cache = slab_create(name, 32, 0, NULL);
-    scan(NULL, 0);
+    scan(no_roots, 0);
     CHECK_EQUAL(totals.live, 1);
     CHECK_EQUAL(totals.leaked, 0);
     CHECK(slab_destroy(cache) == MM_OK);
-    scan(NULL, 0);
+    scan(no_roots, 0);
     CHECK_EQUAL(totals.leaked, 1);
     kfree(name);
 }
@@ -296,7 +297,7 @@ TEST(leak, other_cpus_keep_nothing_alive)
         }
     }
     sim_set_cpu(0);
-    scan(NULL, 0);
+    scan(no_roots, 0);
     CHECK_EQUAL(totals.live, 0);
     CHECK_EQUAL(totals.leaked, 0);
     CHECK_HELPER(check_heap());

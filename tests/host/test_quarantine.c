@@ -142,3 +142,42 @@ TEST(quarantine, many_small_objects_pass_through)
     }
     CHECK_HELPER(check_heap());
 }
+
+/* --- its caches go -------------------------------------------------------- */
+
+static struct slab_cache *going;
+static unsigned moments; /* until it goes */
+static enum mm_status gone;
+
+static void destroy_elsewhere(void)
+{
+    if (moments > 0 && --moments == 0) {
+        sim_set_cpu(1);
+        gone = slab_destroy(going);
+        sim_set_cpu(0);
+    }
+}
+
+/* What a free drives out is in no one's hands at any moment. */
+TEST(quarantine, a_cache_goes_while_its_objects_leave)
+{
+    enum { MOMENTS = 40 };
+
+    for (unsigned i = 1; i <= MOMENTS; i++) {
+        sim_boot_cpus(RAM_BYTES, 2, SIM_ALL_PARTS);
+        CHECK(quarantine_set(LIMIT) == MM_OK);
+        going = slab_create("going", BYTES, 0, NULL);
+        CHECK(going != NULL);
+        slab_free(going, slab_alloc(going));
+        void *block = kmalloc(BYTES);
+        moments = i;
+        gone = MM_EINVAL;
+        CHECK(quarantine_set(BYTES) == MM_OK);
+        sim_set_interrupt(destroy_elsewhere);
+        kfree(block);
+        sim_set_interrupt(NULL);
+        CHECK(moments > 0 || gone == MM_OK);
+        CHECK_HELPER(check_heap());
+    }
+    CHECK(moments > 0); /* each had its turn */
+}

@@ -328,6 +328,17 @@ static void free_block_twice(uint64_t bytes)
     CHECK_BUG("double free of object");
 }
 
+/* It would be handed back as if it were live. */
+static void resize_freed_block(uint64_t bytes)
+{
+    void *block = kmalloc(bytes);
+
+    CHECK(block != NULL);
+    kfree(block);
+    CHECK(krealloc(block, bytes) == NULL);
+    CHECK_BUG("double free");
+}
+
 static void commit_crimes(void)
 {
     enum { OBJECTS = 2000 };
@@ -350,6 +361,7 @@ static void commit_crimes(void)
     }
     CHECK_HELPER(free_block_twice(16));
     CHECK_HELPER(free_block_twice(3000));
+    CHECK_HELPER(resize_freed_block(3000));
     slab_drain();
     CHECK(heap_frames() <= before);
     CHECK_EQUAL(slab_destroy(cache), MM_OK);
