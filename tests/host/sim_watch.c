@@ -203,19 +203,27 @@ void __wrap_pt_close(struct pt_cursor *cursor)
  * too: a small and a large translation of one address at once are a machine
  * check on some processors (AMD erratum 383).
  */
+/* Do the tables say, by @walk, what @one does? */
+static bool is_so(const struct walk *walk, const struct translation *one)
+{
+    pte_t entry = walk->step[walk->count - 1].entry;
+
+    return walk->state == PTE_PRESENT &&
+           walk->step[walk->count - 1].level == one->level &&
+           pfn_equal(phys_to_pfn(walk->physical), one->pfn) &&
+           (!one->is_dirty || (entry.v & PTE_D) != 0) &&
+           (!one->is_writable || walk->is_writable) &&
+           (!one->is_executable || walk->is_executable) &&
+           (!one->is_user || walk->is_user);
+}
+
 static bool is_stale_translation(const struct sim_tlb *tlb,
                                  const struct translation *one)
 {
     struct walk walk;
 
     walk_address(sim_root(tlb), one->start, &walk);
-    return walk.state != PTE_PRESENT ||
-           walk.step[walk.count - 1].level != one->level ||
-           !pfn_equal(phys_to_pfn(walk.physical), one->pfn) ||
-           (one->is_dirty && !(walk.step[walk.count - 1].entry.v & PTE_D)) ||
-           (one->is_writable && !walk.is_writable) ||
-           (one->is_executable && !walk.is_executable) ||
-           (one->is_user && !walk.is_user);
+    return !is_so(&walk, one);
 }
 
 static bool is_stale_shortcut(const struct sim_tlb *tlb,
@@ -334,13 +342,10 @@ static bool is_asked(const struct search *search, pfn_t root, vaddr_t start,
 }
 
 /* In a small block that was freed? It waits for a flush; W1 and W3 watch it. */
-static bool is_kept(pfn_t root, vaddr_t address)
+static bool is_kept(const struct walk *walk, vaddr_t address)
 {
-    struct walk walk;
-
-    walk_address(root, address, &walk);
     return address - SIM_KMAP < 512 * GiB &&
-           kmap_entry_is_kept(walk.step[walk.count - 1].entry);
+           kmap_entry_is_kept(walk->step[walk->count - 1].entry);
 }
 
 static void search_translations(const struct search *search,
@@ -351,10 +356,12 @@ static void search_translations(const struct search *search,
     for (unsigned i = 0; i < tlb->translations; i++) {
         const struct translation *one = &tlb->translation[i];
         vaddr_t last = last_of(one->start, one->level);
+        struct walk walk; /* once: the block may be had again meanwhile */
 
-        if (can_use(tlb, one) && is_stale_translation(tlb, one) &&
+        walk_address(root, one->start, &walk);
+        if (can_use(tlb, one) && !is_so(&walk, one) &&
             is_asked(search, root, one->start, last, PTE_PRESENT) &&
-            !is_kept(root, one->start)) {
+            !is_kept(&walk, one->start)) {
             complain(search, tlb, "translation", one->start, one->pfn);
         }
     }
