@@ -90,6 +90,9 @@ static const char *rank_name(const struct lock *lock)
         "shrinkers", "caches", "quarantine", "store",  "pool",
         "guard",     "arena",  "tables",     "ranges", "spaces",
     };
+    _Static_assert(sizeof(name) / sizeof(name[0]) ==
+                       LOCK_RANK_SPACES - LOCK_RANK_SHRINK + 1,
+                   "a name for each rank of the library");
 
     if (lock->rank == LOCK_RANK_NONE || lock->rank >= LOCK_RANK_END) {
         return "none";

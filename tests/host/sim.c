@@ -26,7 +26,7 @@
 #define SIM_MAX_RAM_PIECES 64
 #define SIM_ALIGNMENT      MiB /* a sanitizer's page tells of 32 KiB */
 #define SIM_LOG_BYTES      (64 * 1024)
-#define SIM_PANIC_SECONDS  20 /* until a hang instead of a panic ends */
+#define SIM_CHILD_SECONDS  20 /* until a hang of a copy ends */
 
 char *sim_ram;
 
@@ -110,26 +110,40 @@ static void read_all(int end, char *out, size_t size)
     close(end);
 }
 
-bool sim_panics(void (*act)(void), const char *text)
+int sim_in_child(void (*prepare)(int end), void (*act)(void), char *out_said,
+                 size_t size)
 {
-    char said[1024];
+    int status = 0;
     int end[2];
 
     fflush(stdout);
+    out_said[0] = '\0';
     if (pipe(end) != 0) {
-        return false;
+        return -1;
     }
     pid_t child = fork();
     if (child == 0) {
-        panic_pipe = end[1];
-        alarm(SIM_PANIC_SECONDS);
+        prepare(end[1]);
+        alarm(SIM_CHILD_SECONDS);
         act();
-        _exit(1);
+        _exit(0);
     }
     close(end[1]);
-    read_all(end[0], said, sizeof(said));
-    if (child < 0 || waitpid(child, NULL, 0) != child ||
-        strstr(said, text) == NULL) {
+    read_all(end[0], out_said, size);
+    return child > 0 && waitpid(child, &status, 0) == child ? status : -1;
+}
+
+static void panic_to(int end)
+{
+    panic_pipe = end;
+}
+
+bool sim_panics(void (*act)(void), const char *text)
+{
+    char said[2048];
+
+    int status = sim_in_child(panic_to, act, said, sizeof(said));
+    if (status < 0 || strstr(said, text) == NULL) {
         printf("# no panic that says \"%s\", but \"%s\"\n", text, said);
         return false;
     }

@@ -64,6 +64,13 @@ void sim_set_log(bool on);
 /* Lines port_log() printed since the last sim_reset() contain @text? */
 bool sim_log_contains(const char *text);
 
+/*
+ * Run @act in a copy of this process, which ends when it returns. What the copy
+ * writes to the @end that @prepare is given there comes out in @out_said.
+ * Return: its status as of waitpid(), < 0 if there was no copy.
+ */
+int sim_in_child(void (*prepare)(int end), void (*act)(void), char *out_said,
+                 size_t size);
 /* Does @act, in a copy of this process, end in a panic that says @text? */
 bool sim_panics(void (*act)(void), const char *text);
 

@@ -1,10 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Tests of lock: order, holder, and giving up. */
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <mm/fault.h>
 #include <mm/kmap.h>
@@ -19,9 +16,6 @@
  * Provoked by breaking each rule in a process of its own, whose panic is read,
  * by keeping the rules in the same places, and by threads.
  */
-
-#define PANIC_SECONDS 20 /* a hang instead of a panic */
-#define TEXT_BYTES    2048
 
 /* Locks in the order in which they may be taken. */
 #define DEPTH 8
@@ -39,46 +33,6 @@ static void make_chain(void)
     for (unsigned i = 0; i < DEPTH; i++) {
         lock_init(&chain[i], rank_of[i]);
     }
-}
-
-/* Does @act end in a panic that says @text? It runs in a copy of this process.
- */
-static bool panics(void (*act)(void), const char *text)
-{
-    char said[TEXT_BYTES];
-    size_t length = 0;
-    ssize_t got;
-    int end[2];
-    int status;
-
-    fflush(stdout);
-    if (pipe(end) != 0) {
-        return false;
-    }
-    pid_t child = fork();
-    if (child == 0) {
-        dup2(end[1], STDERR_FILENO);
-        alarm(PANIC_SECONDS);
-        act();
-        _exit(0);
-    }
-    close(end[1]);
-    while (length < sizeof(said) - 1 &&
-           (got = read(end[0], said + length, sizeof(said) - 1 - length)) > 0) {
-        length += (size_t)got;
-    }
-    said[length] = '\0';
-    close(end[0]);
-    if (child < 0 || waitpid(child, &status, 0) != child) {
-        return false;
-    }
-    bool is_right = WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT &&
-                    strstr(said, text) != NULL;
-    if (!is_right) {
-        printf("# expected \"%s\", status 0x%x, said: %s\n", text,
-               (unsigned)status, said);
-    }
-    return is_right;
 }
 
 /* --- order ---------------------------------------------------------------- */
@@ -117,7 +71,7 @@ TEST(lock, a_rank_that_does_not_ascend_is_a_panic)
     make_chain();
     for (outer = 0; MM_DEBUG && outer < DEPTH; outer++) {
         for (inner = 0; inner < outer; inner++) {
-            CHECK(panics(take_two, "ranks must ascend"));
+            CHECK(sim_panics(take_two, "ranks must ascend"));
         }
     }
 }
@@ -129,7 +83,7 @@ TEST(lock, two_of_one_rank_are_a_panic)
     inner = 1;
     lock_init(&chain[1], rank_of[0]);
     CHECK(!MM_DEBUG ||
-          panics(take_two, "of rank host outer (0x1) is taken by CPU 0"));
+          sim_panics(take_two, "of rank host outer (0x1) is taken by CPU 0"));
 }
 
 static void take_again(void)
@@ -142,7 +96,7 @@ static void take_again(void)
 TEST(lock, one_that_this_cpu_holds_is_a_panic_and_no_hang)
 {
     make_chain();
-    CHECK(!MM_DEBUG || panics(take_again, "is held by this CPU (0)"));
+    CHECK(!MM_DEBUG || sim_panics(take_again, "is held by this CPU (0)"));
 }
 
 static void take_unmade(void)
@@ -154,7 +108,7 @@ static void take_unmade(void)
 
 TEST(lock, one_without_a_rank_is_a_panic)
 {
-    CHECK(!MM_DEBUG || panics(take_unmade, "was never initialised"));
+    CHECK(!MM_DEBUG || sim_panics(take_unmade, "was never initialised"));
 }
 
 static void take_too_many(void)
@@ -171,7 +125,7 @@ static void take_too_many(void)
 TEST(lock, more_than_the_list_has_room_for_is_a_panic)
 {
     make_chain();
-    CHECK(!MM_DEBUG || panics(take_too_many, "CPU 0 holds 8 locks"));
+    CHECK(!MM_DEBUG || sim_panics(take_too_many, "CPU 0 holds 8 locks"));
 }
 
 /* --- letting go ----------------------------------------------------------- */
@@ -204,9 +158,10 @@ TEST(lock, only_the_holder_lets_go_and_of_the_last_one_first)
 {
     make_chain();
     CHECK(!MM_DEBUG ||
-          panics(release_of_other, "released by CPU 1, but held by CPU 0"));
-    CHECK(!MM_DEBUG || panics(release_out_of_order, "which was taken later"));
-    CHECK(panics(release_twice, "lock_is_held"));
+          sim_panics(release_of_other, "released by CPU 1, but held by CPU 0"));
+    CHECK(!MM_DEBUG ||
+          sim_panics(release_out_of_order, "which was taken later"));
+    CHECK(sim_panics(release_twice, "lock_is_held"));
 }
 
 /* --- giving up ------------------------------------------------------------ */
@@ -257,7 +212,7 @@ TEST(lock, only_waiting_is_bound_to_ranks)
     lock_release(&chain[6], last);
     lock_release(&chain[1], irq);
     lock_release(&chain[5], first);
-    CHECK(!MM_DEBUG || panics(take_under_tried, "ranks must ascend"));
+    CHECK(!MM_DEBUG || sim_panics(take_under_tried, "ranks must ascend"));
 }
 
 static void fault_under_tables(void)
@@ -278,9 +233,9 @@ static void fault_under_tables(void)
 TEST(lock, a_promise_touched_under_the_tables_lock_is_a_panic)
 {
     sim_boot(64 * MiB);
-    CHECK(panics(fault_under_tables,
-                 MM_DEBUG ? "pt->order" : "port_cpu_count() > 1"));
+    CHECK(sim_panics(fault_under_tables,
+                     MM_DEBUG ? "pt->order" : "port_cpu_count() > 1"));
     sim_set_cpu_count(2);
-    CHECK(!MM_DEBUG || panics(fault_under_tables, "pt->order"));
+    CHECK(!MM_DEBUG || sim_panics(fault_under_tables, "pt->order"));
     sim_set_cpu_count(1);
 }
