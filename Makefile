@@ -12,7 +12,8 @@ TEST    ?=#               run only tests that begin so, or this scenario
 DEBUG   ?= 1#             poison, red zones, call sites, slow checks
 WERROR  ?=#               1: warnings are errors
 V       ?=#               1: show every command
-HOSTS   ?= gcc clang gcc-release gcc-tsan gcc-schedule gcc-explore# host tests
+HOSTS   ?= gcc clang gcc-release gcc-restart gcc-tsan gcc-schedule \
+           gcc-explore#   host tests
 FUZZ_SECONDS ?= 60#       time for each target of make fuzz
 SEED    ?=#               of random host tests, as a failure has printed it
 STEPS   ?=#               how many test tlb_schedule takes
@@ -46,11 +47,14 @@ KCFLAGS := $(COMMON) -O2 -ffreestanding -fno-pic -fno-pie -mno-red-zone \
            $(if $(filter 1,$(DEBUG)),$(BACKTRACE)) \
            -DMM_PORT_HEADER='"kernel/mm_port.h"' -DMM_DEBUG=$(DEBUG) \
            -DMM_INJECT=$(DEBUG)
+KASFLAGS := -DMM_DEBUG=$(DEBUG) -DMM_PORT_RESTARTS
 KLDFLAGS := -nostdlib -static -z max-page-size=0x1000 -z noexecstack \
            --fatal-warnings --warn-common --build-id=none -T linker.ld
 
 # Builds of the host tests are named after a compiler and what is particular:
 #   -release   without MM_DEBUG; the sanitizer knows free objects of the heap
+#   -restart   the heap's tests with its fast ways as the release kernel has
+#              them, and one that interrupts those at each of their steps
 #   -tsan      the tests with threads, under ThreadSanitizer. It is not shown
 #              the simulation, whose lock would hide races of the library; and
 #              it has room for 64 GiB of simulated RAM only.
@@ -70,6 +74,7 @@ UNSEEN    = $(filter-out %/sim_access.c,$(filter tests/host/sim%,$(1)))
 WALKER    = $(filter mm/map/walk.c,$(1))
 SANITIZE_         = $(SANITIZE)
 SANITIZE_release  = $(SANITIZE)
+SANITIZE_restart  = $(SANITIZE)
 SANITIZE_tsan     = $(if $(call UNSEEN,$(1))$(call WALKER,$(1)),,$(THREAD))
 SANITIZE_schedule = $(if $(call WALKER,$(1)),,$(if \
                     $(call SCHEDULED,$(1)),$(THREAD)))
@@ -80,6 +85,8 @@ HCFLAGS := $(COMMON) -O1 -fno-omit-frame-pointer -fno-strict-aliasing \
 HCFLAGS_         := -DMM_DEBUG=1
 HCFLAGS_release  := -DMM_DEBUG=0 \
                     -DSIM_HIDES=$(if $(findstring address,$(SANITIZE)),1,0)
+HCFLAGS_restart  := -DMM_DEBUG=0 -DSIM_RESTARTS=1
+HASFLAGS         := -DMM_DEBUG=0 -DMM_PORT_RESTARTS
 HCFLAGS_tsan     := -DMM_DEBUG=1 -DSIM_PHYSICAL_END='(UINT64_C(1) << 36)' \
                     -DSIM_TSAN=1
 HCFLAGS_schedule := -DMM_DEBUG=1
@@ -92,6 +99,7 @@ WATCHED := frame_alloc_at frame_alloc_bulk_at frame_free frame_free_bulk \
 HLDFLAGS         := $(WATCHED:%=-Wl,--wrap=%) -lpthread
 HLDFLAGS_        := $(SANITIZE)
 HLDFLAGS_release := $(SANITIZE)
+HLDFLAGS_restart := $(SANITIZE) -Wl,-z,noexecstack
 # Before each swap another thread may go on: tests/host/yield_threads.c.
 HLDFLAGS_tsan    := $(THREAD) $(foreach b,32 64,$(foreach w,strong weak,\
                     -Wl,--wrap=__tsan_atomic$b_compare_exchange_$w))
@@ -134,6 +142,10 @@ HOST_SCHEDULE         := $(filter tests/host/schedule% %_schedule.c,\
 HOST_SOURCES_         := $(filter-out $(HOST_SCHEDULE) $(HOST_EXPLORE),\
                          $(HOST_SOURCES))
 HOST_SOURCES_release  := $(HOST_SOURCES_)
+HOST_SOURCES_restart  := $(HOST_BASE) mm/x86_64/magazine.asm $(filter \
+                         %/access.c %/check_heap.c %_kmalloc.c %_restart.c \
+                         %_shrink.c %_slab.c %_slab_pool.c %_slab_store.c,\
+                         $(HOST_SOURCES))
 HOST_SOURCES_tsan     := $(HOST_BASE) $(filter %_threads.c %/test_bitfield.c \
                          %/test_blocks.c,$(HOST_SOURCES))
 HOST_SOURCES_schedule := $(HOST_BASE) $(filter-out %_explore.c %_reduce.c \
@@ -244,8 +256,9 @@ $(B)/sources: FORCE
 	@echo "$$LIST" | cmp -s - $@ || echo "$$LIST" >$@
 
 # Other flags than last time: everything is compiled again.
-$(B)/flags: export FLAGS := $(CC) $(KCFLAGS) $(KLDFLAGS) $(NASM) $(HCFLAGS) \
-                            $(SANITIZE) $(HCFLAGS_tsan) $(HLDFLAGS) $(NCFLAGS)
+$(B)/flags: export FLAGS := $(CC) $(KCFLAGS) $(KASFLAGS) $(KLDFLAGS) $(NASM) \
+                            $(HCFLAGS) $(SANITIZE) $(HCFLAGS_tsan) \
+                            $(HLDFLAGS) $(NCFLAGS)
 $(B)/flags: FORCE
 	@mkdir -p $(@D)
 	@echo "$$FLAGS" | cmp -s - $@ || echo "$$FLAGS" >$@
@@ -260,7 +273,7 @@ $(B)/kernel/%.asm.o: %.asm $(B)/flags | $(READY)
 	$(call say,NASM,$<)
 	@mkdir -p $(@D)
 	$(quiet)$(NASM) -f elf64 $(if $(filter-out boot/%,$<),-g -F dwarf) \
-	    -Iboot/ -I$(B)/ -MD $(@:.o=.d) -MP $< -o $@
+	    $(KASFLAGS) -Iboot/ -I$(B)/ -MD $(@:.o=.d) -MP $< -o $@
 
 # The console font: public domain, from the package console-setup-linux.
 $(B)/font.psf: | $(READY)
@@ -291,6 +304,10 @@ $(B)/host-$(1)/%.c.o: %.c $(B)/flags | $(READY)
 	@mkdir -p $$(@D)
 	$$(quiet)$(2) $$(HCFLAGS) $$(call SANITIZE_$(3),$$<) $(HCFLAGS_$(3)) \
 	    -c $$< -o $$@
+$(B)/host-$(1)/%.asm.o: %.asm $(B)/flags | $(READY)
+	$$(call say,NASM[$(1)],$$<)
+	@mkdir -p $$(@D)
+	$$(quiet)$(NASM) -f elf64 $(HASFLAGS) -g -F dwarf $$< -o $$@
 $(B)/host-$(1)/test: $(HOST_SOURCES_$(3):%=$(B)/host-$(1)/%.o) $(B)/sources
 	$$(call say,LINK,$$@)
 	$$(quiet)$(2) $(HLDFLAGS_$(3)) $$(filter %.o,$$^) -o $$@ $$(HLDFLAGS)

@@ -7,6 +7,9 @@
 #include "kernel/cpu.h"
 #include "kernel/layout.h"
 
+/* percpu.h keeps the number there, and trap.c begins sequences anew. */
+#define MM_PORT_RESTARTS 1
+
 static inline unsigned port_cpu(void)
 {
     return cpu_gs_index();

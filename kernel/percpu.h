@@ -68,6 +68,7 @@ struct percpu {
 };
 _Static_assert(offsetof(struct percpu, self) == 0, "percpu_this()");
 _Static_assert(offsetof(struct percpu, index) == CPU_GS_INDEX, "mm_port.h");
+_Static_assert(CPU_GS_INDEX == 8, "MM_PORT_RESTARTS: mm/port.h");
 _Static_assert(offsetof(struct percpu, stack_end) == 16, "ap_entry.asm");
 
 /* Give the first processor its own. Before anything else in C. */

@@ -5,6 +5,7 @@
 #include <mm/fault.h>
 #include <mm/guard.h>
 #include <mm/mm.h>
+#include <mm/slab.h>
 #include "base/check.h"
 #include "kernel/apic.h"
 #include "kernel/console/console.h"
@@ -207,14 +208,19 @@ static bool resolve_guarded(const struct trap_frame *frame)
     return guard_fault(frame->cr2, access, frame->rip);
 }
 
-/* Gates turn interrupts off, and no handler turns them on. */
-static void take_interrupt(unsigned vector)
+/*
+ * Gates turn interrupts off, and no handler turns them on. It may use the heap:
+ * a fast way of that which was interrupted begins anew. (trap_entry_tlb does
+ * not come here; what it calls does not use the heap.)
+ */
+static void take_interrupt(struct trap_frame *frame)
 {
     struct percpu *cpu = percpu_this();
 
     ASSERT(cpu->irq_depth == 0);
     cpu->irq_depth++;
-    irq_handle(vector);
+    frame->rip = slab_restart(frame->rip);
+    irq_handle((unsigned)frame->vector);
     cpu->irq_depth--;
 }
 
@@ -274,7 +280,7 @@ void trap_dispatch(struct trap_frame *frame)
 
     cpu->traps++;
     if (frame->vector >= TRAP_EXCEPTIONS) {
-        take_interrupt((unsigned)frame->vector);
+        take_interrupt(frame);
         return;
     }
     cpu->nmi_depth += nmi;

@@ -202,10 +202,12 @@ static MM_INLINE void *allocate(uint64_t room, uint64_t bytes, unsigned flags)
     return large_alloc(room, bytes, flags);
 }
 
+#if !MAGAZINE_RESTARTS
 void *kmalloc_from(struct slab_cache *cache, uint64_t bytes)
 {
     return magazine_alloc(cache, bytes);
 }
+#endif
 
 void *kmalloc_any(uint64_t bytes)
 {

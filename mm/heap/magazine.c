@@ -20,12 +20,13 @@
  * for a magazine, objects come from the slabs and go there one by one.
  *
  * Invariants, for magazine_look.c to check:
- *   I1  the floor is NULL, and top between it and last
+ *   I1  the floor is NULL, and there are no more objects than have room
  *   I2  what is held is an object of the cache and out of its slab
  *
- * Locking: a magazine belongs to its CPU with interrupts off. While its slabs
- * are asked for objects it is out of reach: who is called for memory then may
- * use the cache, or drain it.
+ * Locking: a magazine belongs to its CPU with interrupts off, or in a sequence
+ * that begins anew after an interrupt. While its slabs are asked for objects it
+ * is out of reach: who is called for memory then may use the cache, or drain
+ * it.
  *
  * Cost: alloc and free a few instructions. Held at most: two magazines a CPU.
  *
@@ -35,12 +36,35 @@
 #include "heap/magazine.h"
 
 #include <mm/shrink.h>
+#include <mm/slab.h>
 #include "base/bits.h"
 #include "base/memory.h"
 #include "heap/guard.h"
 
 /* Allocations until it is asked again whether guards are on: costs nothing. */
 #define BUDGET_UNGUARDED 65536
+
+#if MAGAZINE_RESTARTS
+/* x86_64/magazine.asm: behind the last instruction of each sequence. */
+extern const char magazine_alloc_end[];
+extern const char magazine_push_end[];
+
+vaddr_t slab_restart(vaddr_t ip)
+{
+    vaddr_t alloc = (vaddr_t)magazine_alloc;
+    vaddr_t push = (vaddr_t)magazine_push;
+
+    if (ip - alloc < (vaddr_t)magazine_alloc_end - alloc) {
+        return alloc;
+    }
+    return ip - push < (vaddr_t)magazine_push_end - push ? push : ip;
+}
+#else
+vaddr_t slab_restart(vaddr_t ip)
+{
+    return ip;
+}
+#endif
 
 uint64_t magazine_cache_bytes(void)
 {
@@ -60,30 +84,22 @@ void magazine_init(struct slab_cache *cache)
 bool magazine_grant(struct magazine *magazine)
 {
     uint32_t interval = guard_interval();
+    uint64_t budget = interval == 0 ? BUDGET_UNGUARDED : interval - 1;
 
-    magazine->allocs = magazine_allocs(magazine);
-    magazine->granted = interval == 0 ? BUDGET_UNGUARDED : interval;
-    magazine->budget = magazine->granted;
+    magazine->granted = budget + magazine_allocs(magazine);
+    magazine->state =
+        (budget << MAGAZINE_COUNT_BITS) + magazine_count(magazine);
     return interval != 0;
-}
-
-/* Take the latest object of a magazine that has one. */
-static void *pop(struct magazine *magazine)
-{
-    if (--magazine->budget == 0) {
-        (void)magazine_grant(magazine);
-    }
-    return *magazine->top--;
 }
 
 static bool is_empty(const struct magazine *magazine)
 {
-    return *magazine->top == NULL;
+    return magazine_count(magazine) == 0;
 }
 
 static bool is_full(const struct magazine *magazine)
 {
-    return magazine->top == magazine->last;
+    return magazine_count(magazine) == magazine->capacity;
 }
 
 /* The CPU's two change places. */
@@ -127,8 +143,8 @@ static void fill(struct slab_cache *cache, struct magazine **first)
 
     /* Out of the way: whoever is asked for memory may use the cache. */
     *first = &store_no_room;
-    magazine->top += pool_take(&cache->pool, magazine->object + 1,
-                               (magazine_capacity(magazine) + 1) / 2);
+    magazine->state += pool_take(&cache->pool, magazine->object + 1,
+                                 (magazine->capacity + 1) / 2);
     struct magazine *other = *first;
     *first = magazine;
     scrap(cache, other);
@@ -168,9 +184,26 @@ static void get_room(struct slab_cache *cache, struct magazine **first)
         return;
     }
     /* No memory for a second one. */
-    unsigned half = (magazine_capacity(magazine) + 1) / 2;
-    magazine->top -= half;
-    pool_put(&cache->pool, magazine->top + 1, half);
+    unsigned half = (magazine->capacity + 1) / 2;
+    magazine->state -= half;
+    pool_put(&cache->pool, magazine->object + 1 + magazine_count(magazine),
+             half);
+}
+
+/* Take the latest object of a magazine that has one. */
+static void *pop(struct magazine *magazine)
+{
+    void *object = magazine->object[magazine_count(magazine)];
+
+    magazine->state -= MAGAZINE_TAKEN;
+    return object;
+}
+
+/* One more into a magazine that has room. */
+static void push(struct magazine *magazine, void *object)
+{
+    magazine->object[magazine_count(magazine) + 1] = object;
+    magazine->state++;
 }
 
 /* An object, by any way; NULL if memory is short. */
@@ -196,26 +229,6 @@ static void *take(struct slab_cache *cache)
     return NULL;
 }
 
-/* Its budget is used up: an object in place of one of the magazine's? */
-static void *take_guarded(struct slab_cache *cache, uint64_t bytes,
-                          uintptr_t site)
-{
-    struct magazine *magazine = *magazine_slot(cache, port_cpu());
-    /* The fast way has counted this one, unless it never sees the budget. */
-    uint32_t left = pool_notes_states ? 1 : 0;
-
-    if (is_empty(magazine) || magazine->budget > left) {
-        return NULL;
-    }
-    magazine->budget = 0;
-    bool is_turn = magazine_grant(magazine);
-    void *object = is_turn ? guard_alloc(&cache->pool, bytes, site) : NULL;
-    if (object == NULL) {
-        magazine->allocs--; /* it is counted when it is taken */
-    }
-    return object;
-}
-
 /* Return: what the state was. */
 static bool note_state(const void *object, bool is_live)
 {
@@ -225,44 +238,69 @@ static bool note_state(const void *object, bool is_live)
                                     is_live, memory_order_relaxed);
 }
 
-void *magazine_refill(struct slab_cache *cache, uint64_t bytes, uintptr_t site,
-                      uint64_t irq)
+/* @object has been taken; its caller may have it. */
+static void *hand_out(struct slab_cache *cache, uint64_t bytes, uintptr_t site,
+                      void *object)
 {
-    shrink_note_kept();
-    if (bytes == 0) {
-        bytes = cache->pool.object_bytes;
-    }
-    void *object = take_guarded(cache, bytes, site);
-    if (MM_UNLIKELY(object != NULL)) {
-        port_irq_restore(irq);
-        return object;
-    }
-    object = take(cache);
-    if (pool_notes_states && object != NULL) {
+    if (pool_notes_states) {
         note_state(object, true);
     }
-    port_irq_restore(irq);
-    if (MM_DEBUG && object != NULL) {
+    if (MM_DEBUG) {
         poison_on_alloc(object, bytes, site);
     }
-    if (object != NULL) {
-        port_show(object, cache->pool.object_bytes);
-    }
+    port_show(object, cache->pool.object_bytes);
     return object;
 }
 
-/* Objects of a magazine, as many as it has without a look at its budget. */
+/* Is the budget used up, and with guards on? There is a new one then. */
+static bool is_turn(struct slab_cache *cache)
+{
+    uint64_t irq = port_irq_save();
+    struct magazine *magazine = *magazine_slot(cache, port_cpu());
+    bool is_spent = magazine_budget(magazine) < 0;
+    bool answer = is_spent && magazine_grant(magazine);
+
+    port_irq_restore(irq);
+    return answer;
+}
+
+void *magazine_look(struct slab_cache *cache, uint64_t bytes, uintptr_t site,
+                    void *object)
+{
+    if (bytes == 0) {
+        bytes = cache->pool.object_bytes;
+    }
+    void *guarded =
+        is_turn(cache) ? guard_alloc(&cache->pool, bytes, site) : NULL;
+    if (guarded == NULL) {
+        return hand_out(cache, bytes, site, object);
+    }
+    magazine_push(object, cache);
+    return guarded;
+}
+
+void *magazine_refill(struct slab_cache *cache, uint64_t bytes, uintptr_t site)
+{
+    uint64_t irq = port_irq_save();
+
+    shrink_note_kept();
+    void *object = take(cache);
+    port_irq_restore(irq);
+    return object != NULL ? magazine_look(cache, bytes, site, object) : NULL;
+}
+
+/* Objects of a magazine, as many as it has. */
 static unsigned pop_many(struct magazine *magazine, void **out_objects,
                          unsigned count)
 {
     uint64_t most = min_u64(count, magazine_count(magazine));
 
-    if (most == 0 || most >= magazine->budget) {
+    if (most == 0) { /* nobody writes to the one without room */
         return 0;
     }
-    magazine->budget -= (uint32_t)most;
-    magazine->top -= most;
-    memcpy(out_objects, magazine->top + 1, most * sizeof(void *));
+    magazine->state -= most * MAGAZINE_TAKEN;
+    memcpy(out_objects, magazine->object + 1 + magazine_count(magazine),
+           most * sizeof(void *));
     return (unsigned)most;
 }
 
@@ -283,13 +321,7 @@ unsigned magazine_alloc_bulk(struct slab_cache *cache, void **out_objects,
     }
     port_irq_restore(irq);
     for (unsigned i = 0; i < made; i++) {
-        if (pool_notes_states) {
-            note_state(out_objects[i], true);
-        }
-        if (MM_DEBUG) {
-            poison_on_alloc(out_objects[i], cache->pool.object_bytes, site);
-        }
-        port_show(out_objects[i], cache->pool.object_bytes);
+        (void)hand_out(cache, cache->pool.object_bytes, site, out_objects[i]);
     }
     return made;
 }
@@ -302,11 +334,12 @@ void magazine_free_noted(struct slab_cache *cache, struct slab *slab,
         report_free(&cache->pool, object, site);
         return;
     }
-    magazine_push(cache, object);
+    magazine_push(object, cache);
 }
 
-void magazine_flush(struct slab_cache *cache, void *object, uint64_t irq)
+void magazine_flush(void *object, struct slab_cache *cache)
 {
+    uint64_t irq = port_irq_save();
     struct magazine **first = prepare(cache);
 
     shrink_note_kept();
@@ -316,7 +349,7 @@ void magazine_flush(struct slab_cache *cache, void *object, uint64_t irq)
         if (is_full(*first)) {
             get_room(cache, first);
         }
-        *++(*first)->top = object;
+        push(*first, object);
     }
     port_irq_restore(irq);
 }
@@ -330,9 +363,9 @@ void magazine_push_bulk(struct slab_cache *cache, void *const *objects,
         struct magazine *magazine = cache->magazine[port_cpu()];
         port_hide(objects[i], cache->pool.stride);
         if (is_full(magazine)) {
-            magazine_flush(cache, objects[i], port_irq_save());
+            magazine_flush(objects[i], cache);
         } else {
-            *++magazine->top = objects[i];
+            push(magazine, objects[i]);
         }
     }
     port_irq_restore(irq);

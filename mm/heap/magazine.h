@@ -11,35 +11,49 @@
 #include "heap/store.h"
 
 /*
+ * Do the fast ways leave interrupts on, as sequences that begin anew after one?
+ * In debug builds, and where free objects are hidden, they have more to do.
+ */
+#if defined(MM_PORT_RESTARTS) && !defined(MM_PORT_HIDES) && !MM_DEBUG
+#define MAGAZINE_RESTARTS 1
+#else
+#define MAGAZINE_RESTARTS 0
+#endif
+
+/*
  * An array of pointers to free objects, the latest on top. Below the first
  * stands NULL, the floor, so that to look whether there is an object is to
  * read it. An allocation more is one less in the budget: that counts them,
- * and when it is used up the slow way has its turn (see magazine_refill()).
+ * and when it falls below 0 it is time for a look (see magazine_look()).
+ * Both numbers are in one word: to take an object is to change that word once.
  */
 struct magazine {
-    void **top;            /* the latest object, or the floor */
-    void **last;           /* where top stands if there is no more room */
-    uint32_t budget;       /* allocations until the slow way has a look */
-    uint32_t granted;      /* what the budget was */
-    uint64_t allocs;       /* served from here before that */
+    uint64_t state;        /* the budget, 48 bits, signed; objects, 16 bits */
+    uint64_t granted;      /* all budgets it was given */
     struct magazine *next; /* of a CPU's: its other one; else of a list */
+    uint32_t capacity;     /* objects */
     void *object[];        /* [0]: the floor */
 };
 
+/* What taking an object subtracts from the state. */
+#define MAGAZINE_COUNT_BITS 16
+#define MAGAZINE_TAKEN      ((UINT64_C(1) << MAGAZINE_COUNT_BITS) + 1)
+
 static inline uint32_t magazine_count(const struct magazine *magazine)
 {
-    return (uint32_t)(magazine->top - magazine->object);
+    return (uint16_t)magazine->state;
 }
 
-static inline uint32_t magazine_capacity(const struct magazine *magazine)
+/* Allocations until it is time for a look; below 0 it is. */
+static inline int64_t magazine_budget(const struct magazine *magazine)
 {
-    return (uint32_t)(magazine->last - magazine->object);
+    return (int64_t)magazine->state >> MAGAZINE_COUNT_BITS;
 }
 
 /* How many were served from @magazine. */
 static inline uint64_t magazine_allocs(const struct magazine *magazine)
 {
-    return magazine->allocs + (magazine->granted - magazine->budget);
+    return magazine->granted - (uint64_t)magazine_budget(magazine);
 }
 
 /*
@@ -50,13 +64,13 @@ bool magazine_grant(struct magazine *magazine);
 
 /*
  * A cache: the pool below, the store, two magazines for each CPU.
- * (C) constant, (P) owning CPU with interrupts off, (N) the lock of the list
+ * (C) constant, (P) owning CPU (magazine.c), (N) the lock of the list
  * of caches. Numbers of other CPUs' magazines are read for statistics only.
  */
 struct slab_cache {
+    struct slab_pool pool; /* first: a slab's pool leads to its cache */
     struct store store;
     struct slab_cache *next; /* (N) */
-    struct slab_pool pool;   /* a slab's pool leads to its cache */
     /*
      * (P) By CPU; never NULL. While pool_notes_states, the fast ways must not
      * find any: these have no room then, and the real ones come behind them.
@@ -68,11 +82,11 @@ _Static_assert(sizeof(struct slab_cache) +
                        2 * MM_MAX_CPUS * sizeof(struct magazine *) <=
                    POOL_SIDE_MAX,
                "a cache fits in side storage");
+_Static_assert(offsetof(struct slab_cache, pool) == 0, "cache_of()");
 
 static inline struct slab_cache *cache_of(struct slab_pool *pool)
 {
-    return (struct slab_cache *)((char *)pool -
-                                 offsetof(struct slab_cache, pool));
+    return (struct slab_cache *)pool;
 }
 
 /* Where the magazines of @cpu are. */
@@ -95,13 +109,14 @@ uint64_t magazine_cache_bytes(void);
 void magazine_init(struct slab_cache *cache);
 
 /*
- * The slow ways: get a batch, give a batch away. Called with interrupts off,
- * they end by restoring @irq: the fast ways then end in a jump.
+ * The slow ways, called last: an object if there is none at hand; @object, or
+ * a guarded one in its place; room for @object.
  * @bytes: 0 means object_bytes
  */
-void *magazine_refill(struct slab_cache *cache, uint64_t bytes, uintptr_t site,
-                      uint64_t irq);
-void magazine_flush(struct slab_cache *cache, void *object, uint64_t irq);
+void *magazine_refill(struct slab_cache *cache, uint64_t bytes, uintptr_t site);
+void *magazine_look(struct slab_cache *cache, uint64_t bytes, uintptr_t site,
+                    void *object);
+void magazine_flush(void *object, struct slab_cache *cache);
 
 /*
  * Up to @count objects, of which none is guarded. Return: how many; fewer only
@@ -142,22 +157,41 @@ bool magazine_holds(const struct slab_cache *cache, const void *object);
 bool magazine_check(const struct slab_cache *cache);
 
 /*
- * An object for @bytes <= object_bytes (0: all of them). These two are the fast
- * ways. Nothing in them may need a frame of the stack: what does is called
- * last, as a jump; and the call site is not looked up before that.
+ * The fast ways. Nothing in them may need a frame of the stack: what does is
+ * called last, as a jump; and the call site is not looked up before that.
  */
+#if MAGAZINE_RESTARTS
+
+/* x86_64/magazine.asm has them, and kmalloc_from() and slab_alloc(). */
+_Static_assert(offsetof(struct slab_cache, magazine) == 0xe8 &&
+                   offsetof(struct magazine, state) == 0 &&
+                   offsetof(struct magazine, capacity) == 24 &&
+                   offsetof(struct magazine, object) == 32 &&
+                   MAGAZINE_TAKEN == 0x10001,
+               "as in x86_64/magazine.asm");
+
+void *magazine_alloc(struct slab_cache *cache, uint64_t bytes);
+void magazine_push(void *object, struct slab_cache *cache);
+
+#else
+
+/* An object for @bytes <= object_bytes; 0: all of them. */
 static MM_INLINE void *magazine_alloc(struct slab_cache *cache, uint64_t bytes)
 {
     uint64_t irq = port_irq_save();
     struct magazine *magazine = cache->magazine[port_cpu()];
-    void **top = magazine->top;
-    void *object = *top;
+    void *object = magazine->object[magazine_count(magazine)];
 
-    if (MM_UNLIKELY(object == NULL || --magazine->budget == 0)) {
-        return magazine_refill(cache, bytes, MM_CALLER(), irq);
+    if (MM_UNLIKELY(object == NULL)) {
+        port_irq_restore(irq);
+        return magazine_refill(cache, bytes, MM_CALLER());
     }
-    magazine->top = top - 1;
+    magazine->state -= MAGAZINE_TAKEN;
+    bool is_spent = magazine_budget(magazine) < 0;
     port_irq_restore(irq);
+    if (MM_UNLIKELY(is_spent)) {
+        return magazine_look(cache, bytes, MM_CALLER(), object);
+    }
     if (MM_DEBUG) {
         poison_on_alloc(object, bytes != 0 ? bytes : cache->pool.object_bytes,
                         MM_CALLER());
@@ -166,22 +200,25 @@ static MM_INLINE void *magazine_alloc(struct slab_cache *cache, uint64_t bytes)
     return object;
 }
 
-/* @object is an object of @cache. */
-static MM_INLINE void magazine_push(struct slab_cache *cache, void *object)
+/* @object is an object of @cache, and free. */
+static MM_INLINE void magazine_push(void *object, struct slab_cache *cache)
 {
     port_hide(object, cache->pool.stride);
     uint64_t irq = port_irq_save();
     struct magazine *magazine = cache->magazine[port_cpu()];
-    void **top = magazine->top;
+    uint32_t count = magazine_count(magazine);
 
-    if (MM_UNLIKELY(top == magazine->last)) {
-        magazine_flush(cache, object, irq);
+    if (MM_UNLIKELY(count == magazine->capacity)) {
+        port_irq_restore(irq);
+        magazine_flush(object, cache);
         return;
     }
-    top[1] = object;
-    magazine->top = top + 1;
+    magazine->object[count + 1] = object;
+    magazine->state++;
     port_irq_restore(irq);
 }
+
+#endif
 
 /* @object is an object of @slab, and that is a slab of @cache. */
 static MM_INLINE void magazine_free(struct slab_cache *cache, struct slab *slab,
@@ -194,7 +231,7 @@ static MM_INLINE void magazine_free(struct slab_cache *cache, struct slab *slab,
     if (MM_DEBUG && quarantine_enter(object)) {
         return;
     }
-    magazine_push(cache, object);
+    magazine_push(object, cache);
 }
 
 #endif

@@ -88,9 +88,9 @@ static bool check_array(const struct slab_cache *cache,
     const char *name = cache->pool.name;
 
     CHECK_OR_FAIL(array->object[0] == NULL &&
-                      magazine_count(array) <= magazine_capacity(array), // I1
+                      magazine_count(array) <= array->capacity, // I1
                   "%s: %u objects in room for %u", name, magazine_count(array),
-                  magazine_capacity(array));
+                  array->capacity);
     for (uint32_t i = 1; i <= magazine_count(array); i++) {
         const void *object = array->object[i];
         const struct slab *slab = slab_of(object);

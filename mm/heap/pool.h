@@ -53,6 +53,10 @@ struct slab {
 
 /* (C) constant after pool_init(), (L) lock. */
 struct slab_pool {
+    uint32_t reciprocal; /* (C) 2^32 / stride, rounded up */
+    /* The same for quick frees; 0 if there are none: states are noted. */
+    uint32_t quick;        /* (C) */
+    uint32_t of_kmalloc;   /* (C) that of a size class; 0 of others */
     uint32_t span;         /* (C) bytes from object 0 to the end of the last */
     enum pool_kind kind;   /* (C) */
     uint32_t object_bytes; /* (C) */
@@ -68,11 +72,6 @@ struct slab_pool {
     struct slab *list[POOL_LISTS]; /* (L) */
     uint64_t slabs;                /* (L) on all lists */
     uint64_t out;                  /* (L) objects out of all slabs */
-    /* Last, beside a cache's magazines, since each free reads both. */
-    uint32_t reciprocal; /* (C) 2^32 / stride, rounded up */
-    /* The same for quick frees; 0 if there are none: states are noted. */
-    uint32_t quick;      /* (C) */
-    uint32_t of_kmalloc; /* (C) that of a size class; 0 of others */
 };
 
 static inline void *slab_object(const struct slab *slab, unsigned index)

@@ -121,7 +121,7 @@ static void leave_locked(struct queue *queue)
     queue->first++;
     queue->count--;
     queue->bytes -= bytes_of(object); // I2
-    magazine_push(cache_of(slab_around(object)->pool), object);
+    magazine_push(object, cache_of(slab_around(object)->pool));
 }
 
 bool quarantine_enter(void *object)

@@ -235,10 +235,12 @@ enum mm_status slab_destroy(struct slab_cache *cache)
     return status;
 }
 
+#if !MAGAZINE_RESTARTS
 void *slab_alloc(struct slab_cache *cache)
 {
     return magazine_alloc(cache, 0);
 }
+#endif
 
 /*
  * Is @object the first byte of an object of @cache? Any address is allowed.

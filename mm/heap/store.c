@@ -50,7 +50,7 @@
 #define MAGAZINE_MOST  (64 * KiB)
 #define ROOM_LEAST     2u
 
-/* log2 bytes of their arrays: 9 and 505 pointers, beside what else is there. */
+/* log2 bytes of their arrays: 11 and 507 objects, beside what else is there. */
 #define ARRAY_SHIFT_MIN 7
 #define ARRAY_SHIFT_MAX 12
 
@@ -64,9 +64,7 @@
 /* Magazines that one exchange sends back to the slabs, at most. */
 #define SCRAP_MOST 8
 
-struct magazine store_no_room = {.top = store_no_room.object,
-                                 .last = store_no_room.object,
-                                 .object = {NULL}};
+struct magazine store_no_room = {.object = {NULL}};
 
 static uint32_t objects_of(const struct slab_cache *cache, uint64_t bytes)
 {
@@ -101,9 +99,9 @@ struct magazine *store_make(struct slab_cache *cache)
     if (magazine == NULL) {
         return NULL;
     }
-    *magazine = (struct magazine){.top = magazine->object};
+    *magazine =
+        (struct magazine){.capacity = (uint32_t)min_u64(room, room_of(shift))};
     magazine->object[0] = NULL;
-    magazine->last = magazine->object + min_u64(room, room_of(shift));
     (void)magazine_grant(magazine);
     return magazine;
 }
@@ -113,8 +111,7 @@ static void collect_allocs_locked(struct store *store,
                                   struct magazine *magazine)
 {
     store->allocs += magazine_allocs(magazine);
-    magazine->allocs = 0;
-    magazine->granted = magazine->budget;
+    magazine->granted = (uint64_t)magazine_budget(magazine);
 }
 
 static void push(struct magazine **list, struct magazine *magazine)
@@ -156,7 +153,7 @@ static void give_full_locked(struct store *store, struct magazine *full)
 static void empty_out(struct slab_cache *cache, struct magazine *magazine)
 {
     pool_put(&cache->pool, magazine->object + 1, magazine_count(magazine));
-    magazine->top = magazine->object;
+    magazine->state -= magazine_count(magazine);
 }
 
 void store_scrap(struct slab_cache *cache, struct magazine *magazine)
@@ -233,9 +230,7 @@ struct magazine *store_refill(struct slab_cache *cache, struct magazine *empty)
         count_hit_locked(cache);
         if (empty != NULL) {
             collect_allocs_locked(store, empty);
-            push(magazine_capacity(empty) < store->room ? &scrap
-                                                        : &store->empty,
-                 empty);
+            push(empty->capacity < store->room ? &scrap : &store->empty, empty);
         }
     }
     struct magazine *idle = trim_locked(cache);

@@ -17,6 +17,10 @@ uint64_t sim_irq_save(void);
 void sim_irq_restore(uint64_t state);
 void sim_relax(void);
 
+#if SIM_RESTARTS
+#define MM_PORT_RESTARTS 1 /* sim_cpus.c loads GS */
+#endif
+
 static inline unsigned port_cpu(void)
 {
     return sim_cpu();

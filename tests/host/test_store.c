@@ -25,8 +25,8 @@ static struct magazine *make_full(struct slab_cache *cache)
     struct magazine *magazine = store_make(cache);
 
     if (magazine != NULL) {
-        magazine->top += pool_take(&cache->pool, magazine->object + 1,
-                                   magazine_capacity(magazine));
+        magazine->state +=
+            pool_take(&cache->pool, magazine->object + 1, magazine->capacity);
     }
     return magazine;
 }

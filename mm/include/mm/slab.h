@@ -79,6 +79,13 @@ MM_MUST_CHECK void *slab_alloc(struct slab_cache *cache);
 void slab_free(struct slab_cache *cache, void *object);
 
 /*
+ * For hosts with MM_PORT_RESTARTS: an interrupt has come before the instruction
+ * at @ip was executed. Return: where to go on instead; mostly @ip.
+ * Context: interrupts off.
+ */
+vaddr_t slab_restart(vaddr_t ip);
+
+/*
  * @count objects at once, with interrupts off all the time.
  * Return: false: memory is short, and there are none.
  */
