@@ -10,8 +10,6 @@
 #include "tests/host/sim_mmu_impl.h"
 #include "x86_64/mmu.h"
 
-#define KERNEL_PAGE (SIM_KMAP + 64 * GiB)
-
 static struct pt other;
 
 /* What is cached: the page at BASE of each, the kernel's, the ways to them. */

@@ -270,15 +270,14 @@ TEST(tlb, tables_of_promises_are_flushed_too)
  */
 TEST(tlb, tables_of_the_kernel_are_forgotten_under_every_pcid)
 {
-    vaddr_t page = SIM_KMAP + 64 * GiB;
-
     for (unsigned i = 0; i < SIM_PART_SETS; i++) {
         CHECK_HELPER(start_cpus(1, sim_part_sets[i]));
-        CHECK_HELPER(map_pages(&pt_kernel, page, 1));
+        CHECK_HELPER(map_pages(&pt_kernel, KERNEL_PAGE, 1));
         tlb_switch(&space.tlb);
-        CHECK_HELPER(touch_pages(page, 1));
+        CHECK_HELPER(touch_pages(KERNEL_PAGE, 1));
         tlb_switch(&pt_kernel.tlb);
-        CHECK_HELPER(unmap_pages(&pt_kernel, page, 1));
+        CHECK_HELPER(unmap_pages(&pt_kernel, KERNEL_PAGE, 1));
+        CHECK_HELPER(release_kernel_table());
         tlb_switch(&space.tlb);
         CHECK_EQUAL(sim_stale(), 0);
         CHECK_HELPER(finish());

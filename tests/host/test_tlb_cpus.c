@@ -16,8 +16,6 @@
 /* More than one word of a set of CPUs. */
 #define MANY_CPUS 70
 
-#define KERNEL_PAGE (SIM_KMAP + 64 * GiB)
-
 /* Interrupts each CPU has had before. */
 static uint64_t before[MANY_CPUS];
 
@@ -443,25 +441,6 @@ TEST(tlb_cpus, nothing_is_left_of_a_space_that_ended)
         }
         CHECK_HELPER(finish_many());
     }
-}
-
-/* A large promise in place of a kept table; the page beyond is unmapped, too.
- */
-static void release_kernel_table(void)
-{
-    struct tlb_batch batch;
-    struct pt_cursor cursor;
-    vaddr_t end = KERNEL_PAGE + 2 * MiB;
-
-    CHECK_HELPER(map_pages(&pt_kernel, end, 1));
-    CHECK_EQUAL(pt_open(&pt_kernel, KERNEL_PAGE, end + MiB, &batch, &cursor),
-                MM_OK);
-    CHECK_EQUAL(
-        pt_promise(&cursor, KERNEL_PAGE, 2 * MiB, PT_GUARD, pt_attr(0), 0),
-        MM_OK);
-    CHECK_EQUAL(pt_unmap(&cursor, KERNEL_PAGE, 3 * MiB, &end), MM_OK);
-    pt_close(&cursor);
-    tlb_commit(&batch);
 }
 
 /* Each has its use: a page, a space, everything, and all ways to a table. */

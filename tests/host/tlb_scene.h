@@ -5,7 +5,8 @@
 
 #include "tests/host/space_scene.h"
 
-#define BASE UINT64_C(0x40000000)
+#define BASE        UINT64_C(0x40000000)
+#define KERNEL_PAGE (SIM_KMAP + 64 * GiB)
 
 /* What a CPU has done to forget. */
 struct tlb_cost {
@@ -69,6 +70,27 @@ static inline void unmap_pages(struct pt *pt, vaddr_t start, unsigned pages)
     CHECK_EQUAL(pt_open(pt, start, start + pages * PAGE_BYTES, &batch, &cursor),
                 MM_OK);
     CHECK_EQUAL(pt_unmap(&cursor, start, pages * PAGE_BYTES, &reached), MM_OK);
+    pt_close(&cursor);
+    tlb_commit(&batch);
+}
+
+/*
+ * The kernel keeps a table whose page was unmapped: a large promise takes its
+ * place, and goes, and the page beyond.
+ */
+static inline void release_kernel_table(void)
+{
+    struct tlb_batch batch;
+    struct pt_cursor cursor;
+    vaddr_t end = KERNEL_PAGE + 2 * MiB;
+
+    CHECK_HELPER(map_pages(&pt_kernel, end, 1));
+    CHECK_EQUAL(pt_open(&pt_kernel, KERNEL_PAGE, end + MiB, &batch, &cursor),
+                MM_OK);
+    CHECK_EQUAL(
+        pt_promise(&cursor, KERNEL_PAGE, 2 * MiB, PT_GUARD, pt_attr(0), 0),
+        MM_OK);
+    CHECK_EQUAL(pt_unmap(&cursor, KERNEL_PAGE, 3 * MiB, &end), MM_OK);
     pt_close(&cursor);
     tlb_commit(&batch);
 }
