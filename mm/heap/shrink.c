@@ -322,15 +322,31 @@ static uint64_t scan_all(uint64_t frames)
     return freed;
 }
 
+/*
+ * From this CPU. Objects that shrinkers have freed are kept by the heap, which
+ * was asked before them.
+ */
+static uint64_t reclaim_here(uint64_t frames)
+{
+    uint64_t freed = scan_all(frames);
+
+    if (freed < frames) {
+        uint64_t irq = port_irq_save();
+        freed += drain_here();
+        port_irq_restore(irq);
+    }
+    return freed;
+}
+
 /* From this CPU, then from the others. */
 static uint64_t reclaim(uint64_t frames)
 {
-    uint64_t freed = scan_all(frames);
+    uint64_t freed = reclaim_here(frames);
     uint64_t by_others;
 
     if (freed < frames && drain_others(&by_others)) {
         freed += by_others;
-        freed += freed < frames ? scan_all(frames - freed) : 0;
+        freed += freed < frames ? reclaim_here(frames - freed) : 0;
     }
     return freed;
 }

@@ -212,6 +212,73 @@ TEST(shrink, one_may_use_the_cache_that_is_short)
     CHECK_EQUAL(heap_frames(), heap);
 }
 
+/* --- one that frees objects, and no frames -------------------------------- */
+
+/* What it lets go of lies in the heap, which was asked before it. */
+struct generous {
+    struct shrinker shrinker;
+    unsigned count;
+    void *object[OBJECTS];
+};
+
+static uint64_t scan_objects(void *context, uint64_t frames)
+{
+    struct generous *generous = context;
+
+    (void)frames;
+    while (generous->count > 0) {
+        kfree(generous->object[--generous->count]);
+    }
+    return 0;
+}
+
+static void enter_generous(struct generous *generous, unsigned count)
+{
+    *generous = (struct generous){.shrinker = {.name = "generous",
+                                               .priority = SHRINK_CHEAP,
+                                               .count = count_tame,
+                                               .scan = scan_objects,
+                                               .context = generous}};
+    while (generous->count < count) {
+        generous->object[generous->count] = kmalloc(OBJECT_BYTES);
+        CHECK(generous->object[generous->count++] != NULL);
+    }
+    shrink_register(&generous->shrinker);
+}
+
+TEST(shrink, objects_that_one_frees_become_frames)
+{
+    static struct generous generous;
+
+    CHECK_HELPER(boot(1));
+    CHECK_HELPER(enter_generous(&generous, OBJECTS));
+    CHECK_HELPER(use_up());
+    CHECK(!pfn_is_none(frame_alloc(0, FRAME_USER, FRAME_MAY_RECLAIM)));
+    CHECK_EQUAL(generous.count, 0);
+    CHECK_HELPER(check_heap());
+    CHECK(frame_check());
+}
+
+/* One object is no frame, but all that is wanted. */
+TEST(shrink, an_object_that_one_frees_is_found)
+{
+    static struct generous generous;
+    void *block[OBJECTS];
+    unsigned count = 0;
+
+    CHECK_HELPER(boot(1));
+    CHECK_HELPER(enter_generous(&generous, OBJECTS));
+    CHECK_HELPER(use_up());
+    generous.count = 0; /* these stay */
+    while (count < OBJECTS && (block[count] = kmalloc(OBJECT_BYTES)) != NULL) {
+        count++;
+    }
+    CHECK(count < OBJECTS);
+    generous.count = 1;
+    CHECK(kmalloc(OBJECT_BYTES) == generous.object[0]);
+    CHECK_HELPER(check_heap());
+}
+
 /* --- what other CPUs keep ------------------------------------------------- */
 
 /* CPU @cpu has free objects, and with them slabs, that nobody uses. */

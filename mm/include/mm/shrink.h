@@ -73,8 +73,9 @@ void shrink_register(struct shrinker *shrinker);
 void shrink_unregister(struct shrinker *shrinker);
 
 /*
- * Have shrinkers free @frames frames, by priority. If that is not enough,
- * every other CPU that keeps something is asked by port_send_frame_interrupt()
+ * Have shrinkers free @frames frames, by priority, and drain what they have
+ * freed on this CPU instead, such as objects. If that is not enough, every
+ * other CPU that keeps something is asked by port_send_frame_interrupt()
  * to drain it, and waited for, and all are asked once more.
  * Return: how many were freed, more or fewer; 0 also if this is called inside
  *         itself: an allocation by a shrinker, or by an interrupt on its CPU.
