@@ -179,14 +179,9 @@ static void set_records(const struct slab *slab, enum frame_type type,
     }
 }
 
-/*
- * Frames for one slab, or 0. Reclaim may drain this heap: of a cache nothing is
- * in hand then that a drain would find (magazine.c). Side storage is taken in
- * the middle of things.
- */
-static vaddr_t frames_alloc(const struct slab_pool *pool)
+/* Frames for one slab, or 0. */
+static vaddr_t frames_alloc(const struct slab_pool *pool, unsigned flags)
 {
-    unsigned flags = pool->kind == POOL_SIDE ? FRAME_ANY : FRAME_MAY_RECLAIM;
     pfn_t pfn = frame_alloc(pool->order, FRAME_SLAB, flags);
 
     return pfn_is_none(pfn) ? 0 : (vaddr_t)phys_to_virt(pfn_to_phys(pfn));
@@ -357,7 +352,7 @@ static struct slab_pool *side_pool(uint64_t bytes)
     return &side[shift > POOL_SIDE_SHIFT ? shift - POOL_SIDE_SHIFT : 0];
 }
 
-void *pool_side_alloc(uint64_t bytes)
+static void *side_alloc(uint64_t bytes, unsigned flags)
 {
     struct slab_pool *pool = side_pool(bytes);
     struct slab *fresh = NULL;
@@ -366,7 +361,7 @@ void *pool_side_alloc(uint64_t bytes)
     if (take(pool, &fresh, &storage, 1) == 1) {
         return storage;
     }
-    vaddr_t frames = frames_alloc(pool);
+    vaddr_t frames = frames_alloc(pool, flags);
     if (frames == 0) {
         return NULL;
     }
@@ -376,6 +371,16 @@ void *pool_side_alloc(uint64_t bytes)
     ASSERT(taken == 1);
     release_side(fresh);
     return storage;
+}
+
+void *pool_side_alloc(uint64_t bytes)
+{
+    return side_alloc(bytes, FRAME_ANY);
+}
+
+void *pool_side_alloc_or_reclaim(uint64_t bytes)
+{
+    return side_alloc(bytes, FRAME_MAY_RECLAIM);
 }
 
 void pool_side_free(void *storage)
@@ -412,22 +417,27 @@ static void prepare_objects(struct slab *slab)
     port_hide((const void *)slab->start, slab->pool->span);
 }
 
-/* A slab with all objects in, on no list yet; or NULL. */
+/*
+ * A slab with all objects in, on no list yet; or NULL. Reclaim may drain this
+ * heap: of the cache nothing is in hand now that a drain would find
+ * (magazine.c).
+ */
 static struct slab *slab_make(struct slab_pool *pool)
 {
     struct poison_track *track = NULL;
-    struct slab *slab = pool_side_alloc(sizeof(*slab) + pool->states);
+    struct slab *slab =
+        pool_side_alloc_or_reclaim(sizeof(*slab) + pool->states);
 
     if (slab == NULL) {
         return NULL;
     }
     if (MM_DEBUG) {
-        track = pool_side_alloc(pool->objects * sizeof(*track));
+        track = pool_side_alloc_or_reclaim(pool->objects * sizeof(*track));
         if (track == NULL) {
             goto out_free_slab;
         }
     }
-    vaddr_t frames = frames_alloc(pool);
+    vaddr_t frames = frames_alloc(pool, FRAME_MAY_RECLAIM);
     if (frames == 0) {
         goto out_free_track;
     }

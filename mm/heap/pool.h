@@ -192,6 +192,8 @@ void pool_start(void);
 #define POOL_SIDE_SIZES 8
 #define POOL_SIDE_MAX   (UINT64_C(1) << (POOL_SIDE_SHIFT + POOL_SIDE_SIZES - 1))
 MM_MUST_CHECK void *pool_side_alloc(uint64_t bytes);
+/* The same where memory may be reclaimed: no lock held, nothing in hand. */
+MM_MUST_CHECK void *pool_side_alloc_or_reclaim(uint64_t bytes);
 void pool_side_free(void *storage);
 
 /* @alignment: a power of two; the pool has no slab yet. */

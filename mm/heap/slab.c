@@ -155,7 +155,8 @@ struct slab_cache *slab_create_kind(enum pool_kind kind, const char *name,
                                     uint64_t bytes, uint64_t alignment,
                                     void (*constructor)(void *))
 {
-    struct slab_cache *cache = pool_side_alloc(magazine_cache_bytes());
+    struct slab_cache *cache =
+        pool_side_alloc_or_reclaim(magazine_cache_bytes());
 
     if (cache == NULL) {
         return NULL;

@@ -279,6 +279,23 @@ TEST(shrink, an_object_that_one_frees_is_found)
     CHECK_HELPER(check_heap());
 }
 
+/* A slab of a frame needs another one now and then, for what is beside it. */
+TEST(shrink, side_storage_is_reclaimed_for)
+{
+    struct tame tame = {.gives = 1};
+
+    CHECK_HELPER(boot(1));
+    struct slab_cache *cache = slab_create("page", 4000, 0, NULL);
+    CHECK(cache != NULL);
+    CHECK_HELPER(use_up());
+    enter(&tame, SHRINK_CHEAP);
+    while (taken > SMALL_FRAMES / 2) {
+        CHECK(slab_alloc(cache) != NULL);
+    }
+    CHECK_HELPER(check_heap());
+    CHECK(frame_check());
+}
+
 /* --- what other CPUs keep ------------------------------------------------- */
 
 /* CPU @cpu has free objects, and with them slabs, that nobody uses. */
