@@ -349,9 +349,10 @@ void slab_stats(const struct slab_cache *cache, struct slab_stats *out)
 
     magazine_sum(cache, &cached, &allocs);
     cached += quarantine_count(pool);
-    cached = min_u64(cached, pool->out); /* others may be at work */
     uint64_t guarded = guard_count_live(pool);
-    uint64_t live = pool->out - cached + guarded; // I1
+    uint64_t out_count = pool->out; /* once: others may be at work */
+    cached = min_u64(cached, out_count);
+    uint64_t live = out_count - cached + guarded; // I1
     *out = (struct slab_stats){
         .name = pool->name,
         .object_bytes = pool->object_bytes,

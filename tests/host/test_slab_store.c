@@ -292,6 +292,39 @@ TEST(slab, a_cache_is_used_while_it_is_refilled)
     CHECK_HELPER(check_heap());
 }
 
+/* --- while it is counted -------------------------------------------------- */
+
+static void give_all_back(void)
+{
+    while (hoard.count > 0) {
+        slab_free(hoard.cache, hoard.object[--hoard.count]);
+    }
+    slab_drain();
+}
+
+/* An interrupt empties the cache: fewer are live, but not less than none. */
+TEST(slab, figures_do_not_wrap_while_objects_go_back)
+{
+    enum { OBJECTS = 3000 };
+
+    sim_boot_heap(RAM_BYTES);
+    hoard.cache = slab_create("counted", 100, 0, NULL);
+    CHECK(hoard.cache != NULL);
+    for (hoard.count = 0; hoard.count < OBJECTS; hoard.count++) {
+        hoard.object[hoard.count] = slab_alloc(hoard.cache);
+        CHECK(hoard.object[hoard.count] != NULL);
+    }
+    while (hoard.count > OBJECTS / 2) {
+        slab_free(hoard.cache, hoard.object[--hoard.count]);
+    }
+    sim_set_interrupt(give_all_back);
+    struct slab_stats stats = stats_of(hoard.cache);
+    sim_set_interrupt(NULL);
+    CHECK_EQUAL(hoard.count, 0);
+    CHECK(stats.live <= OBJECTS && stats.frees <= OBJECTS);
+    CHECK_EQUAL(slab_destroy(hoard.cache), MM_OK);
+}
+
 /* --- states --------------------------------------------------------------- */
 
 /* The heap as a boot option has it: states are noted, in all builds. */
