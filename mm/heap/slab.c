@@ -288,14 +288,11 @@ bool slab_alloc_bulk(struct slab_cache *cache, unsigned count,
 
 /* May the first so many of @objects go back with no more than a push? */
 static unsigned count_quick(const struct slab_cache *cache,
-                            void *const *objects, unsigned count,
-                            uintptr_t site)
+                            void *const *objects, unsigned count)
 {
     unsigned quick = 0;
 
-    while (quick < count && is_own(cache, cache->pool.quick, objects[quick]) &&
-           (!MM_DEBUG || poison_on_free(slab_around(objects[quick]),
-                                        objects[quick], site))) {
+    while (quick < count && is_own(cache, cache->pool.quick, objects[quick])) {
         quick++;
     }
     return quick;
@@ -307,8 +304,15 @@ void slab_free_bulk(struct slab_cache *cache, void *const *objects,
     unsigned done = 0;
 
     while (done < count) {
-        unsigned quick =
-            count_quick(cache, objects + done, count - done, MM_CALLER());
+        void *object = objects[done];
+
+        if (MM_DEBUG && is_own(cache, cache->pool.quick, object)) {
+            /* Each alone: it may be free already, or have to wait. */
+            magazine_free(cache, slab_around(object), object);
+            done++;
+            continue;
+        }
+        unsigned quick = count_quick(cache, objects + done, count - done);
         magazine_push_bulk(cache, objects + done, quick);
         done += quick;
         if (done < count) {

@@ -143,6 +143,25 @@ TEST(quarantine, many_small_objects_pass_through)
     CHECK_HELPER(check_heap());
 }
 
+/* Freed many at once, they wait all the same. */
+TEST(quarantine, bulks_wait)
+{
+    void *object[3];
+    void *again[3];
+
+    boot(LIMIT);
+    struct slab_cache *cache = slab_create("bulk", BYTES, 0, NULL);
+    CHECK(cache != NULL && slab_alloc_bulk(cache, 3, object));
+    slab_free_bulk(cache, object, 3);
+    CHECK(slab_alloc_bulk(cache, 3, again));
+    for (unsigned i = 0; i < 3; i++) {
+        CHECK((again[i] == object[i]) == !MM_DEBUG);
+    }
+    slab_free_bulk(cache, again, 3);
+    CHECK(slab_destroy(cache) == MM_OK);
+    CHECK_HELPER(check_heap());
+}
+
 /* --- its caches go -------------------------------------------------------- */
 
 static struct slab_cache *going;
