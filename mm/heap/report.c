@@ -91,33 +91,34 @@ static bool is_outside_objects(const struct slab *slab, const void *address)
 }
 
 static void report_inside(const struct slab *slab, const void *object,
-                          uintptr_t site)
+                          const char *where, uintptr_t site)
 {
     unsigned index = slab_index(slab, object);
     const char *start = slab_object(slab, index);
 
     report_neighbours(slab, index);
     port_bug("free of an interior pointer 0x%lx: 0x%x bytes into object 0x%lx "
-             "(%u bytes, cache %s, slab 0x%lx, index %u of %u), "
-             "allocated by %p, freed by %p",
+             "(%u bytes, cache %s, slab 0x%lx, index %u of %u) to %s by %p, "
+             "allocated by %p, last freed by %p",
              (unsigned long)object, (unsigned)((const char *)object - start),
              (unsigned long)start, slab->pool->object_bytes, slab->pool->name,
-             (unsigned long)slab->frames, index, slab->pool->objects,
-             (void *)report_alloc_site(slab, index), (void *)site);
+             (unsigned long)slab->frames, index, slab->pool->objects, where,
+             (void *)site, (void *)report_alloc_site(slab, index),
+             (void *)report_free_site(slab, index));
 }
 
 /* The first byte of an object, but of another cache or not out. */
 static void report_object(const struct slab *slab, const void *object,
-                          const char *crime, uintptr_t site)
+                          const char *crime, const char *where, uintptr_t site)
 {
     unsigned index = slab_index(slab, object);
 
     report_neighbours(slab, index);
     port_bug("%s of object 0x%lx (%u bytes, cache %s, slab 0x%lx, index %u of "
-             "%u) by %p, allocated by %p, last freed by %p",
+             "%u) to %s by %p, allocated by %p, last freed by %p",
              crime, (unsigned long)object, slab->pool->object_bytes,
              slab->pool->name, (unsigned long)slab->frames, index,
-             slab->pool->objects, (void *)site,
+             slab->pool->objects, where, (void *)site,
              (void *)report_alloc_site(slab, index),
              (void *)report_free_site(slab, index));
 }
@@ -138,10 +139,10 @@ void report_free(const struct slab_pool *expected, const void *object,
                  (unsigned long)object, where, (void *)site,
                  (unsigned long)slab->frames, slab->pool->name);
     } else if (!slab_is_object(slab, object)) {
-        report_inside(slab, object, site);
+        report_inside(slab, object, where, site);
     } else if (!pool_is_expected(expected, slab->pool)) {
-        report_object(slab, object, "free to the wrong cache", site);
+        report_object(slab, object, "free to the wrong cache", where, site);
     } else {
-        report_object(slab, object, "double free", site);
+        report_object(slab, object, "double free", where, site);
     }
 }

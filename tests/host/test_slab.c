@@ -7,6 +7,7 @@
 #include "heap/magazine.h"
 #include "tests/host/sim.h"
 #include "tests/shared/figures.h"
+#include "tests/shared/text.h"
 
 /*
  * At risk: an index off by one at the end of a slab, objects that overlap,
@@ -381,6 +382,8 @@ TEST(slab, crime_wrong_cache)
     struct slab_cache *other = slab_create("other", 100, 0, NULL);
     CHECK(other != NULL);
     slab_free(other, victim);
+    CHECK(test_contains(test_last_bug(), "(100 bytes, cache scene, "));
+    CHECK(test_contains(test_last_bug(), ") to other by "));
     CHECK_BUG("free to the wrong cache of object");
     slab_free(scene, victim);
     slab_free(other, victim);
