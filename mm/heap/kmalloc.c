@@ -282,18 +282,39 @@ static bool is_large(const void *block)
            is_aligned((vaddr_t)block, PAGE_BYTES);
 }
 
+/*
+ * The large block that @address, any number, lies in, or NULL. Only its first
+ * frame's record tells; a block is aligned to its size.
+ */
+static const void *large_around(const void *address)
+{
+    uint64_t at = virt_to_phys(address).v;
+
+    for (unsigned order = 0; order <= MM_MAX_ORDER; order++) {
+        uint64_t offset = at % (PAGE_BYTES << order);
+        const void *block = (const void *)((vaddr_t)address - offset);
+
+        if (is_large(block) && offset < large_bytes(block)) {
+            return block;
+        }
+    }
+    return NULL;
+}
+
 /* @block is no live block: say what it is instead. */
 static void report_block(const void *block, uintptr_t site)
 {
+    const void *large = large_around(block);
+
     if (guard_holds(block)) {
         guard_report_block(block, site);
-    } else if (heap_has_type(block, FRAME_LARGE)) {
-        uint64_t start = align_down((vaddr_t)block, PAGE_BYTES);
-        port_bug("free of an interior pointer 0x%lx: 0x%x bytes into the "
+    } else if (large != NULL) {
+        port_bug("free of an interior pointer 0x%lx: 0x%lx bytes into the "
                  "large block 0x%lx of 0x%lx bytes, by %p",
-                 (unsigned long)block, (unsigned)((vaddr_t)block - start),
-                 (unsigned long)start,
-                 (unsigned long)large_record(block)->owner, (void *)site);
+                 (unsigned long)block,
+                 (unsigned long)((vaddr_t)block - (vaddr_t)large),
+                 (unsigned long)large,
+                 (unsigned long)large_record(large)->owner, (void *)site);
     } else {
         report_free(NULL, block, site);
     }

@@ -319,13 +319,32 @@ TEST(kmalloc, crime_double_free_of_a_large_block)
     CHECK(block != NULL);
     kfree(block + 16);
     CHECK_BUG("0x10 bytes into");
-    kfree(block + PAGE_BYTES);
-    CHECK_BUG("foreign pointer");
     CHECK_EQUAL(ksize(block), MM_DEBUG ? 20000 : 32768);
     kfree(block);
     kfree(block);
     CHECK_BUG("a free frame");
     CHECK_EQUAL(ksize(block), 0);
+    CHECK_BUG("a free frame");
+    CHECK_HELPER(check_heap());
+}
+
+/* In each of its frames; a free frame behind it is none of them. */
+TEST(kmalloc, crime_interior_pointer_of_a_large_block)
+{
+    sim_boot_heap(RAM_BYTES);
+    uint8_t *block = kmalloc(8 * PAGE_BYTES);
+    CHECK(block != NULL);
+    for (uint64_t offset = PAGE_BYTES; offset < 8 * PAGE_BYTES;
+         offset += PAGE_BYTES / 2) {
+        kfree(block + offset);
+        CHECK_BUG("bytes into the large block");
+        CHECK_EQUAL(ksize(block + offset), 0);
+        CHECK_BUG("bytes into the large block");
+    }
+    kfree(block + 8 * PAGE_BYTES);
+    CHECK_BUG("foreign pointer");
+    kfree(block);
+    kfree(block + PAGE_BYTES);
     CHECK_BUG("a free frame");
     CHECK_HELPER(check_heap());
 }
