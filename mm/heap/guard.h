@@ -66,6 +66,8 @@ void guard_report_block(const void *object, uintptr_t site);
 
 /* Live objects that were allocated in place of one of @pool's. */
 unsigned guard_count_live(const struct slab_pool *pool);
+/* One of them; false: there is none. */
+bool guard_find_live(const struct slab_pool *pool, struct guard_object *out);
 /* @pool goes, and none is live: forget it in those that were freed. */
 void guard_forget(const struct slab_pool *pool);
 

@@ -158,6 +158,17 @@ bool guard_find(vaddr_t address, struct guard_object *out)
     return seat != NULL && guard_look(seat_index(seat), out);
 }
 
+bool guard_find_live(const struct slab_pool *pool, struct guard_object *out)
+{
+    for (unsigned i = 0; i < GUARD_OBJECTS; i++) {
+        if (guard_pool.seat[i].pool == pool && guard_look(i, out) &&
+            out->is_live) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void guard_stats(struct guard_stats *out)
 {
     bool has_pool = counted(&guard_bytes) != 0;

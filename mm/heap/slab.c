@@ -181,8 +181,8 @@ struct slab_cache *slab_create(const char *name, uint64_t bytes,
     return slab_create_kind(POOL_CACHE, name, bytes, alignment, constructor);
 }
 
-/* The first live object of a cache whose magazines are empty. */
-static void report_live(const struct slab_cache *cache)
+/* Of @live objects the first that is in a slab; the magazines are empty. */
+static void report_live(const struct slab_cache *cache, unsigned live)
 {
     const struct slab *slab = NULL;
     unsigned index = 0;
@@ -195,25 +195,35 @@ static void report_live(const struct slab_cache *cache)
     }
     port_bug("slab_destroy: cache %s has %u live objects; one is 0x%lx (slab "
              "0x%lx, index %u), allocated by %p",
-             cache->pool.name, (unsigned)cache->pool.out,
-             (unsigned long)slab_object(slab, index),
+             cache->pool.name, live, (unsigned long)slab_object(slab, index),
              (unsigned long)slab->frames, index,
              (void *)report_alloc_site(slab, index));
 }
 
-/* All back to the frames, unless there are live objects, which are reported. */
+/* The same if none is in a slab. */
+static void report_guarded(const struct slab_cache *cache, unsigned live)
+{
+    struct guard_object one = {0};
+
+    (void)guard_find_live(&cache->pool, &one);
+    port_bug("slab_destroy: cache %s has %u live objects, all guarded; one is "
+             "0x%lx, allocated by %p on CPU %u",
+             cache->pool.name, live, (unsigned long)one.start,
+             (void *)one.alloc_site, one.alloc_cpu);
+}
+
+/* All back to the frames, unless there are live objects: that is reported. */
 static MM_MUST_CHECK enum mm_status take_down(struct slab_cache *cache)
 {
     quarantine_drain(&cache->pool);
     magazine_drain_all(cache);
+    unsigned live = (unsigned)cache->pool.out + guard_count_live(&cache->pool);
     if (cache->pool.out > 0) {
-        report_live(cache);
+        report_live(cache, live);
         return MM_EBUSY;
     }
-    unsigned guarded = guard_count_live(&cache->pool);
-    if (guarded > 0) {
-        port_bug("slab_destroy: cache %s has %u live objects, all guarded",
-                 cache->pool.name, guarded);
+    if (live > 0) {
+        report_guarded(cache, live);
         return MM_EBUSY;
     }
     guard_forget(&cache->pool);

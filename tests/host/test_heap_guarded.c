@@ -10,6 +10,7 @@
 #include "heap/magazine.h"
 #include "tests/host/sim.h"
 #include "tests/shared/figures.h"
+#include "tests/shared/text.h"
 
 /*
  * At risk: guarded objects lie in no slab, so what is computed from slabs can
@@ -105,6 +106,35 @@ TEST(slab, frees_do_not_wrap_while_a_magazine_is_filled)
     }
     CHECK(seen.live > 0);
     CHECK(seen.frees <= seen.allocs);
+}
+
+/* Whoever lives, in a slab or guarded: all are counted, one is named. */
+TEST(slab, a_cache_with_guarded_objects_stays)
+{
+    struct guard_object found;
+    char text[32];
+
+    sim_boot(RAM_BYTES);
+    struct slab_cache *cache = slab_create("stays", 64, 0, NULL);
+    CHECK(cache != NULL);
+    CHECK_EQUAL(guard_enable(1), MM_OK);
+    CHECK_HELPER(alloc_all(cache));
+    CHECK_EQUAL(slab_destroy(cache), MM_EBUSY);
+    test_format(text, sizeof(text), "has %u live objects; one", OBJECTS);
+    CHECK_BUG(text);
+    void *last = NULL;
+    for (unsigned i = 0; i < OBJECTS; i++) {
+        if (last == NULL && guard_find((vaddr_t)object[i], &found)) {
+            last = object[i];
+        } else {
+            slab_free(cache, object[i]);
+        }
+    }
+    CHECK_EQUAL(slab_destroy(cache), MM_EBUSY);
+    test_format(text, sizeof(text), "one is 0x%lx", (unsigned long)last);
+    CHECK_BUG(text);
+    slab_free(cache, last);
+    CHECK_EQUAL(slab_destroy(cache), MM_OK);
 }
 
 TEST(slab, who_notes_states_guards_too)

@@ -58,8 +58,9 @@ MM_MUST_CHECK struct slab_cache *slab_create(const char *name, uint64_t bytes,
                                              void (*constructor)(void *));
 
 /*
- * Take down an empty cache. With live objects: a bug report naming them, and
- * MM_EBUSY; the cache stays.
+ * Take down an empty cache. With live objects: a bug report with their number
+ * and one of them, and MM_EBUSY; the cache stays.
+ * Context: ordinary code; nobody else uses the cache meanwhile.
  */
 MM_MUST_CHECK enum mm_status slab_destroy(struct slab_cache *cache);
 
