@@ -183,6 +183,28 @@ static void resize(struct worker *worker)
     }
 }
 
+/* A cache of its own, while others drain all that there are. */
+static void build_and_raze(struct worker *worker)
+{
+    void *object[64];
+    struct slab_cache *own =
+        slab_create("own", 16 + below(worker, 600), 0, NULL);
+    unsigned count = 1 + (unsigned)below(worker, 64);
+
+    if (own == NULL) {
+        worker->failures++;
+        return;
+    }
+    while (below(worker, 4) != 0) {
+        if (slab_alloc_bulk(own, count, object)) {
+            slab_free_bulk(own, object, count);
+        } else {
+            worker->failures++;
+        }
+    }
+    worker->errors += slab_destroy(own) == MM_OK ? 0 : 1;
+}
+
 static void do_something(struct worker *worker)
 {
     switch (below(worker, 512)) {
@@ -200,6 +222,10 @@ static void do_something(struct worker *worker)
     case 5:
     case 6:
         resize(worker);
+        break;
+    case 7:
+    case 8:
+        build_and_raze(worker);
         break;
     default:
         send(worker, &workers[below(worker, THREADS)]);
