@@ -35,7 +35,7 @@
 #include "heap/slab_impl.h"
 
 static struct lock caches_lock = LOCK_INIT(LOCK_RANK_CACHES);
-static struct slab_cache *first_cache; /* (N) oldest first */
+static struct slab_cache *first_cache; /* (N) new ones come last */
 
 /* @a - @b, or 0: the two are read while others are at work. */
 static uint64_t less_or_none(uint64_t a, uint64_t b)
@@ -342,17 +342,6 @@ void slab_drain(void)
     }
     lock_release(&caches_lock, irq);
     pool_side_trim();
-}
-
-void slab_drain_cpu(void)
-{
-    uint64_t irq = lock_acquire(&caches_lock);
-
-    for (struct slab_cache *cache = first_cache; cache != NULL;
-         cache = cache->next) {
-        magazine_drain_cpu(cache);
-    }
-    lock_release(&caches_lock, irq);
 }
 
 void slab_stats(const struct slab_cache *cache, struct slab_stats *out)

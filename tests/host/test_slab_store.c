@@ -187,19 +187,13 @@ static void model_step(struct test_random *random)
     unsigned slot = (unsigned)test_random_below(random, MODEL_SLOTS);
 
     sim_set_cpu((unsigned)test_random_below(random, 2));
-    switch (test_random_below(random, 40)) {
-    case 0:
+    if (test_random_below(random, 40) == 0) {
         slab_drain();
-        break;
-    case 1:
-        slab_drain_cpu();
-        break;
-    default:
-        for (; count > 0; count--, slot = (slot + 1) % MODEL_SLOTS) {
-            CHECK_HELPER(model.object[slot] == NULL ? model_alloc(slot)
-                                                    : model_free(slot));
-        }
-        break;
+        count = 0;
+    }
+    for (; count > 0; count--, slot = (slot + 1) % MODEL_SLOTS) {
+        CHECK_HELPER(model.object[slot] == NULL ? model_alloc(slot)
+                                                : model_free(slot));
     }
     sim_set_cpu(0);
     CHECK_EQUAL(stats_of(model.cache).live, model.live);
@@ -253,7 +247,7 @@ static uint64_t visit(uint64_t frames)
         slab_free(hoard.cache, hoard.object[--hoard.count]);
     }
     if (hoard.visits % 2 == 0) {
-        slab_drain_cpu();
+        slab_drain();
     }
     void *one = slab_alloc(hoard.cache);
     if (one != NULL) {

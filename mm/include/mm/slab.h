@@ -99,24 +99,24 @@ void slab_free_bulk(struct slab_cache *cache, void *const *objects,
 /*
  * Give what this CPU's magazines and the central stores hold back to the
  * slabs, and empty slabs to the frames.
+ * Context: also interrupts; no lock of the heap held.
  */
 void slab_drain(void);
 
-/*
- * What this CPU's magazines hold goes back to the slabs: for a CPU that is
- * asked to by another one.
- * Context: also interrupts, but not where locks of the heap are held, as they
- * may be while this CPU waits for one (lock_serve).
- */
-void slab_drain_cpu(void);
-
+/* Exact while others rest; else about right, and nothing below 0. */
 void slab_stats(const struct slab_cache *cache, struct slab_stats *out);
-/* Walk all caches: start with NULL; returns NULL after the last. */
+/*
+ * Walk all caches: start with NULL; returns NULL after the last.
+ * Context: no cache is destroyed meanwhile.
+ */
 const struct slab_cache *slab_next(const struct slab_cache *cache);
 /* Is @address in a slab, and where? */
 bool slab_find(const void *address, struct slab_place *out);
 
-/* Bitmaps, counts and lists agree in every slab; debug: poison intact. */
+/*
+ * Bitmaps, counts and lists agree in every slab; debug: poison intact.
+ * Context: while others rest.
+ */
 bool slab_check(void);
 
 #endif
