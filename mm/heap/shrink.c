@@ -45,7 +45,7 @@ enum drain_state {
 static struct lock list_lock = LOCK_INIT(LOCK_RANK_SHRINK);
 static struct shrinker *first_shrinker;        /* (L) */
 static _Atomic uint32_t drain_of[MM_MAX_CPUS]; /* (A) enum drain_state */
-static _Atomic bool is_shrinking[MM_MAX_CPUS]; /* (A) in shrink_reclaim() */
+static _Atomic bool is_shrinking[MM_MAX_CPUS]; /* (A) reclaims or drains */
 static _Atomic uint64_t drained[MM_MAX_CPUS];  /* (A) frames, so far */
 
 void shrink_init(void)
@@ -207,6 +207,8 @@ void shrink_note_kept(void)
 static uint64_t drain_here(void)
 {
     uint64_t freed = 0;
+    _Atomic bool *mine = &is_shrinking[port_cpu()];
+    bool is_inside = atomic_exchange_explicit(mine, true, memory_order_relaxed);
 
     for (struct shrinker *shrinker = next_shrinker(NULL); shrinker != NULL;
          shrinker = next_shrinker(shrinker)) {
@@ -218,6 +220,9 @@ static uint64_t drain_here(void)
         }
     }
     frame_drain(); /* what was freed here shall count elsewhere */
+    if (!is_inside) {
+        atomic_store_explicit(mine, false, memory_order_relaxed);
+    }
     return freed;
 }
 

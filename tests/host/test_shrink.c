@@ -335,6 +335,32 @@ TEST(shrink, magazines_of_another_cpu_come_back_before_it_fails)
     }
 }
 
+/* Asked for what its CPU keeps, it takes all memory there is. */
+static uint64_t drain_greedy(void *context)
+{
+    struct tame *tame = context;
+
+    tame->depth++; /* scan() would find itself called inside another one */
+    taken += take_all(frame + taken, 0, FRAME_MAY_RECLAIM);
+    tame->depth--;
+    return 0;
+}
+
+TEST(shrink, one_that_allocates_in_a_drain_is_refused_recursion)
+{
+    struct tame tame = {.gives = 0};
+
+    CHECK_HELPER(boot(2));
+    CHECK_HELPER(hoard_on(1));
+    CHECK_HELPER(use_up());
+    enter(&tame, SHRINK_CHEAP);
+    tame.shrinker.drain = drain_greedy;
+    CHECK(shrink_reclaim(SMALL_FRAMES) > 0);
+    CHECK_EQUAL(figures().free, 0);
+    CHECK(tame.calls > 0);
+    CHECK(slab_check() && frame_check());
+}
+
 TEST(shrink, who_keeps_nothing_is_left_alone)
 {
     CHECK_HELPER(boot(3));
