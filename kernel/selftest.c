@@ -39,6 +39,7 @@ static struct holdings count_holdings(void)
     struct holdings held = {0, 0};
     struct frame_stats stats;
 
+    kmap_purge();
     slab_drain();
     frame_drain();
     frame_stats(&stats);
