@@ -307,7 +307,10 @@ static void put_place(struct output *out, struct spec *spec, const char *name,
     put_number(out, spec, offset, 16);
 }
 
-/* As glibc writes it: %#lx, and a word for NULL; but names where it can. */
+/*
+ * As glibc writes it: %#lx, and a word for NULL; but names where it can, of
+ * who did something mostly, who may not be known.
+ */
 static void put_pointer(struct output *out, struct spec *spec,
                         const void *pointer)
 {
@@ -316,7 +319,7 @@ static void put_pointer(struct output *out, struct spec *spec,
 
     if (pointer == NULL) {
         spec->precision = -1;
-        put_string(out, spec, "(nil)");
+        put_string(out, spec, format_name == NULL ? "(nil)" : "nobody known");
         return;
     }
     if (format_name != NULL &&

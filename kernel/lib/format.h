@@ -17,7 +17,7 @@
  *   conversion  d i u x X o c s p %
  *
  * A conversion that is none of these is copied as it stands. No floating
- * point, no %n. %p has a name for what format_name knows.
+ * point, no %n. %p has a name for what format_name knows; NULL is nobody known.
  */
 int kvsnprintf(char *out, size_t size, const char *format, va_list arguments)
     MM_PRINTF(3, 0);
