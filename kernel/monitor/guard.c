@@ -113,11 +113,15 @@ static char *find_victim(void)
     return NULL;
 }
 
+/* What is allocated later is guarded as seldom as before. */
 static bool commit_crime(const struct arguments *arguments, size_t index)
 {
-    char *victim = guard_enable(1) == MM_OK ? find_victim() : NULL;
+    struct guard_stats before;
 
-    if (victim == NULL) {
+    guard_stats(&before);
+    char *victim = guard_enable(1) == MM_OK ? find_victim() : NULL;
+    uint32_t usual = before.interval == 0 ? GUARD_INTERVAL : before.interval;
+    if (victim == NULL || guard_enable(usual) != MM_OK) {
         return complain(arguments, "no object is guarded now");
     }
     crimes[index].commit(victim);
@@ -157,12 +161,15 @@ static void print_object(const struct guard_object *object)
 static void print_objects(void)
 {
     struct guard_object object;
+    unsigned count = 0;
 
     for (unsigned i = 0; i < GUARD_OBJECTS; i++) {
         if (guard_look(i, &object)) {
             print_object(&object);
+            count++;
         }
     }
+    printk("%u guarded objects are live or watched\n", count);
 }
 
 static void print_state_json(const struct guard_stats *stats)
@@ -188,8 +195,8 @@ static void print_state(const struct guard_stats *stats)
                stats->interval, stats->bytes / KiB, stats->start,
                GUARD_OBJECTS);
     }
-    printk("%lu live, %lu freed and watched, %lu since start; %lu passed by\n"
-           "%lu crimes found\n",
+    printk("%lu live, %lu freed and watched, %lu since start; %lu more did "
+           "not fit\n%lu crimes found\n",
            stats->live, stats->freed, stats->samples, stats->passed,
            stats->found);
 }

@@ -48,7 +48,8 @@ static bool run_slabinfo(const struct arguments *arguments)
     unsigned hidden = 0;
 
     if (wants_all && strcmp(arguments->word[0], "-a") != 0) {
-        return complain(arguments, "-a, not %s", arguments->word[0]);
+        return complain(arguments, "-a shows all caches; what is %s?",
+                        arguments->word[0]);
     }
     if (!arguments->wants_json) {
         printk("# name            <active_objs> <num_objs> <objsize> "
@@ -178,7 +179,8 @@ static void print_top(void)
 static bool run_slabtop(const struct arguments *arguments)
 {
     if (arguments->count > 0 && strcmp(arguments->word[0], "-o") != 0) {
-        return complain(arguments, "-o, not %s", arguments->word[0]);
+        return complain(arguments, "-o shows them once; what is %s?",
+                        arguments->word[0]);
     }
     if (arguments->count > 0) {
         print_top();
@@ -222,38 +224,67 @@ static bool run_kmalloc(const struct arguments *arguments)
     return true;
 }
 
-/* A wrong address would be a BUG report, which ends the machine. */
-static bool is_live_block(vaddr_t address)
+/* What lies around an address. */
+struct block {
+    vaddr_t start;
+    const char *cache; /* NULL: a run of frames */
+    bool is_live;
+};
+
+static bool find_run(vaddr_t address, struct block *out)
 {
-    struct guard_object guarded;
-    struct slab_place place;
     pfn_t pfn = phys_to_pfn(virt_to_phys((const void *)address));
 
-    if (guard_find(address, &guarded)) {
-        return guarded.is_live && guarded.start == address &&
-               strncmp(guarded.name, "kmalloc-", 8) == 0;
-    }
-    if (slab_find((const void *)address, &place)) {
-        return place.is_live && place.object == address &&
-               strncmp(place.cache_name, "kmalloc-", 8) == 0;
-    }
-    return address % PAGE_BYTES == 0 &&
-           frame_state(pfn) == FRAME_STATE_ALLOCATED &&
+    *out = (struct block){align_down(address, PAGE_BYTES), NULL, true};
+    return frame_state(pfn) == FRAME_STATE_ALLOCATED &&
            record_of(pfn)->type == FRAME_LARGE &&
            record_of(pfn)->order != RECORD_TAIL;
 }
 
+static bool find_block(vaddr_t address, struct block *out)
+{
+    struct guard_object guarded;
+    struct slab_place place;
+
+    if (address < LAYOUT_DIRECT || address >= LAYOUT_KMAP) {
+        return false;
+    }
+    if (guard_find(address, &guarded)) {
+        *out = (struct block){guarded.start, guarded.name, guarded.is_live};
+        return true;
+    }
+    if (slab_find((const void *)address, &place)) {
+        *out = (struct block){place.object, place.cache_name, place.is_live};
+        return true;
+    }
+    return find_run(address, out);
+}
+
+/* A wrong address would be a BUG report, which ends the machine. */
 static bool run_kfree(const struct arguments *arguments)
 {
+    struct block block;
     uint64_t address;
 
     if (!argument_address(arguments->word[0], &address)) {
         return false;
     }
-    if (address < LAYOUT_DIRECT || address >= LAYOUT_KMAP ||
-        !is_live_block(address)) {
+    if (!find_block(address, &block)) {
         return complain(arguments, "0x%lx is no live block of the heap",
                         address);
+    }
+    if (block.cache != NULL && strncmp(block.cache, "kmalloc-", 8) != 0) {
+        return complain(arguments,
+                        "0x%lx is no block of kmalloc, but of cache %s",
+                        address, block.cache);
+    }
+    if (!block.is_live) {
+        return complain(arguments, "the block at 0x%lx is free already",
+                        block.start);
+    }
+    if (block.start != address) {
+        return complain(arguments, "0x%lx is %ld bytes into the block at 0x%lx",
+                        address, (int64_t)(address - block.start), block.start);
     }
     kfree((void *)address);
     printk("0x%lx is free\n", address);

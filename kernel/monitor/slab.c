@@ -147,6 +147,21 @@ static void print_object_json(const struct slab *slab, unsigned index,
     json_end();
 }
 
+static void print_guarded_json(const struct guard_object *guarded,
+                               uint64_t address)
+{
+    json_begin("guarded");
+    json_hex("address", address);
+    json_hex("object", guarded->start);
+    json_number("objsize", guarded->bytes);
+    json_text("cache", guarded->name);
+    json_text("state", guarded->is_live ? "live" : "freed");
+    json_hex("allocated_by", guarded->alloc_site);
+    json_hex("freed_by", guarded->free_site);
+    json_end();
+}
+
+/* The address may lie before the object. */
 static void print_guarded(const struct guard_object *guarded, uint64_t address)
 {
     printk("0x%lx: offset %d of a guarded object of %lu bytes, cache %s, at "
@@ -168,13 +183,18 @@ static bool run_contains(const struct arguments *arguments)
     if (!argument_address(arguments->word[1], &address)) {
         return false;
     }
-    if (guard_find(address, &guarded) && !arguments->wants_json) {
-        print_guarded(&guarded, address);
+    if (guard_find(address, &guarded)) {
+        if (arguments->wants_json) {
+            print_guarded_json(&guarded, address);
+        } else {
+            print_guarded(&guarded, address);
+        }
         return true;
     }
     const struct slab *slab = find_slab(address);
     if (slab == NULL) {
-        return complain(arguments, "0x%lx is in no slab", address);
+        return complain(arguments, "0x%lx is in no slab (try: page ADDR)",
+                        address);
     }
     if (address - slab->start >= slab->pool->span) {
         return complain(arguments,
