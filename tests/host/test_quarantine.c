@@ -162,6 +162,31 @@ TEST(quarantine, bulks_wait)
     CHECK_HELPER(check_heap());
 }
 
+/* Whatever fails, no queue stays: frees go on as if none had been asked for. */
+TEST(quarantine, short_memory_leaves_no_queue)
+{
+    unsigned refused = 0;
+    uint64_t tried;
+    uint64_t k = 0;
+
+    do {
+        sim_boot_cpus(RAM_BYTES, 8, SIM_ALL_PARTS);
+        slab_drain();
+        uint64_t before = heap_frames();
+        frame_inject(++k);
+        bool is_set = quarantine_set(LIMIT) == MM_OK;
+        tried = frame_inject_count();
+        frame_inject(0);
+        refused += is_set ? 0 : 1;
+        CHECK(is_set || heap_frames() == before);
+        void *block = kmalloc(BYTES);
+        kfree(block);
+        CHECK(comes_back(block, 1) == (!is_set || !MM_DEBUG));
+        CHECK_HELPER(check_heap());
+    } while (tried >= k);
+    CHECK((refused > 1) == MM_DEBUG);
+}
+
 /* --- its caches go -------------------------------------------------------- */
 
 static struct slab_cache *going;
