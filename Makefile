@@ -220,7 +220,7 @@ check: $(READY)     ## what a compiler or a script can check
 check-models:       ## the TLB protocol in every order of its steps
 	@scripts/setup models
 	@scripts/check-models
-fuzz: $(FUZZERS)    ## inputs that break a parser, frames or tables
+fuzz: $(FUZZERS)    ## inputs that break a parser, frames, tables, the heap
 	@scripts/fuzz
 proofs: $(READY)  ## CBMC proves bits, trees, entries, cursors, two CPUs' steps
 	@scripts/proofs
