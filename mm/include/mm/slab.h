@@ -49,7 +49,8 @@ MM_MUST_CHECK enum mm_status slab_init(void);
  * Make a cache of objects of @bytes (1 .. 8192), each aligned to @alignment
  * (a power of two up to 4096; 0 = 16 or the object's own power of two).
  * @constructor is run once on each object when its slab is made, not at each
- * allocation: callers free objects in the constructed state. May be NULL.
+ * allocation: callers free objects in the constructed state. May be NULL. Of
+ * those that are guarded (mm/guard.h) it makes a new one each time.
  * @name is kept by pointer.
  * Return: NULL if the arguments are out of range or memory is short.
  */
