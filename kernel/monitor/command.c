@@ -48,10 +48,18 @@ const struct command *command_find(const char *name)
     return NULL;
 }
 
+static void say_choices(const struct command *command)
+{
+    if (command->choices[0] != '\0') {
+        printk("  one of: %s\n", command->choices);
+    }
+}
+
 static bool say_usage(const struct command *command)
 {
     printk("usage: %s%s %s\n", command->name, command->has_json ? " [-j]" : "",
            command->arguments);
+    say_choices(command);
     return false;
 }
 
@@ -168,9 +176,7 @@ static bool help_one(const struct arguments *arguments)
     if (command->aliases[0] != '\0') {
         printk("  also: %s\n", command->aliases);
     }
-    if (command->choices[0] != '\0') {
-        printk("  one of: %s\n", command->choices);
-    }
+    say_choices(command);
     return true;
 }
 

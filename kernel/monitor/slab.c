@@ -99,13 +99,19 @@ static void print_picture(const struct picture *picture)
     print_strip(picture);
 }
 
-/* The slab that @address lies in; NULL: in none. */
-static struct slab *find_slab(uint64_t address)
+/* The slab that @address lies in; NULL: in none, which is said. */
+static struct slab *find_slab(const struct arguments *arguments,
+                              uint64_t address)
 {
-    if (address < LAYOUT_DIRECT || address >= LAYOUT_KMAP) {
-        return NULL;
+    struct slab *slab = NULL;
+
+    if (address >= LAYOUT_DIRECT && address < LAYOUT_KMAP) {
+        slab = slab_of((const void *)address);
     }
-    return slab_of((const void *)address);
+    if (slab == NULL) {
+        complain(arguments, "0x%lx is in no slab (try: page ADDR)", address);
+    }
+    return slab;
 }
 
 /* --- slab contains -------------------------------------------------------- */
@@ -191,10 +197,9 @@ static bool run_contains(const struct arguments *arguments)
         }
         return true;
     }
-    const struct slab *slab = find_slab(address);
+    const struct slab *slab = find_slab(arguments, address);
     if (slab == NULL) {
-        return complain(arguments, "0x%lx is in no slab (try: page ADDR)",
-                        address);
+        return false;
     }
     if (address - slab->start >= slab->pool->span) {
         return complain(arguments,
@@ -304,9 +309,9 @@ static bool run_info(const struct arguments *arguments)
     if (!argument_address(arguments->word[1], &address)) {
         return complain(arguments, "and it is no cache (try: slabinfo -a)");
     }
-    struct slab *slab = find_slab(address);
+    struct slab *slab = find_slab(arguments, address);
     if (slab == NULL) {
-        return complain(arguments, "0x%lx is in no slab", address);
+        return false;
     }
     uint64_t irq = lock_acquire(&slab->pool->lock);
     draw(slab, &picture);

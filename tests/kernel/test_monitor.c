@@ -354,6 +354,7 @@ TEST(monitor, commands_about_slabs_answer)
     REFUSES("slab burn 5", "info CACHE|ADDR or contains ADDR, not burn");
     REFUSES("slabtop -x", "-o shows them once; what is -x?");
     REFUSES("misuse nonsense", "is none of");
+    REFUSES("misuse", "one of: overflow");
 }
 
 /* Inverted, they are no references; a slot of the stack may hold the last. */
