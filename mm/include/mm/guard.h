@@ -11,8 +11,8 @@
 /*
  * Allocations from one that is guarded to the next, if nobody says else: a
  * guarded pair costs some 1,200 instructions, and a mixed workload 92 a pair,
- * to which this adds 0.89 % (`make bench`, rows guarded_pair_64, heap_mixed,
- * guard_overhead: QEMU's -icount, gcc 12, release).
+ * to which this adds less than 1 % (`make bench`, rows guarded_pair_64,
+ * heap_mixed, guard_overhead: QEMU's -icount, gcc 12, release).
  */
 #define GUARD_INTERVAL 3000
 /* The largest: half as much again is a 32-bit number. */
