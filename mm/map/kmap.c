@@ -390,12 +390,7 @@ static inline struct kmap_block *claim(void *handle)
     }
     uint64_t number = (~entry & PTE_FRAME) >> (PAGE_SHIFT - BLOCK_SHIFT);
     struct kmap_block *block = phys_to_virt(paddr_of(number));
-    void *expected = handle;
-    /* Acquire: pairs with the release in block_publish(). */
-    bool is_mine = atomic_compare_exchange_strong_explicit(
-        &block->handle, &expected, NULL, memory_order_acquire,
-        memory_order_relaxed);
-    return MM_LIKELY(is_mine) ? block : NULL;
+    return MM_LIKELY(block_claim(block, handle)) ? block : NULL;
 }
 
 void kmap_free(void *handle)
@@ -415,7 +410,8 @@ void kmap_free(void *handle)
     if (MM_UNLIKELY(!(is_device ? close_window(slot, slot + pages, block->guard)
                                 : park(slot, slot + pages)))) {
         ready_drop(mine, irq);
-        ready_discard(block);
+        block->next = NULL;
+        ready_dissolve(block);
         return;
     }
     ready_push(is_device ? &mine->stale : &mine->stocked[pages - 1], block);

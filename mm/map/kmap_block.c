@@ -3,9 +3,11 @@
 /*
  * Owns: descriptors, and their way from the arena and back.
  *
- * Idea: a block comes to life when its descriptor is hung up, the last step of
- * making it, and dies when it is taken down, the first step of freeing it. So
- * a second free finds nothing, and a failure half way is a free from there on.
+ * Idea: a block comes to life when it gets its handle, the last step of making
+ * it, and dies when that is cleared, the first step of freeing it: of two who
+ * free it one wins, and who names another pointer changes nothing. A failure
+ * half way is a free from there on. The descriptor hangs on its segment until
+ * that is free again, so who looks there, with the arena locked, may read it.
  * Addresses return to the arena only after tlb_commit(): whoever gets them
  * next cannot meet an old translation.
  *
@@ -89,10 +91,10 @@ struct kmap_block *block_reserve(uint64_t bytes, uint64_t alignment)
 }
 
 /*
- * Take away whatever stands in the block's segment, guards too. No entry
- * reaches over an end of a segment, so nothing is split and this cannot fail.
+ * No entry reaches over an end of a segment, so nothing is split and this
+ * cannot fail.
  */
-static void unmap(const struct kmap_block *block)
+void block_unmap(const struct kmap_block *block)
 {
     vaddr_t at = segment_of(block);
     vaddr_t end = at + segment_bytes(block);
@@ -107,11 +109,24 @@ static void unmap(const struct kmap_block *block)
     }
 }
 
-void block_discard(struct kmap_block *block)
+void block_release(struct kmap_block *block)
 {
-    unmap(block);
     vmem_free(&kmap_arena, segment_of(block), segment_bytes(block));
     slab_free(blocks, block);
+}
+
+/* What is not small, or has never been found, goes with all it is. */
+static void dissolve(struct kmap_block *block)
+{
+    block_unmap(block);
+    block_release(block);
+}
+
+void block_hang(struct kmap_block *block)
+{
+    bool is_hung = vmem_set_owner(&kmap_arena, segment_of(block), block);
+
+    ASSERT(is_hung);
 }
 
 /*
@@ -123,13 +138,11 @@ static void *conclude(struct kmap_block *block, enum mm_status status,
                       uint64_t offset, const char *name)
 {
     if (status != MM_OK) {
-        block_discard(block);
+        dissolve(block);
         return NULL;
     }
-    void *handle = block_publish(block, offset, name);
-    void *old = vmem_swap_owner(&kmap_arena, segment_of(block), block);
-    ASSERT(old == NULL);
-    return handle;
+    block_hang(block);
+    return block_publish(block, offset, name);
 }
 
 /* --- what stands in a block ----------------------------------------------- */
@@ -264,22 +277,35 @@ static void report_wrong_free(vaddr_t address)
     }
 }
 
+struct claim {
+    void *handle;
+    struct kmap_block *block; /* NULL: nobody has been given that */
+};
+
+/* A small one is claimed in another way only: see claim() of kmap.c. */
+static bool claim_segment(void *context, const struct vmem_segment *segment)
+{
+    struct claim *claim = context;
+    struct kmap_block *block = segment->owner;
+
+    if (block != NULL && block->entry == NULL &&
+        block_claim(block, claim->handle)) {
+        claim->block = block;
+    }
+    return claim->block != NULL;
+}
+
 void block_free(void *handle)
 {
+    vaddr_t page = align_down((vaddr_t)handle, PAGE_BYTES);
+    struct claim claim = {handle, NULL};
+
     if (handle == NULL) {
         return;
     }
-    vaddr_t page = align_down((vaddr_t)handle, PAGE_BYTES);
-    vaddr_t segment = page - GUARD_BYTES;
-    struct kmap_block *block = vmem_swap_owner(&kmap_arena, segment, NULL);
-
-    if (block != NULL && block->entry == NULL &&
-        atomic_load_explicit(&block->handle, memory_order_relaxed) == handle) {
-        block_discard(block);
-        return;
+    if (vmem_look(&kmap_arena, page - GUARD_BYTES, claim_segment, &claim)) {
+        dissolve(claim.block);
+    } else {
+        report_wrong_free((vaddr_t)handle);
     }
-    if (block != NULL) { /* a pointer into its first page: give it back */
-        vmem_swap_owner(&kmap_arena, segment, block);
-    }
-    report_wrong_free((vaddr_t)handle);
 }

@@ -145,14 +145,19 @@ static bool check_gap(const struct vmem_segment *segment)
     return true;
 }
 
+/* Is it being made or freed just now? What is kept is small. */
+static bool is_changing(const struct kmap_block *block)
+{
+    return block == NULL || (!block_is_live(block) && block->entry == NULL);
+}
+
 static bool check_segment(void *context, const struct vmem_segment *segment)
 {
     (void)context;
     if (!segment->is_allocated) {
         return check_gap(segment);
     }
-    /* Without an owner it is being made or freed just now. */
-    return segment->owner == NULL || check_block(segment->owner, segment);
+    return is_changing(segment->owner) || check_block(segment->owner, segment);
 }
 
 bool kmap_check(void)

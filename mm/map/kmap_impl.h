@@ -173,9 +173,18 @@ static inline void *block_publish(struct kmap_block *block, uint64_t offset,
     void *handle = (void *)(block->start + offset);
 
     atomic_store_explicit(&block->name, name, memory_order_relaxed);
-    /* Release: pairs with the acquire in claim(). */
+    /* Release: pairs with the acquire in block_claim(). */
     atomic_store_explicit(&block->handle, handle, memory_order_release);
     return handle;
+}
+
+/* The first step of freeing it: true for one of all who free @handle. */
+static inline bool block_claim(struct kmap_block *block, void *handle)
+{
+    /* Acquire: pairs with the release in block_publish(). */
+    return atomic_compare_exchange_strong_explicit(&block->handle, &handle,
+                                                   NULL, memory_order_acquire,
+                                                   memory_order_relaxed);
 }
 
 /* --- kmap_keep.c ---------------------------------------------------------- */
@@ -197,11 +206,8 @@ MM_MUST_CHECK struct kmap_block *ready_take_waiting(struct ready *ready);
 /* One flush for all of @list, which waits for it; some of it is kept. */
 void ready_flush(struct kmap_block *list);
 
-/*
- * block_discard() of a small block that cannot be kept. Some pages of a window
- * may say nothing of what is cached of them any more: all are flushed.
- */
-void ready_discard(struct kmap_block *block);
+/* All of @list, which nobody has, is given back. */
+void ready_dissolve(struct kmap_block *list);
 
 /* What is kept: blocks, and their pages. */
 void ready_count(uint64_t *out_blocks, uint64_t *out_pages);
@@ -223,8 +229,17 @@ void block_fini(void);
 MM_MUST_CHECK struct kmap_block *block_reserve(uint64_t bytes,
                                                uint64_t alignment);
 
-/* Undo that, and take away whatever has been mapped since, guards too. */
-void block_discard(struct kmap_block *block);
+/* From now on it is found by its address. */
+void block_hang(struct kmap_block *block);
+
+/* Take away whatever stands in the block's segment, guards too. */
+void block_unmap(const struct kmap_block *block);
+
+/*
+ * Undo block_reserve() and block_hang(), when nothing stands there any more,
+ * and nobody can be about to read the descriptor of a small block.
+ */
+void block_release(struct kmap_block *block);
 
 /*
  * kmap_alloc() and kmap_mmio() of any size, of @bytes in whole pages; what is

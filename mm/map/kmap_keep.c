@@ -25,7 +25,7 @@
  * Invariants
  *   I3  a small block lies in one table of level 0, and each of its pages says
  *       something at any time: so the table stays, and so does its count.
- *   I4  what is kept is hung on its segment and has no handle.
+ *   I4  what is kept hangs on its segment and has no handle.
  *   I5  `waiting` is the number of pages that are stocked or stale, `empties`
  *       that of empty blocks.
  *
@@ -184,13 +184,24 @@ static unsigned release_frames(const struct kmap_block *block,
     return pages;
 }
 
-static void discard_all(struct kmap_block *list)
+/*
+ * One flush for all, before their descriptors go. It makes who has read a guard
+ * that named one, with interrupts off, be done with it. And pages of a window
+ * that was not closed to its end may be cached still.
+ */
+void ready_dissolve(struct kmap_block *list)
 {
-    while (list != NULL) {
-        struct kmap_block *block = list;
+    struct tlb_batch batch;
 
-        list = block->next;
-        block_discard(block);
+    tlb_batch_init(&batch, &pt_kernel.tlb);
+    for (const struct kmap_block *block = list; block != NULL;
+         block = block->next) {
+        block_unmap(block);
+        tlb_batch_range(&batch, segment_of(block), block_end(block), 0);
+    }
+    tlb_commit(&batch);
+    while (list != NULL) {
+        block_release(ready_pop(&list));
     }
 }
 
@@ -243,26 +254,15 @@ uint64_t kmap_purge(void)
         struct kmap_block *empties = take_empties(ready);
         ready_drop(ready, irq);
         frames += flush_waiting(waiting);
-        discard_all(waiting);
-        discard_all(empties);
+        ready_dissolve(unite(&empties, waiting));
     }
     return frames;
-}
-
-void ready_discard(struct kmap_block *block)
-{
-    struct tlb_batch batch;
-
-    tlb_batch_init(&batch, &pt_kernel.tlb);
-    tlb_batch_range(&batch, block->start, block_end(block), 0);
-    tlb_commit(&batch);
-    block_discard(block);
 }
 
 void ready_flush(struct kmap_block *list)
 {
     flush_waiting(list);
-    discard_all(kmap_keep_pages > 0 ? keep_empties(list) : list);
+    ready_dissolve(kmap_keep_pages > 0 ? keep_empties(list) : list);
 }
 
 /* --- new blocks ------------------------------------------------------------
@@ -306,15 +306,15 @@ static enum mm_status make_empty(unsigned pages, struct kmap_block **out)
     enum mm_status status =
         number < pt_payload_end ? lay_guards(block, number) : MM_ERANGE;
     if (status != MM_OK) {
-        block_discard(block);
+        block_unmap(block);
+        block_release(block);
         return status;
     }
     block->entry = &table_at(
         pte_table(kmap_find_table(block->start)))[pte_index(block->start, 0)];
     block->guard = slot_entry(block->entry);
     ASSERT((block->guard.v & ~PTE_FRAME) == kmap_entries.guard);
-    void *old = vmem_swap_owner(&kmap_arena, segment_of(block), block);
-    ASSERT(old == NULL);
+    block_hang(block);
     *out = block;
     return MM_OK;
 }

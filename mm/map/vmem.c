@@ -497,18 +497,37 @@ uint64_t vmem_size(struct vmem *vmem, uint64_t address)
     return size;
 }
 
-void *vmem_swap_owner(struct vmem *vmem, uint64_t address, void *owner)
+bool vmem_set_owner(struct vmem *vmem, uint64_t address, void *owner)
 {
-    void *old = NULL;
     uint64_t irq = lock_acquire(&vmem->lock);
     struct vmem_tag *tag = hash_find(vmem, address);
+    bool is_right = tag != NULL && tag->owner == NULL;
 
-    if (tag != NULL) {
-        old = tag->owner;
+    if (is_right) {
         tag->owner = owner;
     }
     lock_release(&vmem->lock, irq);
-    return old;
+    return is_right;
+}
+
+static bool report_tag(const struct vmem_tag *tag, vmem_fn report,
+                       void *context)
+{
+    struct vmem_segment segment = {tag->start, tag->size, tag->is_allocated,
+                                   tag->owner};
+
+    return report(context, &segment);
+}
+
+bool vmem_look(struct vmem *vmem, uint64_t address, vmem_fn report,
+               void *context)
+{
+    uint64_t irq = lock_acquire(&vmem->lock);
+    struct vmem_tag *tag = hash_find(vmem, address);
+    bool result = tag != NULL && report_tag(tag, report, context);
+
+    lock_release(&vmem->lock, irq);
+    return result;
 }
 
 static bool walk_locked(struct vmem *vmem, vmem_fn report, void *context)
@@ -517,9 +536,7 @@ static bool walk_locked(struct vmem *vmem, vmem_fn report, void *context)
 
     for (struct vmem_tag *tag = vmem->first; tag != NULL && goes_on;
          tag = tag->above) {
-        struct vmem_segment segment = {tag->start, tag->size, tag->is_allocated,
-                                       tag->owner};
-        goes_on = report(context, &segment);
+        goes_on = report_tag(tag, report, context);
     }
     return goes_on;
 }

@@ -241,10 +241,7 @@ void schedule_fail(const char *text)
 
 static bool is_forgiven(const char *text)
 {
-    const struct schedule_chooser *chooser = state.plan->chooser;
-
-    return chooser != NULL && chooser->forgive != NULL &&
-           chooser->forgive(text);
+    return state.plan->forgive != NULL && state.plan->forgive(text);
 }
 
 static void complain(const char *text)

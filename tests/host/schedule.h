@@ -34,8 +34,6 @@ struct schedule_chooser {
     unsigned (*choose)(const struct schedule_access *access);
     /* Or NULL: a CPU that goes on again, is it asked anew before its access? */
     bool (*is_asked_anew)(void);
-    /* Shall a bug report with this text be forgiven? */
-    bool (*forgive)(const char *text);
     unsigned first; /* CPU that begins */
 };
 
@@ -47,7 +45,8 @@ struct schedule_plan {
     void (*run)(unsigned cpu); /* what a CPU does; then it idles */
     void (*guess)(void);       /* what it may do on a guess at any time */
     void (*see)(const volatile void *address); /* an atomic load, before it */
-    const struct schedule_chooser *chooser;    /* or NULL: by lot */
+    bool (*forgive)(const char *text);      /* a bug report; or NULL: none is */
+    const struct schedule_chooser *chooser; /* or NULL: by lot */
 };
 
 /*

@@ -414,13 +414,13 @@ static void begin_run(void)
 /* One run along the path and beyond its end. */
 static const char *run_once(bool *out_known)
 {
-    struct schedule_chooser chooser = {.choose = choose,
-                                       .forgive = now.what->forgive};
+    struct schedule_chooser chooser = {.choose = choose};
     struct schedule_plan plan = {.seed = 1,
                                  .cpus = now.what->cpus,
                                  .pace = 1,
                                  .run = now.what->run,
                                  .see = now.what->see,
+                                 .forgive = now.what->forgive,
                                  .chooser = &chooser};
 
     begin_run();

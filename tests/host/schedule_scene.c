@@ -138,6 +138,7 @@ static void run_plan(const struct scene *scene, struct schedule_plan plan,
     plan.run = scene->run;
     plan.guess = scene->guess;
     plan.see = scene->see;
+    plan.forgive = scene->forgive;
     sim_boot_cpus(SCENE_RAM_BYTES, plan.cpus, parts);
     uint64_t frames = frames_in_use();
     for (unsigned i = 0; i < SCENE_SPACES; i++) {

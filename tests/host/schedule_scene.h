@@ -49,6 +49,7 @@ struct scene {
     void (*run)(unsigned cpu);
     void (*guess)(void);
     void (*see)(const volatile void *address);
+    bool (*forgive)(const char *text);
 };
 
 /*

@@ -137,7 +137,8 @@ static const struct schedule_chooser chooser = {.choose = choose,
 
 static void run_at(uint64_t at)
 {
-    static const struct scene scene = {SCHEDULE_WALK, prepare, run, NULL, NULL};
+    static const struct scene scene = {
+        .strategy = SCHEDULE_WALK, .prepare = prepare, .run = run};
 
     turn = at;
     scene_run_chosen(&scene, ACTS_CPUS, &chooser);

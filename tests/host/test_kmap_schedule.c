@@ -4,9 +4,14 @@
  * At risk: a block that two CPUs get, from one list or by a free and a purge
  * at the same moment; entries that are written to by who has lost the block; a
  * handle that is seen before what it stands for. So CPUs take and free blocks
- * and windows, hand some over, and let go of what all of them keep.
+ * and windows, hand some over, and let go of what all of them keep. Then also
+ * beside frees of pointers that nobody was given, which must be reported and
+ * lose nobody's block.
  */
 #include "tests/host/schedule_scene.h"
+
+#include <stdlib.h>
+#include <string.h>
 
 #include <mm/kmap.h>
 #include <mm/port.h>
@@ -24,8 +29,10 @@ struct holding {
 };
 
 static struct holding holding[SCHEDULE_CPUS + 1];
+static vaddr_t latest; /* that somebody was given */
 static uint64_t last_stamp;
 static struct schedule_meeting meeting;
+static bool has_wrong_frees;
 
 static paddr_t translate(vaddr_t block)
 {
@@ -40,8 +47,10 @@ static paddr_t translate(vaddr_t block)
 
 static void take(unsigned cpu)
 {
+    static const uint64_t pages[] = {1, 2, 17}; /* the last is not small */
     struct holding one = {0};
-    uint64_t bytes = (1 + schedule_below(2)) * PAGE_BYTES;
+    uint64_t kinds = has_wrong_frees ? 3 : 2;
+    uint64_t bytes = pages[schedule_below(kinds)] * PAGE_BYTES;
 
     if (schedule_below(3) == 0) {
         one.device = paddr_of(DEVICE + schedule_below(8) * PAGE_BYTES);
@@ -59,6 +68,7 @@ static void take(unsigned cpu)
         *(uint64_t *)phys_to_virt(translate(one.block)) = one.stamp;
     }
     holding[cpu] = one;
+    latest = one.block;
 }
 
 static void give(unsigned cpu)
@@ -83,6 +93,37 @@ static void hand_over(unsigned cpu)
     holding[SCHEDULE_CPUS] = one;
 }
 
+/* No pointer that anybody was given: all of these begin a page. */
+static void free_wrongly(void)
+{
+    if (latest != 0) {
+        kmap_free((void *)(latest + 1 + schedule_below(PAGE_BYTES - 1)));
+    }
+}
+
+/* Is it a report of that? */
+static bool forgive(const char *text)
+{
+    const char *number = strstr(text, "0x");
+
+    return has_wrong_frees && number != NULL &&
+           strtoull(number, NULL, 0) % PAGE_BYTES != 0 && test_take_bug("");
+}
+
+static void check_end(void)
+{
+    struct kmap_stats kmap;
+
+    kmap_purge();
+    kmap_stats(&kmap);
+    if (kmap.blocks != 0 || kmap.arena_free != kmap.arena_bytes) {
+        schedule_fail("a block is left that nobody has");
+    }
+    if (!kmap_check()) {
+        schedule_fail("kmap_check()");
+    }
+}
+
 static void run_rounds(unsigned cpu)
 {
     for (unsigned round = 0; round < ROUNDS; round++) {
@@ -92,6 +133,8 @@ static void run_rounds(unsigned cpu)
             kmap_purge();
         } else if (what < 4) {
             hand_over(cpu);
+        } else if (what < 7 && has_wrong_frees) {
+            free_wrongly();
         } else if (holding[cpu].block == 0) {
             take(cpu);
         } else {
@@ -107,7 +150,7 @@ static void run_rounds(unsigned cpu)
         give(SCHEDULE_CPUS);
     }
     if (cpu == 0) {
-        kmap_purge();
+        check_end();
     }
     schedule_meet(&meeting);
 }
@@ -115,6 +158,8 @@ static void run_rounds(unsigned cpu)
 static void prepare(struct test_random *random)
 {
     (void)random;
+    has_wrong_frees = false;
+    latest = 0;
     kmap_keep(KEPT);
     schedule_meeting_init(&meeting, port_cpu_count());
     last_stamp = 0;
@@ -123,18 +168,44 @@ static void prepare(struct test_random *random)
     }
 }
 
+static void prepare_wrong_frees(struct test_random *random)
+{
+    prepare(random);
+    has_wrong_frees = true;
+}
+
 TEST(kmap_schedule, blocks_belong_to_one_on_random_walks)
 {
-    static const struct scene scene = {SCHEDULE_WALK, prepare, run_rounds, NULL,
-                                       NULL};
+    static const struct scene scene = {
+        .strategy = SCHEDULE_WALK, .prepare = prepare, .run = run_rounds};
 
     scene_run_many(&scene);
 }
 
 TEST(kmap_schedule, blocks_belong_to_one_by_priorities)
 {
-    static const struct scene scene = {SCHEDULE_PRIORITIES, prepare, run_rounds,
-                                       NULL, NULL};
+    static const struct scene scene = {
+        .strategy = SCHEDULE_PRIORITIES, .prepare = prepare, .run = run_rounds};
+
+    scene_run_many(&scene);
+}
+
+TEST(kmap_schedule, wrong_frees_change_nothing_on_random_walks)
+{
+    static const struct scene scene = {.strategy = SCHEDULE_WALK,
+                                       .prepare = prepare_wrong_frees,
+                                       .run = run_rounds,
+                                       .forgive = forgive};
+
+    scene_run_many(&scene);
+}
+
+TEST(kmap_schedule, wrong_frees_change_nothing_by_priorities)
+{
+    static const struct scene scene = {.strategy = SCHEDULE_PRIORITIES,
+                                       .prepare = prepare_wrong_frees,
+                                       .run = run_rounds,
+                                       .forgive = forgive};
 
     scene_run_many(&scene);
 }

@@ -4,8 +4,9 @@
  * At risk: a block that two CPUs have, an entry or a list that two change at
  * once, a translation that outlives a purge on another CPU. So threads play
  * CPUs, take and free small blocks and windows, hand some to each other, and
- * now and then let go of what all of them keep. ThreadSanitizer sees what no
- * test can.
+ * now and then let go of what all of them keep. In a second test one of them
+ * does nothing but free pointers that nobody was given: it finds descriptors
+ * that others let go of. ThreadSanitizer sees what no test can.
  */
 #include <stdatomic.h>
 
@@ -23,6 +24,7 @@
 #define KEPT      24 /* pages */
 
 static _Atomic vaddr_t handed; /* a block on its way to another CPU */
+static _Atomic vaddr_t latest; /* that somebody was given */
 
 /* What is in a block: its own address, which nobody else writes there. */
 static uint8_t stamp_of(vaddr_t block)
@@ -61,6 +63,32 @@ static void give(vaddr_t block)
     kmap_free((void *)block);
 }
 
+static void take_and_give(void)
+{
+    vaddr_t block = take();
+
+    atomic_store(&latest, block);
+    sim_poll();
+    give(block);
+}
+
+/* Purges come often: empty blocks go then, which nothing else flushes. */
+static void free_wrongly(void)
+{
+    bool is_wrong = player_me()->cpu == 0;
+
+    for (unsigned i = 0; i < 4 * STEPS; i++) {
+        if (is_wrong) {
+            kmap_free((void *)(atomic_load(&latest) + 1));
+        } else if (test_random_below(&player_me()->random, 4) == 0) {
+            kmap_purge();
+        } else {
+            take_and_give();
+        }
+        sim_poll();
+    }
+}
+
 static void work(void)
 {
     vaddr_t live[LIVE] = {0};
@@ -87,7 +115,7 @@ static void work(void)
     }
 }
 
-TEST(kmap_threads, blocks_belong_to_one)
+static void run(void (*act)(void))
 {
     struct kmap_stats kmap;
 
@@ -95,7 +123,8 @@ TEST(kmap_threads, blocks_belong_to_one)
     kmap_keep(KEPT);
     uint64_t frames = frames_of(FRAME_KMAP);
     atomic_store(&handed, 0);
-    CHECK_HELPER(players_run(work));
+    atomic_store(&latest, SIM_KMAP);
+    CHECK_HELPER(players_run(act));
     for (unsigned i = 0; i < PLAYERS; i++) {
         CHECK_EQUAL(player[i].errors, 0);
     }
@@ -106,4 +135,15 @@ TEST(kmap_threads, blocks_belong_to_one)
     CHECK_EQUAL(kmap.blocks, 0);
     CHECK_EQUAL(frames_of(FRAME_KMAP), frames);
     CHECK_EQUAL(sim_stale(), 0);
+}
+
+TEST(kmap_threads, blocks_belong_to_one)
+{
+    CHECK_HELPER(run(work));
+}
+
+TEST(kmap_threads, wrong_frees_touch_no_descriptor_that_went)
+{
+    CHECK_HELPER(run(free_wrongly));
+    CHECK_BUG("kmap_free: ");
 }

@@ -88,16 +88,16 @@ static void prepare(struct test_random *random)
 
 TEST(pt_schedule, cursors_meet_in_the_middle_on_random_walks)
 {
-    static const struct scene scene = {SCHEDULE_WALK, prepare, run_rounds, NULL,
-                                       NULL};
+    static const struct scene scene = {
+        .strategy = SCHEDULE_WALK, .prepare = prepare, .run = run_rounds};
 
     scene_run_many(&scene);
 }
 
 TEST(pt_schedule, cursors_meet_in_the_middle_by_priorities)
 {
-    static const struct scene scene = {SCHEDULE_PRIORITIES, prepare, run_rounds,
-                                       NULL, NULL};
+    static const struct scene scene = {
+        .strategy = SCHEDULE_PRIORITIES, .prepare = prepare, .run = run_rounds};
 
     scene_run_many(&scene);
 }
@@ -194,8 +194,9 @@ static void prepare_block(struct test_random *random)
 
 TEST(pt_schedule, what_is_written_during_a_collapse_stays)
 {
-    static const struct scene scene = {SCHEDULE_WALK, prepare_block,
-                                       run_collapse, NULL, NULL};
+    static const struct scene scene = {.strategy = SCHEDULE_WALK,
+                                       .prepare = prepare_block,
+                                       .run = run_collapse};
 
     scene_run_many(&scene);
 }

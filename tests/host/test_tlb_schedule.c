@@ -358,16 +358,22 @@ static void prepare(struct test_random *random)
 
 TEST(tlb_schedule, programs_use_nothing_stale_on_random_walks)
 {
-    static const struct scene scene = {SCHEDULE_WALK, prepare, run_program,
-                                       guess, see};
+    static const struct scene scene = {.strategy = SCHEDULE_WALK,
+                                       .prepare = prepare,
+                                       .run = run_program,
+                                       .guess = guess,
+                                       .see = see};
 
     scene_run_many(&scene);
 }
 
 TEST(tlb_schedule, programs_use_nothing_stale_by_priorities)
 {
-    static const struct scene scene = {SCHEDULE_PRIORITIES, prepare,
-                                       run_program, guess, see};
+    static const struct scene scene = {.strategy = SCHEDULE_PRIORITIES,
+                                       .prepare = prepare,
+                                       .run = run_program,
+                                       .guess = guess,
+                                       .see = see};
 
     scene_run_many(&scene);
 }

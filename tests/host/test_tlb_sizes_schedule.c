@@ -140,16 +140,20 @@ static void prepare(struct test_random *random)
 
 TEST(tlb_schedule, sizes_change_on_random_walks)
 {
-    static const struct scene scene = {SCHEDULE_WALK, prepare, run_rounds,
-                                       guess, NULL};
+    static const struct scene scene = {.strategy = SCHEDULE_WALK,
+                                       .prepare = prepare,
+                                       .run = run_rounds,
+                                       .guess = guess};
 
     scene_run_many(&scene);
 }
 
 TEST(tlb_schedule, sizes_change_by_priorities)
 {
-    static const struct scene scene = {SCHEDULE_PRIORITIES, prepare, run_rounds,
-                                       guess, NULL};
+    static const struct scene scene = {.strategy = SCHEDULE_PRIORITIES,
+                                       .prepare = prepare,
+                                       .run = run_rounds,
+                                       .guess = guess};
 
     scene_run_many(&scene);
 }

@@ -222,21 +222,32 @@ TEST(vmem, wrong_frees_are_reported_and_change_nothing)
     vmem_fini(&arena);
 }
 
-TEST(vmem, an_owner_is_claimed_once)
+static bool note_owner(void *context, const struct vmem_segment *segment)
+{
+    void **out = context;
+
+    *out = segment->owner;
+    return segment->is_allocated && segment->size == QUANTUM;
+}
+
+TEST(vmem, an_owner_hangs_until_the_segment_is_freed)
 {
     int owner;
+    void *found = &found;
     uint64_t address;
 
     CHECK_HELPER(boot(16));
     CHECK(vmem_alloc(&arena, QUANTUM, 0, &address) == MM_OK);
-    CHECK(vmem_swap_owner(&arena, address, &owner) == NULL);
-    CHECK(vmem_swap_owner(&arena, address + QUANTUM, &owner) == NULL);
-    CHECK(vmem_swap_owner(&arena, address, NULL) == &owner);
-    CHECK(vmem_swap_owner(&arena, address, NULL) == NULL);
-    CHECK(vmem_swap_owner(&arena, address, &owner) == NULL);
+    CHECK(vmem_look(&arena, address, note_owner, &found) && found == NULL);
+    CHECK(!vmem_set_owner(&arena, address + QUANTUM, &owner));
+    CHECK(vmem_set_owner(&arena, address, &owner));
+    CHECK(!vmem_set_owner(&arena, address, &found));
+    CHECK(vmem_look(&arena, address, note_owner, &found) && found == &owner);
+    CHECK(!vmem_look(&arena, address + QUANTUM, note_owner, &found));
     vmem_free(&arena, address, QUANTUM);
+    CHECK(!vmem_look(&arena, address, note_owner, &found));
     CHECK(vmem_alloc(&arena, QUANTUM, 0, &address) == MM_OK);
-    CHECK(vmem_swap_owner(&arena, address, NULL) == NULL);
+    CHECK(vmem_look(&arena, address, note_owner, &found) && found == NULL);
     vmem_free(&arena, address, QUANTUM);
     vmem_fini(&arena);
 }

@@ -44,7 +44,7 @@ struct vmem_segment {
     uint64_t start;
     uint64_t size;
     bool is_allocated;
-    void *owner; /* see vmem_swap_owner(); NULL if it is free */
+    void *owner; /* see vmem_set_owner(); NULL if it is free */
 };
 
 struct vmem_stats {
@@ -105,14 +105,24 @@ void vmem_free(struct vmem *vmem, uint64_t address, uint64_t size);
 uint64_t vmem_size(struct vmem *vmem, uint64_t address);
 
 /*
- * Hang @owner on the allocated segment that starts at @address, and return
- * what hung there: NULL after vmem_alloc(), and if there is no such segment.
- * Whoever swaps an owner for NULL has it alone: a claim no one else can win.
+ * Hang @owner on the allocated segment that starts at @address, until that is
+ * freed. Return: false, and nothing has changed, if there is none, or one that
+ * has an owner.
  */
-void *vmem_swap_owner(struct vmem *vmem, uint64_t address, void *owner);
+MM_MUST_CHECK bool vmem_set_owner(struct vmem *vmem, uint64_t address,
+                                  void *owner);
 
 /* Return false to stop. */
 typedef bool (*vmem_fn)(void *context, const struct vmem_segment *segment);
+
+/*
+ * Report the allocated segment that starts at @address, if there is one, and
+ * see to it that it is not freed meanwhile, nor what hangs on it.
+ * Context: as that of vmem_walk().
+ * Return: what @report has returned; false if there is none.
+ */
+bool vmem_look(struct vmem *vmem, uint64_t address, vmem_fn report,
+               void *context);
 
 /*
  * Report all segments in address order, for checks and reports.
