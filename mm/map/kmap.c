@@ -205,8 +205,9 @@ static MM_NOINLINE void *alloc_slow(uint64_t bytes, unsigned flags,
     if (bytes == 0) {
         return NULL;
     }
+    uint64_t frames;
     void *handle = make_block(bytes, flags, name);
-    if (handle == NULL && kmap_purge() > 0) {
+    if (handle == NULL && ready_purge(&frames)) {
         handle = make_block(bytes, flags, name);
     }
     return handle;
@@ -318,11 +319,31 @@ static inline uint64_t device_leaf(enum pt_memory memory)
     return (unsigned)memory <= PT_WT ? kmap_entries.device[memory] : 0;
 }
 
+/* Onto @pages pages, small or not, with what addresses there are. */
+static void *make_window(paddr_t start, uint64_t pages, enum pt_memory memory,
+                         const char *name)
+{
+    enum mm_status status = MM_ERANGE;
+    struct kmap_block *block;
+
+    if (pages <= SMALL_PAGES) {
+        status = ready_empty((unsigned)pages, &block);
+    }
+    if (status == MM_OK) {
+        return fill_window(block, (unsigned)pages, start, device_leaf(memory),
+                           name);
+    }
+    return status == MM_ERANGE
+               ? block_window(start, pages << PAGE_SHIFT, memory, name)
+               : NULL;
+}
+
 static MM_NOINLINE void *mmio_slow(paddr_t start, uint64_t bytes,
                                    enum pt_memory memory, const char *name)
 {
-    struct kmap_block *block;
+    uint64_t pages = pages_of(start.v, bytes);
     struct memmap_range hole;
+    uint64_t frames;
     uint64_t end;
 
     ASSERT(name != NULL);
@@ -332,16 +353,11 @@ static MM_NOINLINE void *mmio_slow(paddr_t start, uint64_t bytes,
         return NULL;
     }
     note_hole(&hole);
-    uint64_t pages = pages_of(start.v, bytes);
-    enum mm_status status =
-        pages <= SMALL_PAGES ? ready_empty((unsigned)pages, &block) : MM_ERANGE;
-    if (status == MM_OK) {
-        return fill_window(block, (unsigned)pages, start, device_leaf(memory),
-                           name);
+    void *handle = make_window(start, pages, memory, name);
+    if (handle == NULL && ready_purge(&frames)) {
+        handle = make_window(start, pages, memory, name);
     }
-    return status == MM_ERANGE
-               ? block_window(start, pages << PAGE_SHIFT, memory, name)
-               : NULL;
+    return handle;
 }
 
 void *kmap_mmio(paddr_t start, uint64_t bytes, enum pt_memory memory,

@@ -206,6 +206,12 @@ MM_MUST_CHECK struct kmap_block *ready_take_waiting(struct ready *ready);
 /* One flush for all of @list, which waits for it; some of it is kept. */
 void ready_flush(struct kmap_block *list);
 
+/*
+ * kmap_purge(): of frames, addresses and descriptors. Return: was anything
+ * kept? @out_frames: how many of them.
+ */
+bool ready_purge(uint64_t *out_frames);
+
 /* All of @list, which nobody has, is given back. */
 void ready_dissolve(struct kmap_block *list);
 

@@ -241,10 +241,11 @@ static uint64_t flush_waiting(const struct kmap_block *list)
     return frames;
 }
 
-uint64_t kmap_purge(void)
+bool ready_purge(uint64_t *out_frames)
 {
-    uint64_t frames = 0;
+    bool found = false;
 
+    *out_frames = 0;
     for (unsigned cpu = 0; cpu < port_cpu_count(); cpu++) {
         uint64_t irq = port_irq_save();
         struct ready *ready = &kmap_ready[cpu];
@@ -253,9 +254,18 @@ uint64_t kmap_purge(void)
         struct kmap_block *waiting = ready_take_waiting(ready);
         struct kmap_block *empties = take_empties(ready);
         ready_drop(ready, irq);
-        frames += flush_waiting(waiting);
+        found = found || waiting != NULL || empties != NULL;
+        *out_frames += flush_waiting(waiting);
         ready_dissolve(unite(&empties, waiting));
     }
+    return found;
+}
+
+uint64_t kmap_purge(void)
+{
+    uint64_t frames;
+
+    (void)ready_purge(&frames);
     return frames;
 }
 
