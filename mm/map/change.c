@@ -350,16 +350,21 @@ enum mm_status pt_unmap(struct pt_cursor *cursor, vaddr_t start, uint64_t bytes,
     return MM_OK;
 }
 
-/* Test and clear @bits of the leaf where the cursor stands; what it was. */
+/*
+ * Test and clear @bits of the leaf where the cursor stands; what it was. It may
+ * be of a small kernel block, which its owner parks without the table's lock:
+ * these bits say something else then, so they are cleared in a leaf alone.
+ */
 static pte_t age_leaf(struct pt_cursor *cursor, uint64_t bits)
 {
-    pte_t entry = cursor_entry(cursor);
+    pte_t entry;
 
-    if (!pte_is_leaf(entry, cursor->level) || (entry.v & bits) == 0) {
-        return entry;
-    }
-    entry.v = atomic_fetch_and_explicit((_Atomic uint64_t *)&cursor->slot->v,
-                                        ~bits, memory_order_relaxed);
+    do {
+        entry = slot_entry(cursor->slot);
+        if (!pte_is_leaf(entry, cursor->level) || (entry.v & bits) == 0) {
+            return entry;
+        }
+    } while (!slot_replace(cursor->slot, entry, (pte_t){entry.v & ~bits}));
     if (entry.v & bits & PTE_D) {
         tlb_batch_range(cursor->batch,
                         align_down(cursor->at, pte_span(cursor->level)),

@@ -6,7 +6,7 @@
  * handle that is seen before what it stands for. So CPUs take and free blocks
  * and windows, hand some over, and let go of what all of them keep. Then also
  * beside frees of pointers that nobody was given, which must be reported and
- * lose nobody's block.
+ * lose nobody's block; and beside a CPU that ages the pages of all.
  */
 #include "tests/host/schedule_scene.h"
 
@@ -33,6 +33,7 @@ static vaddr_t latest; /* that somebody was given */
 static uint64_t last_stamp;
 static struct schedule_meeting meeting;
 static bool has_wrong_frees;
+static bool is_aged;
 
 static paddr_t translate(vaddr_t block)
 {
@@ -101,6 +102,22 @@ static void free_wrongly(void)
     }
 }
 
+/* All blocks, whoever has them. */
+static void age(void)
+{
+    struct tlb_batch batch;
+    struct pt_cursor cursor;
+
+    if (pt_open(&pt_kernel, SIM_KMAP, SIM_KMAP + 2 * MiB, &batch, &cursor) !=
+        MM_OK) {
+        schedule_fail("the arena cannot be opened");
+    }
+    pt_age(&cursor, SIM_KMAP, 2 * MiB, PT_AGE_ACCESSED | PT_AGE_DIRTY, NULL,
+           NULL);
+    pt_close(&cursor);
+    tlb_commit(&batch);
+}
+
 /* Is it a report of that? */
 static bool forgive(const char *text)
 {
@@ -114,6 +131,9 @@ static void check_end(void)
 {
     struct kmap_stats kmap;
 
+    if (!kmap_check()) { /* what is kept, too */
+        schedule_fail("kmap_check() before the purge");
+    }
     kmap_purge();
     kmap_stats(&kmap);
     if (kmap.blocks != 0 || kmap.arena_free != kmap.arena_bytes) {
@@ -135,6 +155,8 @@ static void run_rounds(unsigned cpu)
             hand_over(cpu);
         } else if (what < 7 && has_wrong_frees) {
             free_wrongly();
+        } else if (what == 7 && is_aged) {
+            age();
         } else if (holding[cpu].block == 0) {
             take(cpu);
         } else {
@@ -159,6 +181,7 @@ static void prepare(struct test_random *random)
 {
     (void)random;
     has_wrong_frees = false;
+    is_aged = false;
     latest = 0;
     kmap_keep(KEPT);
     schedule_meeting_init(&meeting, port_cpu_count());
@@ -206,6 +229,21 @@ TEST(kmap_schedule, wrong_frees_change_nothing_by_priorities)
                                        .prepare = prepare_wrong_frees,
                                        .run = run_rounds,
                                        .forgive = forgive};
+
+    scene_run_many(&scene);
+}
+
+static void prepare_ageing(struct test_random *random)
+{
+    prepare(random);
+    is_aged = true;
+}
+
+TEST(kmap_schedule, who_ages_pages_damages_none_of_others)
+{
+    static const struct scene scene = {.strategy = SCHEDULE_WALK,
+                                       .prepare = prepare_ageing,
+                                       .run = run_rounds};
 
     scene_run_many(&scene);
 }
