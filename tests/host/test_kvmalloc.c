@@ -91,6 +91,42 @@ TEST(kvmalloc, impossible_sizes_are_refused)
     CHECK_HELPER(end());
 }
 
+/* Of the heap no function takes a block of kmap, and none changes it. */
+TEST(kvmalloc, the_heap_takes_no_block_of_kmap)
+{
+    CHECK_HELPER(boot());
+    for (unsigned i = 0; i < 2; i++) {
+        vaddr_t block = (vaddr_t)kvmalloc(i == 0 ? 20 * KiB : KMALLOC_MAX + 1);
+        uint8_t value;
+
+        CHECK(kmap_has((void *)block) && sim_write(block, 0x42));
+        kfree((void *)block);
+        CHECK_BUG("free of a foreign pointer");
+        CHECK_EQUAL(ksize((void *)block), 0);
+        CHECK_BUG("foreign pointer");
+        CHECK(krealloc((void *)block, 64) == NULL);
+        CHECK_BUG("foreign pointer");
+        CHECK(sim_read(block, &value));
+        CHECK_EQUAL(value, 0x42);
+        CHECK_EQUAL(blocks(), 1);
+        kvfree((void *)block);
+        CHECK_EQUAL(blocks(), 0);
+    }
+    CHECK_HELPER(end());
+}
+
+/* kvfree() is for what any of them has given. */
+TEST(kvmalloc, blocks_of_both_kinds_are_freed)
+{
+    CHECK_HELPER(boot());
+    kvfree(kmalloc(100));
+    kvfree(kmalloc(64 * KiB));
+    kvfree(kmap_alloc(PAGE_BYTES, KMAP_EAGER, "eager"));
+    kvfree(kmap_alloc(MiB, KMAP_LAZY, "lazy"));
+    kvfree(kmap_stack(16 * KiB, "stack"));
+    CHECK_HELPER(end());
+}
+
 TEST(kvmalloc, wrong_frees_are_reported)
 {
     int local;
@@ -105,6 +141,23 @@ TEST(kvmalloc, wrong_frees_are_reported)
     kvfree(block);
     kvfree(block);
     CHECK_BUG("is in no block");
+    kvfree((void *)SIM_KMAP); /* no block has ever begun there */
+    CHECK_BUG("is in no block");
+    kvfree((void *)(SIM_KMAP - 8));
+    CHECK_BUG("free of a foreign pointer");
+    kvfree((void *)UINTPTR_MAX);
+    CHECK_BUG("free of a foreign pointer");
+    uint8_t *object = kvmalloc(100);
+    uint8_t *large = kvmalloc(64 * KiB);
+    CHECK(!kmap_has(object) && !kmap_has(large));
+    kvfree(object + 8);
+    CHECK_BUG("free of an interior pointer");
+    kvfree(large + PAGE_BYTES);
+    CHECK_BUG("free of ");
+    kvfree(object);
+    kvfree(large);
+    kvfree(large);
+    CHECK_BUG("free of ");
     CHECK_HELPER(end());
 }
 
