@@ -125,17 +125,6 @@ static inline unsigned protect_alike(pte_t *slot, unsigned count,
     return done;
 }
 
-/* Entries @first to @end of the run of small ones may be cached as they were.
- */
-static inline void forget_pages(const struct pt_cursor *cursor, unsigned first,
-                                unsigned end)
-{
-    if (first < end) {
-        tlb_batch_range(cursor->batch, cursor->at + first * PAGE_BYTES,
-                        cursor->at + end * PAGE_BYTES, 0);
-    }
-}
-
 /*
  * The same for all small entries from where the cursor stands on to @end, in
  * its table. Return: the address after the last.
@@ -153,12 +142,12 @@ static inline vaddr_t protect_run(struct pt_cursor *cursor, vaddr_t end,
             protect_alike(&cursor->slot[i], count - i, wanted, &is_cached);
 
         if (!is_cached) {
-            forget_pages(cursor, first, i);
+            cursor_forget(cursor, first, i);
             first = i + done;
         }
         i += done;
     }
-    forget_pages(cursor, first, count);
+    cursor_forget(cursor, first, count);
     return cursor->at + count * PAGE_BYTES;
 }
 

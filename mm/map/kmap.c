@@ -75,7 +75,7 @@ bool kmap_has(const void *address)
  */
 
 /* Is it a leaf as kmap_alloc() has made it, of a frame nobody else holds? */
-static inline bool can_park(pte_t entry)
+static inline bool is_as_made(pte_t entry)
 {
     pfn_t pfn = pfn_of((entry.v & PTE_FRAME) >> PAGE_SHIFT);
 
@@ -93,7 +93,7 @@ static inline bool park(pte_t *slot, const pte_t *end)
     do {
         pte_t entry = slot_entry(slot);
 
-        if (MM_UNLIKELY(!can_park(entry))) {
+        if (MM_UNLIKELY(!is_as_made(entry))) {
             return false;
         }
         slot_store(slot, (pte_t){entry.v ^ kmap_entries.flip});
@@ -141,8 +141,8 @@ static inline bool is_small(uint64_t bytes)
     return bytes <= SMALL_PAGES * PAGE_BYTES;
 }
 
-/* May all be parked, as they are when a small block is freed? */
-static bool can_park_all(const pfn_t *frames, unsigned count)
+/* May all be parked, as they are when a small block is freed: L1TF? */
+static bool can_be_parked(const pfn_t *frames, unsigned count)
 {
     unsigned i = 0;
 
@@ -165,7 +165,7 @@ static enum mm_status fill_empty(unsigned pages, unsigned frame_flags,
 
     if (taken == pages) {
         status =
-            can_park_all(frames, pages) ? ready_empty(pages, out) : MM_ERANGE;
+            can_be_parked(frames, pages) ? ready_empty(pages, out) : MM_ERANGE;
     }
     if (status != MM_OK) {
         frame_free_bulk(frames, taken); /* nothing has ever led to them */

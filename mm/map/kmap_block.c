@@ -115,7 +115,7 @@ void block_release(struct kmap_block *block)
     slab_free(blocks, block);
 }
 
-/* What is not small, or has never been found, goes with all it is. */
+/* One that is not small: ready_dissolve() is for those that are. */
 static void dissolve(struct kmap_block *block)
 {
     block_unmap(block);
@@ -282,13 +282,13 @@ struct claim {
     struct kmap_block *block; /* NULL: nobody has been given that */
 };
 
-/* A small one is claimed in another way only: see claim() of kmap.c. */
+/* A small one was for claim() in kmap.c to find: this is no free of it. */
 static bool claim_segment(void *context, const struct vmem_segment *segment)
 {
     struct claim *claim = context;
     struct kmap_block *block = segment->owner;
 
-    if (block != NULL && block->entry == NULL &&
+    if (block != NULL && !block_is_small(block) &&
         block_claim(block, claim->handle)) {
         claim->block = block;
     }

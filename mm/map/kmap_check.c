@@ -145,10 +145,10 @@ static bool check_gap(const struct vmem_segment *segment)
     return true;
 }
 
-/* Is it being made or freed just now? What is kept is small. */
+/* Is it being made or freed just now? Small ones may be kept instead. */
 static bool is_changing(const struct kmap_block *block)
 {
-    return block == NULL || (!block_is_live(block) && block->entry == NULL);
+    return block == NULL || (!block_is_live(block) && !block_is_small(block));
 }
 
 static bool check_segment(void *context, const struct vmem_segment *segment)

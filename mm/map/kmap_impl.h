@@ -16,7 +16,10 @@
 
 #define GUARD_BYTES PAGE_BYTES
 
-/* Blocks up to this size are kept ready when they are freed. */
+/*
+ * Blocks up to this size, that are not lazy, are small: their guards say which
+ * they are, and they are kept ready when they are freed (kmap_keep.c).
+ */
 #define SMALL_PAGES 16
 
 /*
@@ -62,6 +65,12 @@ static inline uint64_t segment_bytes(const struct kmap_block *block)
 static inline unsigned block_pages(const struct kmap_block *block)
 {
     return (unsigned)(block->bytes >> PAGE_SHIFT);
+}
+
+/* Once it is hung up. */
+static inline bool block_is_small(const struct kmap_block *block)
+{
+    return block->entry != NULL;
 }
 
 /* Does somebody have the block? */

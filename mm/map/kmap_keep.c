@@ -379,7 +379,7 @@ void ready_count(uint64_t *out_blocks, uint64_t *out_pages)
 static bool check_list(const struct kmap_block *list, unsigned pages)
 {
     for (; list != NULL; list = list->next) {
-        CHECK_OR_FAIL(!block_is_live(list) && list->entry != NULL,
+        CHECK_OR_FAIL(!block_is_live(list) && block_is_small(list),
                       "I4: kmap: 0x%lx is kept, but somebody has it",
                       list->start);
         CHECK_OR_FAIL(pages == 0 || block_pages(list) == pages,
