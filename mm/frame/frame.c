@@ -246,13 +246,9 @@ static MM_NOINLINE pfn_t alloc_zeroed(enum frame_type type, unsigned flags)
     return pfn;
 }
 
-/* All but a single frame as it is. */
-static MM_NOINLINE pfn_t alloc_other(unsigned order, enum frame_type type,
-                                     unsigned flags)
+/* A single frame, with wishes. */
+static MM_NOINLINE pfn_t alloc_wished(enum frame_type type, unsigned flags)
 {
-    if (order != 0) {
-        return frame_alloc_block(order, type, flags);
-    }
     return (flags & (FRAME_BELOW_4G | FRAME_BELOW_16M)) == 0 &&
                    (flags & FRAME_ZEROED) != 0
                ? alloc_zeroed(type, flags)
@@ -265,7 +261,8 @@ static inline pfn_t alloc(unsigned order, enum frame_type type, unsigned flags)
 
     ASSERT_SLOW(type > FRAME_NONE && type < FRAME_TYPES);
     if (MM_UNLIKELY((order | flags) != 0)) {
-        return alloc_other(order, type, flags);
+        return order != 0 ? frame_alloc_block(order, type, flags)
+                          : alloc_wished(type, flags);
     }
     uint64_t irq = port_irq_save();
     struct frame_cpu *cpu = frame_this_cpu();

@@ -36,24 +36,31 @@ static MM_NOINLINE pfn_t alloc_searching(unsigned order, enum frame_type type,
     return wish.pfn;
 }
 
-/* A block that this CPU keeps, or PFN_NONE. Interrupts are off. */
-static inline pfn_t take_kept(struct frame_cpu *cpu, unsigned order)
+/* A block of a part, if there is one. Interrupts are off. */
+static inline bool take_of_part(struct frame_cpu *cpu, enum frame_part part,
+                                pfn_t *out)
 {
-    pfn_t pfn = PFN_NONE;
+    uint64_t mask = frame_mask(cpu, part);
 
+    if (mask != 0) {
+        *out = frame_pop_part(cpu, part, mask);
+    }
+    return mask != 0;
+}
+
+/* A block that this CPU keeps, if there is one. Interrupts are off. */
+static inline bool take_kept(struct frame_cpu *cpu, unsigned order, pfn_t *out)
+{
     if (order == BLOCK_ORDER) {
-        uint64_t mask = frame_mask(cpu, PART_QUAD_NEW);
-        if (mask != 0) {
-            return frame_pop_part(cpu, PART_QUAD_NEW, mask);
-        }
-        mask = frame_mask(cpu, PART_QUAD);
-        return mask != 0 ? frame_pop_part(cpu, PART_QUAD, mask) : pfn;
+        return take_of_part(cpu, PART_QUAD_NEW, out) ||
+               take_of_part(cpu, PART_QUAD, out);
     }
-    if (frame_recent_order(cpu) == order) {
-        pfn = cpu->recent;
-        frame_set_recent(cpu, PFN_NONE, 0);
+    if (frame_recent_order(cpu) != order) {
+        return false;
     }
-    return pfn;
+    *out = cpu->recent;
+    frame_set_recent(cpu, PFN_NONE, 0);
+    return true;
 }
 
 /* A block at the seat of this CPU, or PFN_NONE. Interrupts are off. */
@@ -87,7 +94,9 @@ static MM_NOINLINE pfn_t alloc_near(unsigned order, enum frame_type type,
     bool is_kept = order == BLOCK_ORDER && frame_refill_quad();
     uint64_t irq = port_irq_save();
     struct frame_cpu *cpu = frame_this_cpu();
-    pfn = is_kept ? take_kept(cpu, order) : take_seated(cpu, order);
+    if (!is_kept || !take_kept(cpu, order, &pfn)) {
+        pfn = take_seated(cpu, order);
+    }
     if (MM_UNLIKELY(pfn_is_none(pfn))) {
         port_irq_restore(irq);
         return alloc_searching(order, type, flags);
@@ -100,14 +109,12 @@ static MM_NOINLINE pfn_t alloc_near(unsigned order, enum frame_type type,
 
 pfn_t frame_alloc_block(unsigned order, enum frame_type type, unsigned flags)
 {
-    pfn_t pfn = PFN_NONE;
+    pfn_t pfn;
     uint64_t irq = port_irq_save();
     struct frame_cpu *cpu = frame_this_cpu();
 
-    if ((flags & ~(unsigned)FRAME_MAY_RECLAIM) == 0) {
-        pfn = take_kept(cpu, order);
-    }
-    if (pfn_is_none(pfn)) {
+    if ((flags & ~(unsigned)FRAME_MAY_RECLAIM) != 0 ||
+        !take_kept(cpu, order, &pfn)) {
         port_irq_restore(irq);
         return alloc_near(order, type, flags);
     }
@@ -167,12 +174,22 @@ static MM_NOINLINE void free_block_elsewhere(pfn_t pfn, unsigned order)
 
 void frame_free_block(pfn_t pfn, unsigned order)
 {
-    unsigned type = FRAME_NONE;
-
-    if (MM_LIKELY(order <= MM_MAX_ORDER && record_exists(pfn))) {
-        type = frame_sole_type(record_of(pfn), order);
+    if (MM_UNLIKELY(order > MM_MAX_ORDER || !record_exists(pfn) ||
+                    record_of(pfn)->order != order)) {
+        frame_report("frame_free", pfn, order);
+        return;
     }
-    if (MM_UNLIKELY(type == FRAME_NONE)) {
+    frame_free_record(record_of(pfn));
+}
+
+void frame_free_record(struct frame_record *record)
+{
+    pfn_t pfn = pfn_of((uint64_t)(record - record_base));
+    unsigned kind = record_kind(record);
+    unsigned order = kind >> 8;
+    unsigned type = kind & UINT8_MAX;
+
+    if (MM_UNLIKELY(type - 1 >= FRAME_TYPES - 1 || record_refs(record) != 1)) {
         frame_report("frame_free", pfn, order);
         return;
     }
@@ -182,7 +199,7 @@ void frame_free_block(pfn_t pfn, unsigned order)
     uint64_t irq = port_irq_save();
     struct frame_cpu *cpu = frame_this_cpu();
     frame_count_free(cpu, order, (enum frame_type)type);
-    frame_end_record(record_of(pfn));
+    frame_end_record(record);
     bool is_kept = keep_block(cpu, pfn, order);
     port_irq_restore(irq);
     if (!is_kept) {

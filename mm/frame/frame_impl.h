@@ -422,7 +422,7 @@ static inline void frame_begin_record(pfn_t pfn, unsigned order,
         frame_check_stamps(pfn, order);
     }
     record->type = (uint8_t)type;
-    if (order != 0) {
+    if (!MM_IS_CONSTANT(order) || order != 0) { /* 0 it is already */
         record->order = (uint8_t)order;
     }
     /* Nobody else has a reason to look at it now. */

@@ -114,6 +114,26 @@ TEST(frame, wrong_frees_are_reported_and_change_nothing)
     CHECK_BUG("0xfee00000");
 }
 
+TEST(frame, a_block_is_freed_by_its_record)
+{
+    CHECK_HELPER(set_scene());
+    struct frame_stats start = figures();
+    frame_ref(scene.block);
+    frame_free_record(record_of(scene.block));
+    CHECK_BUG("order 3, is a slab block of order 3 with 2 holders");
+    struct frame_stats after = figures();
+    CHECK(memcmp(&start, &after, sizeof(start)) == 0);
+    frame_unref(scene.block);
+    frame_free_record(record_of(scene.block));
+    frame_free_record(record_of(scene.block));
+    CHECK_BUG("is free already");
+    frame_free_record(record_of(scene.whole));
+    CHECK_EQUAL(figures().free, start.free + 8 + 512);
+    CHECK_EQUAL(figures().by_type[FRAME_SLAB], 0);
+    CHECK_EQUAL(figures().by_type[FRAME_LARGE], 0);
+    CHECK(frame_check());
+}
+
 TEST(frame, a_frame_in_an_untouched_tree_is_free)
 {
     sim_boot_frames(128 * MiB);

@@ -114,6 +114,12 @@ MM_MUST_CHECK pfn_t frame_alloc_run(uint64_t frames, uint64_t alignment,
  */
 void frame_free(pfn_t pfn, unsigned order);
 
+/*
+ * The same for a block of more than one frame, by the record of its first one,
+ * which the caller has looked at: no other frame's has a type.
+ */
+void frame_free_record(struct frame_record *record);
+
 /* frame_free() of each of @count single frames. */
 void frame_free_bulk(const pfn_t *frames, unsigned count);
 
