@@ -20,7 +20,6 @@
  *
  * Invariants:
  *   I1  kmalloc_cache[i] is the cache of the class of size 16 (i + 1)
- *   I2  large_frames is what the frame allocator says of FRAME_LARGE
  *
  * Locking: none of its own. Context: any, but kmalloc_init().
  * Cost: as slab; large blocks as frame. krealloc copies if the class changes.
@@ -44,7 +43,6 @@
 
 struct slab_cache *kmalloc_cache[KMALLOC_CACHES];
 static char class_name[CLASSES][NAME_BYTES]; /* (I) "kmalloc-160" */
-static _Atomic uint64_t large_frames;        /* (A) in large blocks */
 
 uint64_t kmalloc_class_bytes(uint64_t bytes)
 {
@@ -90,7 +88,6 @@ enum mm_status kmalloc_init(void)
     unsigned made = 0;
 
     memset(kmalloc_cache, 0, sizeof(kmalloc_cache));
-    atomic_init(&large_frames, 0);
     for (uint64_t size = KMALLOC_STEP; size <= KMALLOC_SLAB_MAX;
          size += KMALLOC_STEP) {
         uint64_t bytes = kmalloc_class_bytes(size);
@@ -113,14 +110,6 @@ enum mm_status kmalloc_init(void)
     return MM_OK;
 }
 
-/* The smallest order whose block holds @bytes, 1 .. KMALLOC_MAX. */
-static unsigned order_of(uint64_t bytes)
-{
-    uint64_t frames = div_round_up(bytes, PAGE_BYTES);
-
-    return frames == 1 ? 0 : highest_bit(frames - 1) + 1;
-}
-
 static struct frame_record *large_record(const void *block)
 {
     return record_of(phys_to_pfn(virt_to_phys(block)));
@@ -138,9 +127,9 @@ static char *red_zone_end(void *block, uint64_t bytes)
 }
 
 /* Note the size and draw the red zone behind it. */
-static void large_set(void *block, uint64_t bytes)
+static void large_set(struct frame_record *record, void *block, uint64_t bytes)
 {
-    large_record(block)->owner = bytes;
+    record->owner = bytes;
     if (MM_DEBUG) {
         char *start = (char *)block + bytes;
         memset(start, POISON_TAIL,
@@ -162,35 +151,39 @@ static void large_verify(void *block, uintptr_t site)
     }
 }
 
-/* @room >= @bytes decides how many frames. */
-static void *large_alloc(uint64_t room, uint64_t bytes, unsigned flags)
+static inline void *large_alloc(unsigned order, uint64_t bytes, unsigned flags)
 {
-    if (bytes == 0 || room > KMALLOC_MAX) {
-        return NULL;
-    }
-    unsigned order = order_of(room);
     pfn_t pfn = frame_alloc(order, FRAME_LARGE, flags | FRAME_MAY_RECLAIM);
+
     if (pfn_is_none(pfn)) {
         return NULL;
     }
     void *block = phys_to_virt(pfn_to_phys(pfn));
-    large_set(block, bytes);
-    atomic_fetch_add_explicit(&large_frames, UINT64_C(1) << order,
-                              memory_order_relaxed);
+    large_set(record_of(pfn), block, bytes);
     return block;
+}
+
+/* @room >= @bytes decides how many frames. */
+static MM_NOINLINE void *large_alloc_any(uint64_t room, uint64_t bytes,
+                                         unsigned flags)
+{
+    if (room - 1 >= KMALLOC_MAX) { /* 0 wraps */
+        return NULL;
+    }
+    return large_alloc(kmalloc_order(room), bytes, flags);
+}
+
+void *kmalloc_large(unsigned order, uint64_t bytes)
+{
+    return large_alloc(order, bytes, FRAME_ANY);
 }
 
 static void large_free(void *block, uintptr_t site)
 {
-    struct frame_record *record = large_record(block);
-    unsigned order = record->order;
-
     if (MM_DEBUG) {
         large_verify(block, site);
     }
-    atomic_fetch_sub_explicit(&large_frames, UINT64_C(1) << order,
-                              memory_order_relaxed);
-    frame_free(phys_to_pfn(virt_to_phys(block)), order);
+    frame_free_record(large_record(block));
 }
 
 /* @room >= @bytes decides the class; @flags are for large blocks. */
@@ -199,7 +192,7 @@ static MM_INLINE void *allocate(uint64_t room, uint64_t bytes, unsigned flags)
     if (MM_LIKELY(room - 1 < KMALLOC_SLAB_MAX)) { /* 0 wraps */
         return magazine_alloc(kmalloc_cache[(room - 1) / KMALLOC_STEP], bytes);
     }
-    return large_alloc(room, bytes, flags);
+    return large_alloc_any(room, bytes, flags);
 }
 
 #if !MAGAZINE_RESTARTS
@@ -320,19 +313,24 @@ static void report_block(const void *block, uintptr_t site)
     }
 }
 
-/* No quick free: the rest of kfree(). */
-static MM_NOINLINE void free_other(void *block, uintptr_t site)
+/* Neither quick nor large. */
+static MM_NOINLINE void free_odd(void *block, uintptr_t site)
 {
-    if (block == NULL) {
-        return;
-    }
-    if (is_large(block)) {
-        large_free(block, site);
-    } else if (is_small(block)) {
+    if (is_small(block)) {
         struct slab *slab = slab_around(block);
         magazine_free_noted(cache_of(slab->pool), slab, block, site);
-    } else if (!guard_free(block, NULL, site)) {
+    } else if (block != NULL && !guard_free(block, NULL, site)) {
         report_block(block, site);
+    }
+}
+
+/* No quick free: the rest of kfree(). Large blocks need no stack. */
+static MM_NOINLINE void free_other(void *block, uintptr_t site)
+{
+    if (is_large(block)) {
+        large_free(block, site);
+    } else {
+        free_odd(block, site);
     }
 }
 
@@ -403,7 +401,7 @@ static bool fits_in_place(const struct slab *slab, const void *block,
 {
     if (bytes > KMALLOC_SLAB_MAX) {
         return is_large(block) && bytes <= KMALLOC_MAX &&
-               PAGE_BYTES << order_of(bytes) == large_bytes(block);
+               PAGE_BYTES << kmalloc_order(bytes) == large_bytes(block);
     }
     return slab != NULL &&
            slab->pool->object_bytes == kmalloc_class_bytes(bytes);
@@ -418,7 +416,7 @@ static void resize_in_place(const struct slab *slab, void *block,
         if (MM_DEBUG) {
             large_verify(block, site);
         }
-        large_set(block, bytes);
+        large_set(large_record(block), block, bytes);
     }
 }
 
@@ -451,8 +449,6 @@ void *krealloc(void *block, uint64_t bytes)
 
 bool kmalloc_check(void)
 {
-    struct frame_stats stats;
-
     for (uint64_t i = 0; i < KMALLOC_CACHES; i++) {
         uint64_t size = KMALLOC_STEP * (i + 1);
         CHECK_OR_FAIL(kmalloc_cache[i]->pool.object_bytes == // I1
@@ -460,12 +456,5 @@ bool kmalloc_check(void)
                       "size %u has the class %s", (unsigned)size,
                       kmalloc_cache[i]->pool.name);
     }
-    frame_stats(&stats);
-    uint64_t frames = atomic_load_explicit(&large_frames, memory_order_relaxed);
-    CHECK_OR_FAIL(stats.by_type[FRAME_LARGE] == frames, // I2
-                  "0x%lx frames in large blocks, but the frame allocator has "
-                  "0x%lx",
-                  (unsigned long)frames,
-                  (unsigned long)stats.by_type[FRAME_LARGE]);
     return true;
 }

@@ -182,6 +182,34 @@ TEST(kmalloc, large_blocks)
     CHECK_EQUAL(heap_frames(), before + KMALLOC_MAX / PAGE_BYTES);
 }
 
+/* Sizes that the compiler knows, and the same ones when it does not. */
+TEST(kmalloc, constant_sizes_are_as_others)
+{
+    static volatile const uint64_t size[] = {0,           1,
+                                             8 * KiB,     8 * KiB + 1,
+                                             16 * KiB,    16 * KiB + 1,
+                                             KMALLOC_MAX, KMALLOC_MAX + 1};
+    sim_boot_heap(RAM_BYTES);
+    uint64_t before = heap_frames();
+    void *const known[] = {
+        kmalloc(0),           kmalloc(1),
+        kmalloc(8 * KiB),     kmalloc(8 * KiB + 1),
+        kmalloc(16 * KiB),    kmalloc(16 * KiB + 1),
+        kmalloc(KMALLOC_MAX), kmalloc(KMALLOC_MAX + 1),
+    };
+    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+        void *other = kmalloc(size[i]);
+        CHECK((known[i] == NULL) == (other == NULL));
+        if (other != NULL) {
+            CHECK_EQUAL(ksize(known[i]), ksize(other));
+            kfree(known[i]);
+            kfree(other);
+        }
+    }
+    CHECK_EQUAL(heap_frames(), before);
+    CHECK_HELPER(check_heap());
+}
+
 TEST(kmalloc, alignment_at_all_edges)
 {
     sim_boot_heap(RAM_BYTES);

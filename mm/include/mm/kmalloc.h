@@ -4,6 +4,7 @@
 #define MM_KMALLOC_H
 
 #include <mm/types.h>
+#include "base/bits.h"
 
 struct slab_cache;
 
@@ -22,6 +23,13 @@ extern struct slab_cache *kmalloc_cache[KMALLOC_CACHES];
 /* kmalloc() of a size that is not known before, and of one whose class is. */
 MM_MUST_CHECK void *kmalloc_any(uint64_t bytes);
 MM_MUST_CHECK void *kmalloc_from(struct slab_cache *cache, uint64_t bytes);
+MM_MUST_CHECK void *kmalloc_large(unsigned order, uint64_t bytes);
+
+/* Of the smallest block of frames that holds @bytes, more than a frame. */
+static inline unsigned kmalloc_order(uint64_t bytes)
+{
+    return highest_bit((bytes - 1) / PAGE_BYTES) + 1;
+}
 
 /*
  * At least @bytes, aligned to 16 (to its size if that is a power of two).
@@ -32,6 +40,9 @@ MM_MUST_CHECK static inline void *kmalloc(uint64_t bytes)
 {
     if (MM_IS_CONSTANT(bytes) && bytes - 1 < KMALLOC_SLAB_MAX) { /* 0 wraps */
         return kmalloc_from(kmalloc_cache[(bytes - 1) / KMALLOC_STEP], bytes);
+    }
+    if (MM_IS_CONSTANT(bytes) && bytes - 1 < KMALLOC_MAX) {
+        return kmalloc_large(kmalloc_order(bytes), bytes);
     }
     return kmalloc_any(bytes);
 }
