@@ -178,12 +178,13 @@ void *kmalloc_large(unsigned order, uint64_t bytes)
     return large_alloc(order, bytes, FRAME_ANY);
 }
 
-static void large_free(void *block, uintptr_t site)
+static inline void large_free(struct frame_record *record, void *block,
+                              uintptr_t site)
 {
     if (MM_DEBUG) {
         large_verify(block, site);
     }
-    frame_free_record(large_record(block));
+    frame_free_record(record);
 }
 
 /* @room >= @bytes decides the class; @flags are for large blocks. */
@@ -260,19 +261,30 @@ static bool is_small(const void *block)
            slab_is_object(slab_around(block), block);
 }
 
-/* The same, and nothing has to be noted when it is freed. */
-static inline bool is_quick(const void *block)
+/* The same, of the frame with @record; nothing is noted when it is freed. */
+static inline bool is_quick(const struct frame_record *record,
+                            const void *block)
 {
-    return heap_has_type(block, FRAME_SLAB) &&
-           slab_starts_object(slab_around(block),
-                              slab_around(block)->pool->of_kmalloc, block);
+    const struct slab *slab = (const struct slab *)record->owner;
+
+    return record->type == FRAME_SLAB &&
+           slab_starts_object(slab, slab->pool->of_kmalloc, block);
 }
 
-/* The first byte of a large block? Any address is allowed. */
+/* The first byte of a large block, in the frame with @record? */
+static inline bool starts_large(const struct frame_record *record,
+                                const void *block)
+{
+    return record->type == FRAME_LARGE &&
+           is_aligned((vaddr_t)block, PAGE_BYTES);
+}
+
+/* The same of any address. */
 static bool is_large(const void *block)
 {
-    return heap_has_type(block, FRAME_LARGE) &&
-           is_aligned((vaddr_t)block, PAGE_BYTES);
+    pfn_t pfn = phys_to_pfn(virt_to_phys(block));
+
+    return record_exists(pfn) && starts_large(record_of(pfn), block);
 }
 
 /*
@@ -324,11 +336,15 @@ static MM_NOINLINE void free_odd(void *block, uintptr_t site)
     }
 }
 
-/* No quick free: the rest of kfree(). Large blocks need no stack. */
-static MM_NOINLINE void free_other(void *block, uintptr_t site)
+/*
+ * No quick free: the rest of kfree(). Large blocks need no stack.
+ * @record: of the frame @block lies in, or NULL
+ */
+static MM_NOINLINE void free_other(void *block, uintptr_t site,
+                                   struct frame_record *record)
 {
-    if (is_large(block)) {
-        large_free(block, site);
+    if (record != NULL && starts_large(record, block)) {
+        large_free(record, block, site);
     } else {
         free_odd(block, site);
     }
@@ -336,12 +352,18 @@ static MM_NOINLINE void free_other(void *block, uintptr_t site)
 
 static MM_INLINE void free_block(void *block)
 {
-    if (MM_UNLIKELY(!is_quick(block))) {
-        free_other(block, MM_CALLER());
-        return;
+    pfn_t pfn = phys_to_pfn(virt_to_phys(block));
+    struct frame_record *record = NULL;
+
+    if (MM_LIKELY(record_exists(pfn))) {
+        record = record_of(pfn);
+        if (MM_LIKELY(is_quick(record, block))) {
+            struct slab *slab = (struct slab *)record->owner;
+            magazine_free(cache_of(slab->pool), slab, block);
+            return;
+        }
     }
-    struct slab *slab = slab_around(block);
-    magazine_free(cache_of(slab->pool), slab, block);
+    free_other(block, MM_CALLER(), record);
 }
 
 void kfree(void *block)
