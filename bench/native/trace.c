@@ -106,5 +106,5 @@ void native_trace(void)
     }
     native_print("held, all freed", "MiB", (double)held(&trace) / MIB);
     native.trim();
-    native_print("the same, trimmed", "MiB", (double)held(&trace) / MIB);
+    native_print("held, freed, trimmed", "MiB", (double)held(&trace) / MIB);
 }
