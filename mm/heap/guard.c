@@ -26,16 +26,16 @@
  * already gets no other.
  *
  * Invariants:
- *   I1  a seat is UNUSED, BUSY, LIVE or FREED; UNUSED and FREED ones are those
- *       on the list, the longest there first
+ *   I1  UNUSED and FREED seats are those on the list, the longest there first
  *   I2  live is the number of the others
  *   I3  seen[] counts live objects by a hash of who allocated them
  *   I4  an object lies in the page of its seat, at the alignment of its cache
- *   I5  the pool of a BUSY or LIVE seat is its object's; that of a FREED one
- *       was, and is NULL if its cache is gone
+ *   I5  the pool of a FREED seat was its object's, and is NULL if its cache is
+ *       gone; that of others is its object's
  *
- * Locking: one lock for the list and the counts, innermost in the heap. Who
- * has made a seat BUSY has it for himself.
+ * Locking: one lock for the list, the counts and what is known of objects,
+ * innermost in the heap. Pages are opened and closed outside it, by who has
+ * made a seat MAKING or GOING and has it for himself.
  *
  * Cost: two visits to the page tables for an object, and its patterns.
  *
@@ -136,19 +136,34 @@ static bool is_crowded_locked(uintptr_t site)
     return guard_pool.live >= CROWDED && *seen_of(site) > 0;
 }
 
-/* The seat free longest, BUSY for @pool now; NULL if there is none. */
-static struct seat *take_seat(const struct slab_pool *pool, uintptr_t site)
+/* Where in its page an object of @bytes stands. */
+static uint16_t place(const struct slab_pool *pool, uint64_t bytes)
+{
+    if (counted(&guard_pool.samples) % LOW_EDGE_IN == LOW_EDGE_IN - 1) {
+        return 0;
+    }
+    return (uint16_t)align_down(PAGE_BYTES - bytes, pool->alignment);
+}
+
+/* The seat free longest, MAKING one of @pool's; NULL if there is none. */
+static struct seat *take_seat(const struct slab_pool *pool, uint64_t bytes,
+                              uintptr_t site)
 {
     struct seat *seat = NULL;
     uint64_t irq = lock_acquire(&guard_pool.lock);
 
-    if (counted(&guard_bytes) != 0 && guard_pool.first != SEAT_NONE &&
+    if (guard_pool.has_seats && guard_pool.first != SEAT_NONE &&
         !is_crowded_locked(site)) {
         seat = &guard_pool.seat[guard_pool.first];
         guard_pool.first = seat->next;
+        seat->offset = place(pool, bytes);
+        seat->bytes = (uint16_t)bytes;
         seat->alloc_cpu = (uint16_t)port_cpu();
+        seat->alloc_site = site;
+        seat->free_site = 0;
+        seat->free_cpu = 0;
         seat->pool = pool; /* before the old one's cache can go: I5 */
-        seat_set_state(seat, SEAT_BUSY);
+        seat_set_state(seat, SEAT_MAKING);
         guard_pool.live++;
         (*seen_of(site))++;
     }
@@ -168,7 +183,6 @@ static void give_seat(struct seat *seat)
         guard_pool.seat[guard_pool.last].next = (uint16_t)seat_index(seat);
     }
     guard_pool.last = (uint16_t)seat_index(seat);
-    seat->free_cpu = (uint16_t)port_cpu();
     seat_set_state(seat, SEAT_FREED);
     guard_pool.live--;
     (*seen_of(seat->alloc_site))--;
@@ -203,23 +217,19 @@ static bool fits(const struct slab_pool *pool)
     return pool->object_bytes <= PAGE_BYTES && pool->alignment <= PAGE_BYTES;
 }
 
-/* Where in its page an object of @bytes stands. */
-static uint16_t place(const struct slab_pool *pool, uint64_t bytes)
-{
-    if (counted(&guard_pool.samples) % LOW_EDGE_IN == LOW_EDGE_IN - 1) {
-        return 0;
-    }
-    return (uint16_t)align_down(PAGE_BYTES - bytes, pool->alignment);
-}
-
-/* What a report has opened beside the seat. */
+/*
+ * What a report has opened beside the seat, and behind the last guard: pages
+ * of objects are never bared.
+ */
 static void close_guards(const struct seat *seat)
 {
-    for (unsigned guard = seat_index(seat); guard <= seat_index(seat) + 1;
-         guard++) {
-        if (atomic_exchange_explicit(&guard_pool.is_bared[guard], false,
-                                     memory_order_relaxed)) {
-            guard_pool.pages->close(guard_address(guard));
+    unsigned page = guard_page_index(seat_page(seat));
+
+    for (unsigned i = page - 1; i <= page + 2; i++) {
+        /* Acquire: pairs with guard_fault(), which has opened it before. */
+        if (atomic_exchange_explicit(&guard_pool.is_bared[i], false,
+                                     memory_order_acquire)) {
+            guard_pool.pages->close(guard_pool_start() + i * PAGE_BYTES);
         }
     }
 }
@@ -227,16 +237,12 @@ static void close_guards(const struct seat *seat)
 void *guard_alloc(const struct slab_pool *pool, uint64_t bytes, uintptr_t site)
 {
     ASSERT(bytes > 0 && bytes <= pool->object_bytes);
-    struct seat *seat = fits(pool) ? take_seat(pool, site) : NULL;
+    struct seat *seat = fits(pool) ? take_seat(pool, bytes, site) : NULL;
 
     if (seat == NULL) {
         count(&guard_pool.passed);
         return NULL;
     }
-    seat->offset = place(pool, bytes);
-    seat->bytes = (uint16_t)bytes;
-    seat->alloc_site = site;
-    seat->free_site = 0;
     count(&guard_pool.samples);
     close_guards(seat);
     guard_pool.pages->open(seat_page(seat));
@@ -262,50 +268,54 @@ static const char *find_misuse(const struct seat *seat, const void *object,
                                                   : "free to the wrong cache";
 }
 
-/* LIVE -> BUSY, for one alone. */
-static MM_MUST_CHECK bool claim(struct seat *seat)
+/* What is wrong with freeing @object so, NULL if nothing; and what it is. */
+static const char *judge_locked(const struct seat *seat, const void *object,
+                                const struct slab_pool *expected,
+                                struct guard_object *out)
 {
-    uint8_t expected = SEAT_LIVE;
-
-    return atomic_compare_exchange_strong_explicit(
-        &seat->state, &expected, SEAT_BUSY, memory_order_acq_rel,
-        memory_order_relaxed);
+    guard_describe_locked(seat, out);
+    return out->is_live ? find_misuse(seat, object, expected) : "double free";
 }
 
-static void free_claimed(struct seat *seat, uintptr_t site)
+/* The same; if nothing is, the seat is GOING, for one alone. */
+static const char *claim(struct seat *seat, const void *object,
+                         const struct slab_pool *expected, uintptr_t site,
+                         struct guard_object *out)
 {
-    const uint8_t *bad;
-    const char *damage = guard_find_damage(seat, &bad);
+    uint64_t irq = lock_acquire(&guard_pool.lock);
+    const char *crime = judge_locked(seat, object, expected, out);
 
-    if (damage != NULL) {
-        guard_report(seat, damage, (vaddr_t)bad, site);
+    if (crime == NULL) {
+        seat->free_site = site;
+        seat->free_cpu = (uint16_t)port_cpu();
+        seat_set_state(seat, SEAT_GOING);
     }
-    seat->free_site = site;
-    guard_pool.pages->close(seat_page(seat));
-    give_seat(seat);
+    lock_release(&guard_pool.lock, irq);
+    return crime;
 }
 
 /* @object lies in the page of @seat. */
 static void free_in(struct seat *seat, const void *object,
                     const struct slab_pool *expected, uintptr_t site)
 {
-    const char *misuse;
+    const uint8_t *bad = object;
+    struct guard_object seen;
 
     if (!seat_was_used(seat)) {
-        guard_report_nowhere("free", (vaddr_t)object, site);
+        guard_report_nowhere("free", (vaddr_t)object, site, GUARD_NEVER_USED);
         return;
     }
-    if (!claim(seat)) {
-        guard_report(seat, "double free", (vaddr_t)object, site);
+    const char *crime = claim(seat, object, expected, site, &seen);
+    if (crime != NULL) {
+        guard_report(&seen, crime, (vaddr_t)object, site);
         return;
     }
-    misuse = find_misuse(seat, object, expected);
-    if (misuse != NULL) {
-        guard_report(seat, misuse, (vaddr_t)object, site);
-        seat_set_state(seat, SEAT_LIVE);
-        return;
+    crime = guard_find_damage(seat, &bad);
+    if (crime != NULL) {
+        guard_report(&seen, crime, (vaddr_t)bad, site);
     }
-    free_claimed(seat, site);
+    guard_pool.pages->close(seat_page(seat));
+    give_seat(seat);
 }
 
 bool guard_free(void *object, const struct slab_pool *expected, uintptr_t site)
@@ -315,7 +325,7 @@ bool guard_free(void *object, const struct slab_pool *expected, uintptr_t site)
     }
     struct seat *seat = guard_seat_at((vaddr_t)object);
     if (seat == NULL) {
-        guard_report_nowhere("free", (vaddr_t)object, site);
+        guard_report_nowhere("free", (vaddr_t)object, site, GUARD_NEVER_USED);
     } else {
         free_in(seat, object, expected, site);
     }
@@ -324,30 +334,39 @@ bool guard_free(void *object, const struct slab_pool *expected, uintptr_t site)
 
 /* --- what the heap asks --------------------------------------------------- */
 
+/* judge_locked() of what need not lie in the page of a seat. */
+static const char *judge_block(const struct seat *seat, const void *object,
+                               struct guard_object *out)
+{
+    uint64_t irq = lock_acquire(&guard_pool.lock);
+    const char *crime = judge_locked(seat, object, NULL, out);
+
+    lock_release(&guard_pool.lock, irq);
+    return crime;
+}
+
 uint64_t guard_size(const void *object)
 {
     const struct seat *seat =
         guard_holds(object) ? guard_seat_at((vaddr_t)object) : NULL;
+    struct guard_object seen;
 
-    return seat != NULL && seat_state(seat) == SEAT_LIVE &&
-                   find_misuse(seat, object, NULL) == NULL
-               ? seat->bytes
-               : 0;
+    return seat != NULL && judge_block(seat, object, &seen) == NULL ? seen.bytes
+                                                                    : 0;
 }
 
 void guard_report_block(const void *object, uintptr_t site)
 {
     const struct seat *seat = guard_seat_at((vaddr_t)object);
+    struct guard_object seen;
 
     if (seat == NULL || !seat_was_used(seat)) {
-        guard_report_nowhere("free", (vaddr_t)object, site);
+        guard_report_nowhere("free", (vaddr_t)object, site, GUARD_NEVER_USED);
         return;
     }
-    const char *misuse = seat_state(seat) == SEAT_LIVE
-                             ? find_misuse(seat, object, NULL)
-                             : "double free";
-    if (misuse != NULL) {
-        guard_report(seat, misuse, (vaddr_t)object, site);
+    const char *crime = judge_block(seat, object, &seen);
+    if (crime != NULL) {
+        guard_report(&seen, crime, (vaddr_t)object, site);
     }
 }
 
@@ -358,7 +377,7 @@ unsigned guard_count_live(const struct slab_pool *pool)
 
     for (unsigned i = 0; i < GUARD_OBJECTS; i++) {
         enum seat_state state = seat_state(&guard_pool.seat[i]);
-        found_live += (state == SEAT_LIVE || state == SEAT_BUSY) &&
+        found_live += state != SEAT_UNUSED && state != SEAT_FREED &&
                       guard_pool.seat[i].pool == pool;
     }
     lock_release(&guard_pool.lock, irq);
@@ -389,6 +408,7 @@ void guard_init(void)
     atomic_init(&guard_pool.passed, 0);
     atomic_init(&guard_pool.found, 0);
     guard_pool.live = 0;
+    guard_pool.has_seats = false;
 }
 
 void guard_attach(vaddr_t start, const struct guard_pages *how)
@@ -398,9 +418,10 @@ void guard_attach(vaddr_t start, const struct guard_pages *how)
 
     for (unsigned i = 0; i < GUARD_OBJECTS; i++) {
         guard_pool.seat[i] = (struct seat){.next = (uint16_t)(i + 1)};
+    }
+    for (unsigned i = 0; i < 1 << GUARD_ORDER; i++) {
         atomic_init(&guard_pool.is_bared[i], false);
     }
-    atomic_init(&guard_pool.is_bared[GUARD_OBJECTS], false);
     memset(guard_pool.seen, 0, sizeof(guard_pool.seen));
     guard_pool.first = 0;
     guard_pool.last = GUARD_OBJECTS - 1;
@@ -417,15 +438,32 @@ void guard_set_interval(uint32_t allocations)
                           memory_order_relaxed);
 }
 
-vaddr_t guard_detach(void)
+void guard_begin(void)
+{
+    uint64_t irq = lock_acquire(&guard_pool.lock);
+
+    guard_pool.has_seats = true;
+    lock_release(&guard_pool.lock, irq);
+}
+
+vaddr_t guard_retire(void)
 {
     uint64_t irq = lock_acquire(&guard_pool.lock);
     vaddr_t start = 0;
 
-    if (guard_pool.live == 0 && counted(&guard_bytes) != 0) {
+    if (guard_pool.live == 0 && guard_pool.has_seats) {
+        guard_pool.has_seats = false;
         start = guard_pool_start();
-        atomic_store_explicit(&guard_bytes, 0, memory_order_relaxed);
     }
     lock_release(&guard_pool.lock, irq);
     return start;
+}
+
+void guard_detach(void)
+{
+    uint64_t irq = lock_acquire(&guard_pool.lock);
+
+    ASSERT(!guard_pool.has_seats);
+    atomic_store_explicit(&guard_bytes, 0, memory_order_relaxed);
+    lock_release(&guard_pool.lock, irq);
 }

@@ -73,25 +73,34 @@ void guard_forget(const struct slab_pool *pool);
 
 /* --- for who owns the page tables ----------------------------------------- */
 
-/* Page @page of the pool: nobody may touch it any more; everybody may. */
+/* What is done to a page of the pool, and asked about it. */
 struct guard_pages {
-    void (*close)(vaddr_t page);
-    void (*open)(vaddr_t page);
+    void (*close)(vaddr_t page); /* nobody may touch it any more */
+    void (*open)(vaddr_t page);  /* everybody may */
+    bool (*allows)(vaddr_t page, enum guard_access access);
 };
 
 /* log2 frames of the pool: one large page. */
 #define GUARD_ORDER 9
 
 /*
- * The pool is the block at @start, in single pages of which all but object
- * pages that are in use are closed. @pages works until guard_detach().
+ * The pool is the block at @start: what faults there is guard_fault()'s from
+ * now on. @pages works until guard_detach().
  */
 void guard_attach(vaddr_t start, const struct guard_pages *pages);
+/* All its pages are single ones, and closed: guard objects in it. */
+void guard_begin(void);
 void guard_set_interval(uint32_t interval);
 /*
- * Take the pool away if nothing in it is live; its pages are as they were.
- * Return: where it was; 0: something is live, or there is none.
+ * Guard no more objects if none in the pool is live; faults there are
+ * guard_fault()'s still.
+ * Return: where it is; 0: something is live, or there is none.
  */
-vaddr_t guard_detach(void);
+vaddr_t guard_retire(void);
+/*
+ * There is no pool any more. It has been retired, its pages have been opened,
+ * and all CPUs that met a closed one before have ended their guard_fault().
+ */
+void guard_detach(void);
 
 #endif

@@ -14,19 +14,29 @@ _Static_assert(2 * GUARDS == 1 << GUARD_ORDER, "a guard beside each object");
 /* For a hash of who has live objects. */
 #define SEEN_SLOTS 256
 
-enum seat_state { SEAT_UNUSED, SEAT_BUSY, SEAT_LIVE, SEAT_FREED };
+enum seat_state {
+    SEAT_UNUSED,
+    SEAT_MAKING, /* an object is about to be handed out */
+    SEAT_LIVE,
+    SEAT_GOING, /* the object is looked at, its page about to be closed */
+    SEAT_FREED
+};
 
-/* (S) who has made it BUSY, (L) the pool's lock. Reports read all of it. */
+/*
+ * (L) changed under the pool's lock, so that a report under it sees one object
+ * and not the half of another; who has made it MAKING or GOING, or has the
+ * object, reads it without.
+ */
 struct seat {
     _Atomic uint8_t state;        /* (A) enum seat_state */
     uint16_t next;                /* (L) on the list */
-    uint16_t offset;              /* (S) of the object in its page */
-    uint16_t bytes;               /* (S) of the object, as asked for */
-    uint16_t alloc_cpu;           /* (S) */
-    uint16_t free_cpu;            /* (S) */
-    const struct slab_pool *pool; /* (L, S) NULL: its cache is gone */
-    uintptr_t alloc_site;         /* (S) */
-    uintptr_t free_site;          /* (S) 0 while it is live */
+    uint16_t offset;              /* (L) of the object in its page */
+    uint16_t bytes;               /* (L) of the object, as asked for */
+    uint16_t alloc_cpu;           /* (L) */
+    uint16_t free_cpu;            /* (L) */
+    const struct slab_pool *pool; /* (L) NULL: its cache is gone */
+    uintptr_t alloc_site;         /* (L) */
+    uintptr_t free_site;          /* (L) 0 while it is live */
 };
 
 extern struct guard_pool {
@@ -34,6 +44,7 @@ extern struct guard_pool {
     uint16_t first;                  /* (L) longest free, or SEAT_NONE */
     uint16_t last;                   /* (L) */
     uint32_t live;                   /* (L) */
+    bool has_seats;                  /* (L) to hand out: it is not to go */
     const struct guard_pages *pages; /* (C) while there is a pool */
     _Atomic uint32_t interval;       /* (A) */
     _Atomic uint32_t draws;          /* (A) intervals handed out */
@@ -42,15 +53,22 @@ extern struct guard_pool {
     _Atomic uint64_t found;          /* (A) */
     struct seat seat[GUARD_OBJECTS]; /* each for itself */
     uint8_t seen[SEEN_SLOTS];        /* (L) */
-    _Atomic bool is_bared[GUARDS];   /* (A) a report has opened the guard */
+    /* (A) a report has opened the guard page */
+    _Atomic bool is_bared[UINT64_C(1) << GUARD_ORDER];
 } guard_pool;
 
+/* What is known of the seat's object. */
+void guard_describe_locked(const struct seat *seat, struct guard_object *out);
+
 /*
- * @crime was committed at @address, by @site; or where no object was.
+ * @crime was committed at @address, by @site, against @object; or where no
+ * object is to be named, for the reason @why.
  */
-void guard_report(const struct seat *seat, const char *crime, vaddr_t address,
-                  uintptr_t site);
-void guard_report_nowhere(const char *crime, vaddr_t address, uintptr_t site);
+void guard_report(const struct guard_object *object, const char *crime,
+                  vaddr_t address, uintptr_t site);
+void guard_report_nowhere(const char *crime, vaddr_t address, uintptr_t site,
+                          const char *why);
+#define GUARD_NEVER_USED "where none has ever been"
 
 /* What has happened around the object, NULL if nothing; and where. */
 const char *guard_find_damage(const struct seat *seat, const uint8_t **out_bad);
@@ -99,11 +117,6 @@ static inline vaddr_t seat_page(const struct seat *seat)
 static inline vaddr_t seat_object(const struct seat *seat)
 {
     return seat_page(seat) + seat->offset;
-}
-
-static inline vaddr_t guard_address(unsigned guard)
-{
-    return guard_pool_start() + 2 * guard * PAGE_BYTES;
 }
 
 /* Which page of the pool is @address in? The caller knows that it is. */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* guard_look: faults in the guards' pool, reports, and what is in it. */
 /*
- * Locking: none but for counts; a report about an object that another CPU
- * frees at this moment may be out of date.
+ * Locking: what is said of an object is read under the pool's lock, and
+ * printed without it: it may have changed by then. A report opens the page of
+ * an object under the lock, so that the page of a new object is not touched.
  */
 #include "heap/guard_impl.h"
 
@@ -11,42 +12,50 @@
 
 /* --- words ---------------------------------------------------------------- */
 
-static const char *seat_name(const struct seat *seat)
+void guard_describe_locked(const struct seat *seat, struct guard_object *out)
 {
-    return seat->pool == NULL ? "?" : seat->pool->name;
+    *out = (struct guard_object){
+        .start = seat_object(seat),
+        .bytes = seat->bytes,
+        .name = seat->pool == NULL ? "?" : seat->pool->name,
+        .is_live = seat_state(seat) == SEAT_LIVE,
+        .alloc_site = seat->alloc_site,
+        .free_site = seat->free_site,
+        .alloc_cpu = seat->alloc_cpu,
+        .free_cpu = seat->free_cpu,
+    };
 }
 
-/* @crime was committed at @address, by @site. */
-void guard_report(const struct seat *seat, const char *crime, vaddr_t address,
-                  uintptr_t site)
+void guard_report(const struct guard_object *object, const char *crime,
+                  vaddr_t address, uintptr_t site)
 {
     count(&guard_pool.found);
     port_bug("%s at 0x%lx (offset %d) by %p; guarded object 0x%lx (%u bytes, "
              "cache %s), allocated by %p on CPU %u, freed by %p on CPU %u",
-             crime, (unsigned long)address, (int)(address - seat_object(seat)),
-             (void *)site, (unsigned long)seat_object(seat), seat->bytes,
-             seat_name(seat), (void *)seat->alloc_site, seat->alloc_cpu,
-             (void *)seat->free_site, seat->free_cpu);
+             crime, (unsigned long)address, (int)(address - object->start),
+             (void *)site, (unsigned long)object->start,
+             (unsigned)object->bytes, object->name, (void *)object->alloc_site,
+             object->alloc_cpu, (void *)object->free_site, object->free_cpu);
 }
 
-/* The same where there is no object to speak of. */
-void guard_report_nowhere(const char *crime, vaddr_t address, uintptr_t site)
+void guard_report_nowhere(const char *crime, vaddr_t address, uintptr_t site,
+                          const char *why)
 {
     count(&guard_pool.found);
-    port_bug("%s at 0x%lx by %p: in the pool of guarded objects, page %u, "
-             "where none has ever been",
+    port_bug("%s at 0x%lx by %p: in the pool of guarded objects, page %u, %s",
              crime, (unsigned long)address, (void *)site,
-             guard_page_index(address));
+             guard_page_index(address), why);
 }
 
 /* --- faults --------------------------------------------------------------- */
 
 /*
- * The object that an access to guard page @guard was meant for: the nearer one
- * of its neighbours; NULL if there was never any.
+ * The seat of the object that an access to guard page @page was meant for: the
+ * nearer one of its neighbours; NULL if there was never any.
  */
-static const struct seat *nearest(unsigned guard, vaddr_t address)
+static const struct seat *nearest_locked(unsigned page, vaddr_t address)
 {
+    unsigned guard = (unsigned)min_u64(page / 2, GUARD_OBJECTS);
     const struct seat *before = guard == 0 ? NULL : &guard_pool.seat[guard - 1];
     const struct seat *behind =
         guard == GUARD_OBJECTS ? NULL : &guard_pool.seat[guard];
@@ -83,17 +92,85 @@ static const char *const crime_nowhere[] = {
     [GUARD_EXEC] = "invalid execution",
 };
 
-static void report_beside(const struct seat *seat, vaddr_t address,
+static void report_beside(unsigned page, vaddr_t address,
                           enum guard_access access, uintptr_t ip)
 {
+    struct guard_object seen;
+    uint64_t irq = lock_acquire(&guard_pool.lock);
+    const struct seat *seat = nearest_locked(page, address);
+
+    if (seat != NULL) {
+        guard_describe_locked(seat, &seen);
+    }
+    lock_release(&guard_pool.lock, irq);
     if (seat == NULL) {
-        guard_report_nowhere(crime_nowhere[access], address, ip);
+        guard_report_nowhere(crime_nowhere[access], address, ip,
+                             GUARD_NEVER_USED);
     } else {
-        guard_report(seat,
-                     address < seat_object(seat) ? crime_under[access]
-                                                 : crime_over[access],
+        guard_report(&seen,
+                     address < seen.start ? crime_under[access]
+                                          : crime_over[access],
                      address, ip);
     }
+}
+
+static void fault_beside(unsigned page, vaddr_t address,
+                         enum guard_access access, uintptr_t ip)
+{
+    report_beside(page, address, access, ip);
+    guard_pool.pages->open(align_down(address, PAGE_BYTES));
+    /* Release: pairs with close_guards(), which closes what it finds open. */
+    atomic_store_explicit(&guard_pool.is_bared[page], true,
+                          memory_order_release);
+}
+
+static bool is_in_use(enum seat_state state)
+{
+    return state == SEAT_MAKING || state == SEAT_LIVE;
+}
+
+/* Let the access be tried again; the next object's page is not for that. */
+static void open_freed(const struct seat *seat)
+{
+    uint64_t irq = lock_acquire(&guard_pool.lock);
+
+    if (!is_in_use(seat_state(seat))) {
+        guard_pool.pages->open(seat_page(seat));
+    }
+    lock_release(&guard_pool.lock, irq);
+}
+
+/*
+ * The page was closed when it was touched. By now its seat may have another
+ * object, which has nothing to do with it.
+ */
+static bool fault_inside(const struct seat *seat, vaddr_t address,
+                         enum guard_access access, uintptr_t ip)
+{
+    struct guard_object seen;
+    uint64_t irq = lock_acquire(&guard_pool.lock);
+    enum seat_state state = seat_state(seat);
+
+    /* No guard has closed it: some other fault. */
+    bool is_foreign = state == SEAT_LIVE &&
+                      !guard_pool.pages->allows(seat_page(seat), access);
+
+    guard_describe_locked(seat, &seen);
+    lock_release(&guard_pool.lock, irq);
+    if (is_foreign) {
+        return false;
+    }
+    if (is_in_use(state)) {
+        guard_report_nowhere(crime_after_free[access], address, ip,
+                             "whose object has made room for another");
+    } else if (state == SEAT_UNUSED) {
+        guard_report_nowhere(crime_nowhere[access], address, ip,
+                             GUARD_NEVER_USED);
+    } else {
+        guard_report(&seen, crime_after_free[access], address, ip);
+    }
+    open_freed(seat);
+    return true;
 }
 
 bool guard_fault(vaddr_t address, enum guard_access access, uintptr_t ip)
@@ -101,39 +178,15 @@ bool guard_fault(vaddr_t address, enum guard_access access, uintptr_t ip)
     if (!guard_holds((const void *)address)) {
         return false;
     }
-    unsigned page = guard_page_index(address);
-    if (guard_is_page(page)) {
-        unsigned guard = (unsigned)min_u64(page / 2, GUARD_OBJECTS);
-        report_beside(nearest(guard, address), address, access, ip);
-        atomic_store_explicit(&guard_pool.is_bared[guard], true,
-                              memory_order_relaxed);
-    } else if (seat_state(&guard_pool.seat[page / 2]) == SEAT_LIVE) {
-        return false; /* nothing has closed it: some other fault */
-    } else if (seat_was_used(&guard_pool.seat[page / 2])) {
-        guard_report(&guard_pool.seat[page / 2], crime_after_free[access],
-                     address, ip);
-    } else {
-        guard_report_nowhere(crime_nowhere[access], address, ip);
+    const struct seat *seat = guard_seat_at(address);
+    if (seat != NULL) {
+        return fault_inside(seat, address, access, ip);
     }
-    guard_pool.pages->open(align_down(address, PAGE_BYTES));
+    fault_beside(guard_page_index(address), address, access, ip);
     return true;
 }
 
 /* --- looking -------------------------------------------------------------- */
-
-static void describe(const struct seat *seat, struct guard_object *out)
-{
-    *out = (struct guard_object){
-        .start = seat_object(seat),
-        .bytes = seat->bytes,
-        .name = seat_name(seat),
-        .is_live = seat_state(seat) == SEAT_LIVE,
-        .alloc_site = seat->alloc_site,
-        .free_site = seat->free_site,
-        .alloc_cpu = seat->alloc_cpu,
-        .free_cpu = seat->free_cpu,
-    };
-}
 
 bool guard_look(unsigned index, struct guard_object *out)
 {
@@ -141,7 +194,9 @@ bool guard_look(unsigned index, struct guard_object *out)
         !seat_was_used(&guard_pool.seat[index])) {
         return false;
     }
-    describe(&guard_pool.seat[index], out);
+    uint64_t irq = lock_acquire(&guard_pool.lock);
+    guard_describe_locked(&guard_pool.seat[index], out);
+    lock_release(&guard_pool.lock, irq);
     return true;
 }
 
@@ -150,11 +205,12 @@ bool guard_find(vaddr_t address, struct guard_object *out)
     if (!guard_holds((const void *)address)) {
         return false;
     }
-    unsigned page = guard_page_index(address);
-    const struct seat *seat =
-        guard_is_page(page)
-            ? nearest((unsigned)min_u64(page / 2, GUARD_OBJECTS), address)
-            : &guard_pool.seat[page / 2];
+    const struct seat *seat = guard_seat_at(address);
+    if (seat == NULL) {
+        uint64_t irq = lock_acquire(&guard_pool.lock);
+        seat = nearest_locked(guard_page_index(address), address);
+        lock_release(&guard_pool.lock, irq);
+    }
     return seat != NULL && guard_look(seat_index(seat), out);
 }
 
@@ -192,9 +248,14 @@ void guard_stats(struct guard_stats *out)
     lock_release(&guard_pool.lock, irq);
 }
 
-static bool check_seat(const struct seat *seat)
+/* Under the lock a live object stays, and with it its page is open. */
+static bool check_seat_locked(const struct seat *seat)
 {
     const uint8_t *bad;
+
+    if (seat_state(seat) != SEAT_LIVE) {
+        return true;
+    }
     const char *damage = guard_find_damage(seat, &bad);
 
     CHECK_OR_FAIL(seat->offset + seat->bytes <= PAGE_BYTES && // I4
@@ -236,11 +297,11 @@ bool guard_check(void)
     CHECK_OR_FAIL(listed + out == GUARD_OBJECTS, // I1, I2
                   "%u free seats and %u live of %u guarded objects", listed,
                   out, GUARD_OBJECTS);
-    for (unsigned i = 0; i < GUARD_OBJECTS; i++) {
-        if (seat_state(&guard_pool.seat[i]) == SEAT_LIVE &&
-            !check_seat(&guard_pool.seat[i])) {
-            return false;
-        }
+    bool is_sound = true;
+    for (unsigned i = 0; i < GUARD_OBJECTS && is_sound; i++) {
+        irq = lock_acquire(&guard_pool.lock);
+        is_sound = check_seat_locked(&guard_pool.seat[i]);
+        lock_release(&guard_pool.lock, irq);
     }
-    return true;
+    return is_sound;
 }

@@ -49,6 +49,8 @@ static vaddr_t mapped_at(vaddr_t address)
 
 /*
  * One entry for another, both of a known form: pt_protect() asks much more.
+ * If the page is part of a large one, restore() has opened and merged all of
+ * them, and waits for the fault that this comes from.
  */
 static void set_page(vaddr_t address, unsigned flags)
 {
@@ -61,10 +63,11 @@ static void set_page(vaddr_t address, unsigned flags)
         pt_open(&pt_kernel, page, page + PAGE_BYTES, &batch, &cursor);
 
     ASSERT(status == MM_OK);
-    ASSERT(cursor.level == 0); /* it was split for the pool */
-    pte_t old = cursor_swap(&cursor, entry);
-    if (pte_is_present(old)) {
-        mmu_invlpg(page); /* on this CPU: interrupts are off */
+    if (cursor.level == 0) {
+        pte_t old = cursor_swap(&cursor, entry);
+        if (pte_is_present(old)) {
+            mmu_invlpg(page); /* on this CPU: interrupts are off */
+        }
     }
     pt_close(&cursor);
 }
@@ -77,6 +80,16 @@ static void open_page(vaddr_t address)
 static void close_page(vaddr_t address)
 {
     set_page(address, CLOSED_FLAGS);
+}
+
+static bool allows_page(vaddr_t address, enum guard_access access)
+{
+    uint64_t irq = port_irq_save();
+    pte_t entry = pt_lookup(&pt_kernel, mapped_at(address)).entry;
+
+    port_irq_restore(irq);
+    return pte_is_present(entry) && access != GUARD_EXEC &&
+           (access == GUARD_READ || (entry.v & PTE_RW) != 0);
 }
 
 /* What the records of the block's other frames say; see frame_free(). */
@@ -143,7 +156,11 @@ static void merge(struct pt_cursor *cursor, vaddr_t start)
     }
 }
 
-/* The opposite of carve(), which has closed so many bytes. */
+/*
+ * The opposite of carve(), which has closed so many bytes. Who has met a closed
+ * page is in a fault with interrupts off, and cannot answer a flush before it
+ * has ended: that is why there is one in any case.
+ */
 static void restore(vaddr_t start, uint64_t closed_bytes)
 {
     uint64_t span = pte_span(whole_level > 1 ? whole_level : 1);
@@ -158,8 +175,17 @@ static void restore(vaddr_t start, uint64_t closed_bytes)
         ASSERT(status == MM_OK); /* in small pages already */
     }
     merge(&cursor, start);
+    tlb_batch_range(&batch, start, start + POOL_BYTES, 0);
     pt_close(&cursor);
     tlb_commit(&batch);
+}
+
+/* The pool at @pfn, of which so many bytes are closed, is none any more. */
+static void give_back(pfn_t pfn, uint64_t closed_bytes)
+{
+    restore(direct_start + pfn_to_phys(pfn).v, closed_bytes);
+    guard_detach();
+    frame_free(pfn, GUARD_ORDER);
 }
 
 /* A magazine that is made anew counts by the new interval at once. */
@@ -171,7 +197,8 @@ static void set_interval(uint32_t interval)
 
 enum mm_status guard_enable(uint32_t interval)
 {
-    static const struct guard_pages pages = {close_page, open_page};
+    static const struct guard_pages pages = {close_page, open_page,
+                                             allows_page};
     struct guard_stats stats;
 
     if (interval == 0 || interval > GUARD_INTERVAL_MAX) {
@@ -186,15 +213,15 @@ enum mm_status guard_enable(uint32_t interval)
     if (pfn_is_none(pfn)) {
         return MM_ENOMEM;
     }
-    vaddr_t start = direct_start + pfn_to_phys(pfn).v;
-    enum mm_status status = carve(start);
+    /* Before it is closed: somebody may have an old address in it. */
+    guard_attach((vaddr_t)phys_to_virt(pfn_to_phys(pfn)), &pages);
+    enum mm_status status = carve(direct_start + pfn_to_phys(pfn).v);
     if (status != MM_OK) {
-        restore(start, 0);
-        frame_free(pfn, GUARD_ORDER);
+        give_back(pfn, 0);
         return status;
     }
     mark_frames(pfn, FRAME_GUARD);
-    guard_attach((vaddr_t)phys_to_virt(pfn_to_phys(pfn)), &pages);
+    guard_begin();
     set_interval(interval);
     return MM_OK;
 }
@@ -204,14 +231,13 @@ enum mm_status guard_disable(void)
     struct guard_stats stats;
 
     guard_set_interval(0);
-    vaddr_t start = guard_detach();
+    vaddr_t start = guard_retire();
     if (start == 0) {
         guard_stats(&stats);
         return stats.bytes == 0 ? MM_OK : MM_EBUSY;
     }
-    restore(mapped_at(start), POOL_BYTES);
     pfn_t pfn = phys_to_pfn(virt_to_phys((void *)start));
     mark_frames(pfn, FRAME_NONE);
-    frame_free(pfn, GUARD_ORDER);
+    give_back(pfn, POOL_BYTES);
     return MM_OK;
 }

@@ -3,12 +3,15 @@
 #include <pthread.h>
 
 #include <mm/audit.h>
+#include <mm/frame.h>
 #include <mm/guard.h>
 #include <mm/pt.h>
-#include "heap/guard.h"
+#include "heap/guard_impl.h"
 #include "heap/slab_impl.h"
 #include "heap/magazine.h"
+#include "tests/host/players.h"
 #include "tests/host/sim.h"
+#include "tests/host/sim_mmu.h"
 #include "tests/shared/figures.h"
 
 /*
@@ -16,7 +19,8 @@
  * count that is wrong in the end, entries of one table that two change, a
  * cache that goes, and takes or keeps what was another's. Provoked by threads
  * that allocate more than there are seats, free what others allocated, and
- * make and destroy caches.
+ * make and destroy caches; and by one that touches what is closed while the
+ * pool comes and goes: to whom a fault must always be explained.
  */
 
 #define THREADS 4
@@ -167,4 +171,94 @@ TEST(guard, threads_destroy_caches)
     }
     CHECK_EQUAL(field.wrong, 0);
     CHECK_EQUAL(guard_disable(), MM_OK);
+}
+
+/* --- the pool comes and goes meanwhile ------------------------------------ */
+
+#define COMINGS 40
+#define TOUCHES 20 /* at least, of each pool */
+
+static _Atomic unsigned touches;
+static _Atomic bool is_over;
+
+/* CPU 0: the pool is there until somebody has met it. */
+static void come_and_go(void)
+{
+    for (unsigned i = 0; i < COMINGS; i++) {
+        atomic_store(&touches, 0);
+        player_expect(guard_enable(1) == MM_OK);
+        while (atomic_load(&touches) < TOUCHES) {
+            sim_poll();
+            sim_yield();
+        }
+        enum mm_status status = guard_disable();
+        while (status == MM_EBUSY) {
+            sim_poll();
+            sim_yield();
+            status = guard_disable();
+        }
+        player_expect(status == MM_OK);
+    }
+    atomic_store(&is_over, true);
+}
+
+/* What a processor does at a page that it may not touch. */
+static void touch(void)
+{
+    struct guard_stats stats;
+    uint64_t irq = port_irq_save();
+
+    guard_stats(&stats);
+    vaddr_t address =
+        stats.start + player_below((unsigned)(POOL_BYTES / 64)) * 64;
+    paddr_t physical;
+    if (stats.start != 0 &&
+        sim_translate(SIM_DIRECT + virt_to_phys((void *)address).v, WALK_READ,
+                      &physical) != WALK_ALLOWED) {
+        player_expect(guard_fault(address, GUARD_READ, ANYBODY));
+        atomic_fetch_add(&touches, 1);
+    }
+    port_irq_restore(irq);
+}
+
+static void use(void)
+{
+    uint64_t *object = guard_alloc(&field.cache->pool, BYTES, ANYBODY);
+
+    if (object != NULL) {
+        player_expect(guard_size(object) == BYTES);
+        own(object, player_me()->cpu);
+        player_expect(is_own(object) && guard_free(object, NULL, ANYBODY));
+    }
+}
+
+static void come_touch_or_use(void)
+{
+    if (player_me()->cpu == 0) {
+        come_and_go();
+    }
+    while (!atomic_load(&is_over)) {
+        if (player_me()->cpu == 1) {
+            touch();
+        } else {
+            use();
+        }
+        sim_yield();
+    }
+}
+
+TEST(guard, threads_touch_what_is_closed)
+{
+    struct audit_verdict verdict;
+
+    sim_boot_cpus(64 * MiB, PLAYERS, SIM_ALL_PARTS);
+    field.cache = slab_create_kind(POOL_KMALLOC, "trade", BYTES, BYTES, NULL);
+    atomic_store(&is_over, false);
+    CHECK_HELPER(players_run(come_touch_or_use));
+    for (unsigned i = 0; i < PLAYERS; i++) {
+        CHECK_EQUAL(player[i].errors, 0);
+    }
+    CHECK_BUG(" by 0x1");
+    CHECK_EQUAL(frames_of(FRAME_GUARD), 0);
+    CHECK(pt_audit(&pt_kernel, &verdict));
 }

@@ -50,7 +50,12 @@ enum guard_access { GUARD_READ, GUARD_WRITE, GUARD_EXEC };
  * port_bug() with object, size, cache, and who allocated and freed it; then
  * let the access be tried again.
  * Return: was it that? If not, nothing was done.
- * Context: the fault's; waits for no CPU.
+ * Context: the fault's, with interrupts off since then, so that this CPU
+ *          answers no flush meanwhile: guard_disable() waits for that. Waits
+ *          for no CPU.
+ *
+ * A page that a report has opened is closed again with its next object: then
+ * it can have another report, and for an access by two CPUs at once two.
  *
  * What another CPU does to an object that this one has freed is not seen as
  * long as that CPU has the translation cached: kfree() may come from an
