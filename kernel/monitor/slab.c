@@ -358,7 +358,8 @@ static bool run_leaks(const struct arguments *arguments)
     const struct leaks *leaks = leaks_find();
 
     if (leaks == NULL) {
-        return complain(arguments, "no memory, or another processor goes on");
+        return complain(arguments, "no memory, too many slabs, or another "
+                                   "processor goes on");
     }
     if (arguments->wants_json) {
         print_leaks_json(leaks);

@@ -20,6 +20,10 @@
  * Marks of objects stand in frames that are taken for the scan: a bitmap a
  * slab, found by a number in the record of its first frame.
  *
+ * A CPU may stand still where it makes or releases a slab, or destroys a cache,
+ * with interrupts on: such slabs are on no list, have no number, and what is
+ * in them is neither met nor judged.
+ *
  * Locking: none: nobody else runs.
  * Cost: a word that is no pointer to RAM some ten instructions.
  * Limits: contents of free objects are not read, nor side storage, which has
@@ -40,9 +44,13 @@
  */
 #define LIST_OBJECTS 1024
 
-/* Words of marks a slab, and slabs: a record has 16 bits for a number. */
+/* Words of marks a slab, and slabs: a record has 16 bits for a number, not 0.
+ */
 #define MARK_WORDS (POOL_MAX_OBJECTS / 64)
-#define SLABS_MAX  65536
+#define SLABS_MAX  UINT16_MAX
+_Static_assert(SLABS_MAX *MARK_WORDS * sizeof(uint64_t) < PAGE_BYTES
+                                                              << MM_MAX_ORDER,
+               "one block has all marks");
 
 static uint64_t *marks; /* of all slabs, while a scan goes on */
 static pfn_t marks_frame;
@@ -66,12 +74,16 @@ static struct frame_record *slab_record(const struct slab *slab)
     return record_of(phys_to_pfn(virt_to_phys((const void *)slab->frames)));
 }
 
+/* From 1 on; 0: on no list. */
+static uint16_t slab_number(const struct slab *slab)
+{
+    return atomic_load_explicit(&slab_record(slab)->entries,
+                                memory_order_relaxed);
+}
+
 static uint64_t *marks_of(const struct slab *slab)
 {
-    uint16_t number =
-        atomic_load_explicit(&slab_record(slab)->entries, memory_order_relaxed);
-
-    return marks + (uint64_t)number * MARK_WORDS;
+    return marks + (slab_number(slab) - UINT64_C(1)) * MARK_WORDS;
 }
 
 static bool is_marked(const struct slab *slab, unsigned index)
@@ -98,7 +110,7 @@ static void meet_object(const void *address)
 {
     const struct slab *slab = slab_around(address);
 
-    if (slab == NULL || slab->pool->kind == POOL_SIDE ||
+    if (slab == NULL || slab_number(slab) == 0 ||
         (vaddr_t)address - slab->start >= slab->pool->span) {
         return;
     }
@@ -350,22 +362,21 @@ static void read_frames(pfn_t block)
 
 typedef void (*slab_fn)(struct slab *slab, uint64_t number);
 
-/* Return: how many there are; they are numbered in this order. */
+/* Return: how many there are; they are numbered in this order, from 1 on. */
 static uint64_t each_slab(slab_fn visit)
 {
-    uint64_t number = 0;
+    uint64_t slabs = 0;
 
     for (struct slab_cache *cache = next_cache(NULL); cache != NULL;
          cache = next_cache(cache)) {
         for (enum pool_list i = 0; i < POOL_LISTS; i++) {
             for (struct slab *slab = cache->pool.list[i]; slab != NULL;
                  slab = slab->next) {
-                visit(slab, number);
-                number++;
+                visit(slab, ++slabs);
             }
         }
     }
-    return number;
+    return slabs;
 }
 
 static void pass_by(struct slab *slab, uint64_t number)
@@ -394,7 +405,7 @@ static enum mm_status make_marks(void)
         div_round_up(slabs * MARK_WORDS * sizeof(*marks) + 1, PAGE_BYTES);
     unsigned order = frames == 1 ? 0 : highest_bit(frames - 1) + 1;
 
-    if (slabs > SLABS_MAX || order > MM_MAX_ORDER) {
+    if (slabs > SLABS_MAX) {
         return MM_ERANGE;
     }
     marks_frame = frame_alloc(order, FRAME_KERNEL, FRAME_ZEROED);
@@ -496,11 +507,14 @@ static void judge_object(struct slab *slab, unsigned index)
     }
 }
 
+/* Of no bytes: a CPU stands still where it makes the block, or frees it. */
 static void judge_large(pfn_t block)
 {
-    sums.live++;
-    if (!is_large_marked(block)) {
-        note("large block", 0, record_of(block)->owner, large_start(block));
+    uint64_t bytes = record_of(block)->owner;
+
+    sums.live += bytes != 0;
+    if (bytes != 0 && !is_large_marked(block)) {
+        note("large block", 0, bytes, large_start(block));
     }
     large_mark(block, 0);
 }

@@ -302,3 +302,52 @@ TEST(leak, other_cpus_keep_nothing_alive)
     CHECK_EQUAL(totals.leaked, 0);
     CHECK_HELPER(check_heap());
 }
+
+/* --- very many slabs ------------------------------------------------------ */
+
+#define SLABS_MOST 65535
+
+static uint64_t count_slabs(void)
+{
+    uint64_t slabs = 0;
+
+    for (const struct slab_cache *cache = slab_next(NULL); cache != NULL;
+         cache = slab_next(cache)) {
+        struct slab_stats stats;
+        slab_stats(cache, &stats);
+        slabs += stats.slabs;
+    }
+    return slabs;
+}
+
+/* A number for each of them stands in 16 bits. */
+TEST(leak, as_many_slabs_as_have_numbers)
+{
+    sim_boot_heap(600 * MiB);
+    struct slab_cache *cache = slab_create("one a slab", 4000, 0, NULL);
+    void *last[1] = {NULL};
+    uint64_t slabs = count_slabs();
+
+    for (uint64_t i = slabs; i < SLABS_MOST; i++) {
+        CHECK(slab_alloc_bulk(cache, 1, last));
+        slabs++;
+    }
+    slab_drain();
+    CHECK(count_slabs() <= SLABS_MOST);
+    while (count_slabs() < SLABS_MOST) {
+        CHECK(slab_alloc_bulk(cache, 1, last));
+        slab_drain();
+        slabs++;
+    }
+    CHECK_EQUAL(count_slabs(), SLABS_MOST);
+    scan(last, 1);
+    CHECK_EQUAL(totals.live, slabs);
+    CHECK_EQUAL(totals.leaked, slabs - 1);
+    CHECK(slab_alloc_bulk(cache, 1, last));
+    slab_drain();
+    CHECK_EQUAL(leak_begin(), MM_ERANGE);
+    slab_free(cache, last[0]);
+    slab_drain();
+    scan(no_roots, 0);
+    CHECK_EQUAL(totals.leaked, slabs);
+}
