@@ -184,6 +184,7 @@ static inline void large_free(struct frame_record *record, void *block,
     if (MM_DEBUG) {
         large_verify(block, site);
     }
+    record->owner = 0; /* nobody's, if a leak scan comes before it is free */
     frame_free_record(record);
 }
 

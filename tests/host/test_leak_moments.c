@@ -92,6 +92,15 @@ static void make_large(void)
     CHECK(old[COMING] != NULL);
 }
 
+/* Nobody else has a pointer to it. */
+static void free_large(void)
+{
+    void *block = old[COMING];
+
+    old[COMING] = NULL;
+    kfree(block);
+}
+
 static void guard(void)
 {
     CHECK_EQUAL(guard_enable(1), MM_OK);
@@ -117,6 +126,7 @@ static const struct {
     {"drain all", fill, slab_drain},
     {"make a cache", NULL, create},
     {"make a large block", NULL, make_large},
+    {"free a large block", make_large, free_large},
     {"drain what waits", fill_quarantine, destroy},
     {"begin to guard", fill, guard},
     {"guard no more", guard, guard_no_more},
