@@ -42,6 +42,7 @@ struct queue {
 _Static_assert(sizeof(struct queue) <= POOL_SIDE_MAX, "in side storage");
 
 static struct queue *queue_of[MM_MAX_CPUS]; /* (C) once there are any */
+static _Atomic unsigned queue_count;        /* (A) 0 until all are there */
 static _Atomic uint64_t limit_now; /* (A) of bytes of a queue; 0: none waits */
 
 static void *waiting_at(const struct queue *queue, uint32_t place)
@@ -57,34 +58,37 @@ static uint64_t bytes_of(const void *object)
 /* How many queues there are. */
 static unsigned queues(void)
 {
-    return queue_of[0] == NULL ? 0 : port_cpu_count();
+    /* Acquire: pairs with the release in make_queues(). */
+    return atomic_load_explicit(&queue_count, memory_order_acquire);
 }
 
 void quarantine_init(void)
 {
-    queue_of[0] = NULL;
+    atomic_init(&queue_count, 0);
     atomic_init(&limit_now, 0);
 }
 
-/* All or none; that of CPU 0 last. */
+/* All or none. */
 static enum mm_status make_queues(void)
 {
-    unsigned made = port_cpu_count();
+    unsigned made = 0;
 
-    while (made > 0) {
+    while (made < port_cpu_count()) {
         struct queue *queue = pool_side_alloc(sizeof(*queue));
         if (queue == NULL) {
-            break;
+            goto out_free_queues;
         }
         *queue = (struct queue){.count = 0};
         lock_init(&queue->lock, LOCK_RANK_QUARANTINE);
-        queue_of[--made] = queue;
+        queue_of[made++] = queue;
     }
-    if (made == 0) {
-        return MM_OK;
-    }
-    while (made < port_cpu_count()) {
-        pool_side_free(queue_of[made++]);
+    /* Release: pairs with the acquire in queues(). */
+    atomic_store_explicit(&queue_count, made, memory_order_release);
+    return MM_OK;
+
+out_free_queues:
+    while (made > 0) {
+        pool_side_free(queue_of[--made]);
     }
     return MM_ENOMEM;
 }
