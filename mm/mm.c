@@ -280,6 +280,9 @@ static enum mm_status start_maps(const struct mm_config *config)
     enum mm_status status =
         kmap_init(config->kmap_start, config->kmap_end, config->map);
 
+    if (status == MM_OK) {
+        kmap_join_shrinkers();
+    }
     guard_setup(config->direct_start);
     for (size_t i = 0; status == MM_OK && i < config->segment_count; i++) {
         if ((config->segment[i].attr.flags & PT_WRITE) == 0) {

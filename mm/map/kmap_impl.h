@@ -91,6 +91,8 @@ struct ready {
     struct kmap_block *stale; /* (P) */
     struct kmap_block *stocked[SMALL_PAGES]; /* (P) by pages - 1 */
     struct kmap_block *empty[SMALL_PAGES];   /* (P) the same */
+    struct kmap_block *leaving; /* (P) were stocked or stale: kmap_shrink.c */
+    uint64_t flush;             /* (P) after which these are empty */
 } MM_ALIGNED(64);
 
 /*
@@ -198,6 +200,9 @@ static inline bool block_claim(struct kmap_block *block, void *handle)
 
 /* --- kmap_keep.c ---------------------------------------------------------- */
 
+/* As many as a purge can leave; their descriptors and tags are 32 KiB. */
+#define EMPTIES_MAX 256
+
 /* The arena is [start, end). */
 void ready_init(vaddr_t start, vaddr_t end);
 
@@ -211,6 +216,12 @@ MM_MUST_CHECK enum mm_status ready_empty(unsigned pages,
 
 /* All that waits for a flush is taken out of @ready, which was taken. */
 MM_MUST_CHECK struct kmap_block *ready_take_waiting(struct ready *ready);
+
+/*
+ * What is parked in @list goes, by commits of @batch that are no flush, or the
+ * one that is needed. Return: how many frames that are.
+ */
+uint64_t ready_release(const struct kmap_block *list, struct tlb_batch *batch);
 
 /* One flush for all of @list, which waits for it; some of it is kept. */
 void ready_flush(struct kmap_block *list);

@@ -17,7 +17,8 @@
  *           out again, and nobody else gets the frames. A window that was
  *           closed is stale. When both have more than `keep` pages, one flush
  *           is made for all of them; then the frames are let go of (Law 2),
- *           and all are empty. (Linux calls the idea lazy purging.)
+ *           and all are empty. (Linux calls the idea lazy purging.) It is made
+ *           sooner when memory is short: kmap_shrink.c.
  *
  *           The guards of a small block say which it is. So kmap_free() finds
  *           it by a descent, without a lock and without the arena.
@@ -48,9 +49,6 @@
 
 /* 256 KiB a CPU: 4 blocks of the largest size, 64 windows of a page. */
 #define KEEP_PAGES (MM_DEBUG ? 0u : 64u)
-
-/* As many as a purge can leave; their descriptors and tags are 32 KiB. */
-#define EMPTIES_MAX 256
 
 static struct ready ready_of[MM_MAX_CPUS];
 struct ready *kmap_ready = ready_of;
@@ -222,6 +220,17 @@ static struct kmap_block *keep_empties(struct kmap_block *list)
     return list;
 }
 
+uint64_t ready_release(const struct kmap_block *list, struct tlb_batch *batch)
+{
+    uint64_t frames = 0;
+
+    for (; list != NULL; list = list->next) {
+        frames += release_frames(list, batch);
+    }
+    tlb_commit(batch);
+    return frames;
+}
+
 /*
  * One flush for all of @list, which waits for it.
  * Return: how many frames were let go of.
@@ -229,16 +238,13 @@ static struct kmap_block *keep_empties(struct kmap_block *list)
 static uint64_t flush_waiting(const struct kmap_block *list)
 {
     struct tlb_batch batch;
-    uint64_t frames = 0;
 
     tlb_batch_init(&batch, &pt_kernel.tlb);
     for (const struct kmap_block *block = list; block != NULL;
          block = block->next) {
         tlb_batch_range(&batch, block->start, block_end(block), 0);
-        frames += release_frames(block, &batch);
     }
-    tlb_commit(&batch);
-    return frames;
+    return ready_release(list, &batch);
 }
 
 bool ready_purge(uint64_t *out_frames)
@@ -251,7 +257,8 @@ bool ready_purge(uint64_t *out_frames)
         struct ready *ready = &kmap_ready[cpu];
 
         hold_take(&ready->hold);
-        struct kmap_block *waiting = ready_take_waiting(ready);
+        struct kmap_block *waiting =
+            unite(&ready->leaving, ready_take_waiting(ready));
         struct kmap_block *empties = take_empties(ready);
         ready_drop(ready, irq);
         found = found || waiting != NULL || empties != NULL;
@@ -360,6 +367,7 @@ static void count_kept(unsigned cpu, uint64_t *blocks, uint64_t *pages)
 
     hold_take(&ready->hold);
     count_list(ready->stale, blocks, pages);
+    count_list(ready->leaving, blocks, pages);
     for (unsigned i = 0; i < SMALL_PAGES; i++) {
         count_list(ready->stocked[i], blocks, pages);
         count_list(ready->empty[i], blocks, pages);
@@ -396,7 +404,8 @@ static bool check_ready(unsigned cpu)
     uint64_t blocks = 0;
     uint64_t waiting = 0;
     uint64_t ignored = 0;
-    bool is_right = check_list(ready->stale, 0);
+    bool is_right =
+        check_list(ready->stale, 0) && check_list(ready->leaving, 0);
 
     count_list(ready->stale, &blocks, &waiting);
     for (unsigned i = 0; i < SMALL_PAGES && is_right; i++) {

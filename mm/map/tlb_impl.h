@@ -55,6 +55,7 @@ struct tlb_cpu {
     struct tlb_slot slot[TLB_SLOTS];
     struct tlb_request request;
     struct cpu_set inbox; /* (A) CPUs whose request waits for this one */
+    _Atomic bool is_late; /* (A) for flushes that nobody waits for */
     struct tlb_counters count;
 } MM_ALIGNED(64);
 

@@ -150,9 +150,29 @@ static void serve(struct tlb_cpu *cpu)
     }
 }
 
+/* Make all flushes of the kernel's tables that were begun until now. */
+static void catch_up(struct tlb_cpu *cpu)
+{
+    struct tlb_batch everything;
+
+    tlb_batch_init(&everything, tlb_kernel);
+    everything.whole = true;
+    tlb_apply(
+        cpu, &everything,
+        atomic_load_explicit(&tlb_kernel->generation, memory_order_seq_cst));
+}
+
 void tlb_interrupt(void)
 {
-    serve(tlb_this_cpu());
+    struct tlb_cpu *cpu = tlb_this_cpu();
+
+    if (MM_UNLIKELY(
+            atomic_load_explicit(&cpu->is_late, memory_order_relaxed))) {
+        /* Acquire: pairs with the exchange in tlb_begin_flush(). */
+        atomic_exchange_explicit(&cpu->is_late, false, memory_order_acquire);
+        catch_up(cpu);
+    }
+    serve(cpu);
 }
 
 static void name_the_silent(unsigned me)
@@ -231,4 +251,48 @@ uint64_t tlb_shoot(struct tlb_batch *batch)
     tlb_add(&cpu->count.released, batch->chain.count + batch->shared_count);
     port_irq_restore(irq);
     return generation;
+}
+
+/* --- without waiting ------------------------------------------------------ */
+
+uint64_t tlb_begin_flush(void)
+{
+    uint64_t irq = port_irq_save();
+    unsigned me = port_cpu();
+    /* As in tlb_shoot(). */
+    uint64_t flush = 1 + atomic_fetch_add_explicit(&tlb_kernel->generation, 1,
+                                                   memory_order_seq_cst);
+
+    for (unsigned i = 0; i < tlb_words; i++) {
+        uint64_t targets = others_of(tlb_kernel, i, me);
+
+        for (; targets != 0; targets &= targets - 1) {
+            unsigned target = i * 64 + lowest_bit(targets);
+
+            /* Release: pairs with the exchange in tlb_interrupt(). */
+            if (!atomic_exchange_explicit(&tlb_cpu[target].is_late, true,
+                                          memory_order_acq_rel)) {
+                port_send_tlb_interrupt(target);
+            }
+        }
+    }
+    catch_up(&tlb_cpu[me]);
+    port_irq_restore(irq);
+    return flush;
+}
+
+bool tlb_has_ended(uint64_t flush)
+{
+    bool has_ended = true;
+
+    for (unsigned i = 0; i < port_cpu_count() && has_ended; i++) {
+        const struct tlb_cpu *cpu = &tlb_cpu[i];
+
+        /* Acquire: pairs with tlb_cpu_online(), and with set_generation(). */
+        has_ended =
+            !atomic_load_explicit(&cpu->is_online, memory_order_acquire) ||
+            atomic_load_explicit(&cpu->slot[TLB_KERNEL_SLOT].generation,
+                                 memory_order_acquire) >= flush;
+    }
+    return has_ended;
 }

@@ -15,6 +15,7 @@
 
 #include <mm/kmap.h>
 #include <mm/port.h>
+#include <mm/shrink.h>
 #include "tests/host/sim.h"
 
 #define ROUNDS 24
@@ -151,6 +152,8 @@ static void run_rounds(unsigned cpu)
 
         if (what == 0) {
             kmap_purge();
+        } else if (what == 1) {
+            shrink_reclaim(1);
         } else if (what < 4) {
             hand_over(cpu);
         } else if (what < 7 && has_wrong_frees) {

@@ -12,6 +12,7 @@
 
 #include <mm/frame.h>
 #include <mm/kmap.h>
+#include <mm/shrink.h>
 #include "tests/host/players.h"
 #include "tests/host/sim.h"
 #include "tests/host/sim_mmu.h"
@@ -77,7 +78,7 @@ static void free_wrongly(void)
 {
     bool is_wrong = player_me()->cpu == 0;
 
-    for (unsigned i = 0; i < 4 * STEPS; i++) {
+    for (unsigned i = 0; i < 2 * STEPS; i++) {
         if (is_wrong) {
             kmap_free((void *)(atomic_load(&latest) + 1));
         } else if (test_random_below(&player_me()->random, 4) == 0) {
@@ -99,6 +100,8 @@ static void work(void)
 
         if (what == 0) {
             kmap_purge();
+        } else if (what < 4) {
+            shrink_reclaim(1);
         } else if (what < 20) {
             *one = atomic_exchange(&handed, *one);
         } else if (*one == 0) {

@@ -86,6 +86,12 @@ bool kmap_has(const void *address);
 void kmap_keep(unsigned pages);
 
 /*
+ * From now on frames that are kept go when memory is short. Once, after
+ * kmap_init() and shrink_init().
+ */
+void kmap_join_shrinkers(void);
+
+/*
  * Let go of all that is kept, on all CPUs.
  * Return: the number of frames. Context: as kmap_alloc().
  */

@@ -25,7 +25,8 @@ enum shrink_priority {
  * frames and objects of the heap and take locks of rank *caches* or higher,
  * and locks of the host that nobody holds while it allocates. They register
  * nothing. What they allocate themselves is not reclaimed for: it comes from
- * what is free, or not at all. They do not wait.
+ * what is free, or not at all. They wait for nobody; at most they look for some
+ * thousand turns whether another CPU is done with something.
  */
 struct shrinker {
     const char *name;              /* (C) */

@@ -181,6 +181,17 @@ void tlb_batch_release_tree(struct tlb_batch *batch, pfn_t table,
  */
 void tlb_commit(struct tlb_batch *batch);
 
+/*
+ * Have every CPU forget what the kernel's tables have said until now, and do
+ * not wait for it. Context: any but NMI and machine check; also under locks,
+ * since nothing is released here: that is for who has seen the end.
+ * Return: which flush it is.
+ */
+uint64_t tlb_begin_flush(void);
+
+/* Has every CPU made that flush? What it did before is seen here then. */
+bool tlb_has_ended(uint64_t flush);
+
 /* What the host does when port_send_tlb_interrupt() has reached this CPU. */
 void tlb_interrupt(void);
 
