@@ -58,7 +58,7 @@
 #define LOOK_ROUNDS 8
 #define LOOK_SWINGS 2
 /* So often too empty and then too full: it may hold more. */
-#define GROW_SWINGS 4
+#define GROW_SWINGS 3
 /* Refills that larger magazines would have spared. */
 #define GROW_HITS 16
 /* Magazines that one exchange sends back to the slabs, at most. */
