@@ -117,7 +117,7 @@ TEST(slab, a_cache_with_guarded_objects_stays)
     sim_boot(RAM_BYTES);
     struct slab_cache *cache = slab_create("stays", 64, 0, NULL);
     CHECK(cache != NULL);
-    CHECK_EQUAL(guard_enable(1), MM_OK);
+    CHECK_EQUAL(guard_enable(2), MM_OK);
     CHECK_HELPER(alloc_all(cache));
     CHECK_EQUAL(slab_destroy(cache), MM_EBUSY);
     test_format(text, sizeof(text), "has %u live objects; one", OBJECTS);
