@@ -156,3 +156,21 @@ enum mm_status frame_join(pfn_t pfn, unsigned order)
     }
     return MM_OK;
 }
+
+/* --- another use ---------------------------------------------------------- */
+
+void frame_set_type(pfn_t pfn, enum frame_type type)
+{
+    struct frame_record *record = live_record(pfn);
+
+    ASSERT(record != NULL && type != FRAME_NONE);
+    int64_t frames = INT64_C(1) << record->order;
+    uint64_t irq = port_irq_save();
+    struct frame_cpu *cpu = frame_this_cpu();
+    cpu->extra[record->type] -= frames;
+    cpu->extra[type] += frames;
+    /* Stores go in order on x86, and the compiler leaves them so. */
+    atomic_thread_fence(memory_order_release);
+    record->type = (uint8_t)type;
+    port_irq_restore(irq);
+}

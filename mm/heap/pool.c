@@ -164,25 +164,44 @@ static void relink_locked(struct slab_pool *pool, struct slab *slab,
     }
 }
 
-/* All frames of the slab say whose they are, or no longer. */
-static void set_records(const struct slab *slab, enum frame_type type,
-                        const struct slab *owner)
+/*
+ * All frames of the slab say whose they are. Who reads that a frame is a slab's
+ * finds its descriptor: an old pointer may be freed at any moment. So until
+ * here, and from reset_records() on, they are kernel memory like any other.
+ */
+static void set_records(const struct slab *slab)
 {
     pfn_t first = phys_to_pfn(virt_to_phys((void *)slab->frames));
 
-    record_of(first)->owner = (uintptr_t)owner;
+    record_of(first)->owner = (uintptr_t)slab;
     for (uint64_t i = 1; i < (UINT64_C(1) << slab->pool->order); i++) {
         struct frame_record *record = record_of(pfn_add(first, i));
-        record->type = (uint8_t)type;
-        record->order = type == FRAME_NONE ? 0 : RECORD_TAIL;
-        record->owner = (uintptr_t)owner;
+        record->owner = (uintptr_t)slab;
+        record->order = RECORD_TAIL;
+        atomic_thread_fence(memory_order_release); /* as frame_set_type() */
+        record->type = FRAME_SLAB;
+    }
+    frame_set_type(first, FRAME_SLAB);
+}
+
+static void reset_records(const struct slab *slab)
+{
+    pfn_t first = phys_to_pfn(virt_to_phys((void *)slab->frames));
+
+    frame_set_type(first, FRAME_KERNEL);
+    for (uint64_t i = 1; i < (UINT64_C(1) << slab->pool->order); i++) {
+        struct frame_record *record = record_of(pfn_add(first, i));
+        record->type = FRAME_NONE;
+        atomic_thread_fence(memory_order_release);
+        record->order = 0;
+        record->owner = 0;
     }
 }
 
 /* Frames for one slab, or 0. */
 static vaddr_t frames_alloc(const struct slab_pool *pool, unsigned flags)
 {
-    pfn_t pfn = frame_alloc(pool->order, FRAME_SLAB, flags);
+    pfn_t pfn = frame_alloc(pool->order, FRAME_KERNEL, flags);
 
     return pfn_is_none(pfn) ? 0 : (vaddr_t)phys_to_virt(pfn_to_phys(pfn));
 }
@@ -209,7 +228,7 @@ static void fill_in(struct slab *slab, struct slab_pool *pool, vaddr_t frames,
     for (unsigned i = 0; i < pool->states; i++) {
         atomic_init(slab_state(slab, i), false);
     }
-    set_records(slab, FRAME_SLAB, slab);
+    set_records(slab);
 }
 
 /* Up to @count objects of @slab; at least one is free. */
@@ -337,7 +356,7 @@ static void release_side(struct slab *slab)
 {
     while (slab != NULL) {
         struct slab *next = slab->next;
-        set_records(slab, FRAME_NONE, NULL);
+        reset_records(slab);
         frames_free(slab->frames, slab->pool->order);
         slab = next;
     }
@@ -461,11 +480,13 @@ static void release(struct slab *slab)
         struct slab *next = slab->next;
         if (MM_DEBUG) {
             poison_verify_slab(slab);
-            pool_side_free(slab->track);
         }
         port_show((const void *)slab->start, slab->pool->span);
-        set_records(slab, FRAME_NONE, NULL);
+        reset_records(slab);
         frames_free(slab->frames, slab->pool->order);
+        if (MM_DEBUG) {
+            pool_side_free(slab->track);
+        }
         pool_side_free(slab);
         slab = next;
     }

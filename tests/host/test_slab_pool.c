@@ -3,10 +3,12 @@
 /*
  * At risk: an object that comes back twice and is believed; a slab that is
  * made without the lock, comes too late, is kept beside an empty one, and is
- * there when its cache is destroyed. Provoked by wrong objects, and by giving
- * objects back from within: from a constructor, and from an interrupt when a
- * frame is wanted.
+ * there when its cache is destroyed; a pointer that is freed while its slab is
+ * made or released, and leads to no descriptor. Provoked by wrong objects, and
+ * by giving objects back from within: from a constructor, and from an interrupt
+ * when a frame is wanted.
  */
+#include <mm/kmalloc.h>
 #include <mm/slab.h>
 #include "heap/magazine.h"
 #include "tests/host/sim.h"
@@ -127,4 +129,64 @@ TEST(slab, side_storage_that_came_too_late_is_not_kept)
     }
     CHECK(pool_side_check());
     CHECK_EQUAL(heap_frames(), before);
+}
+
+/* --- old pointers --------------------------------------------------------- */
+
+static void *gone;
+static unsigned moments; /* until another CPU frees it */
+
+static void free_elsewhere(void)
+{
+    if (moments > 0 && --moments == 0) {
+        sim_set_cpu(1);
+        kfree(gone);
+        sim_set_cpu(0);
+    }
+}
+
+static void make(struct slab_pool *pool)
+{
+    void *object;
+
+    CHECK_EQUAL(pool_take(pool, &object, 1), 1);
+    CHECK(object == gone);
+}
+
+/* Whatever the record of its frame says at that moment. */
+static void free_at(unsigned moment, void (*act)(struct slab_pool *pool))
+{
+    static struct slab_pool pool;
+
+    sim_boot_frames_on(RAM_BYTES, 2);
+    CHECK(slab_init() == MM_OK && kmalloc_init() == MM_OK);
+    pool_init(&pool, POOL_CACHE, "old", 3000, 16);
+    CHECK_EQUAL(pool_take(&pool, &gone, 1), 1);
+    pool_put(&pool, &gone, 1);
+    if (act == make) {
+        pool_trim(&pool);
+    }
+    moments = moment;
+    sim_set_interrupt(free_elsewhere);
+    act(&pool);
+    sim_set_interrupt(NULL);
+    if (moments == 0) {
+        CHECK_BUG("free");
+    }
+    CHECK(pool_check(&pool));
+    CHECK_HELPER(check_heap());
+}
+
+TEST(slab, an_old_pointer_is_freed_at_any_moment)
+{
+    static void (*const acts[])(struct slab_pool *) = {pool_trim, make};
+
+    for (unsigned i = 0; i < 2; i++) {
+        unsigned moment = 0;
+
+        do {
+            CHECK_HELPER(free_at(++moment, acts[i]));
+        } while (moments == 0 && moment < 1000);
+        CHECK(moment > 4 && moment < 1000);
+    }
 }

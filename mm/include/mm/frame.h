@@ -185,6 +185,12 @@ MM_MUST_CHECK enum mm_status frame_split(pfn_t pfn, unsigned order);
 MM_MUST_CHECK enum mm_status frame_join(pfn_t pfn, unsigned order);
 
 /*
+ * The block at @pfn, which its caller holds alone, is used for @type from now
+ * on; what else its record says of it stands before.
+ */
+void frame_set_type(pfn_t pfn, enum frame_type type);
+
+/*
  * Hand frames to the allocator that the map had kept back (boot page tables,
  * reclaimable ranges) or that frame_remove() has taken out. [start, end) must
  * lie in RAM of the map and not be the allocator's yet; it becomes usable.
