@@ -523,8 +523,8 @@ static void judge_guarded(const struct seat *seat)
 {
     sums.live++;
     if (!is_seat_marked(seat)) {
-        note(seat->pool != NULL ? seat->pool->name : "guarded",
-             seat->alloc_site, seat->bytes, (const void *)seat_object(seat));
+        note(seat->pool->name, seat->alloc_site, seat->bytes,
+             (const void *)seat_object(seat));
     }
 }
 

@@ -8,14 +8,14 @@
 /* Leaked objects that are alike. */
 struct leak_group {
     const char *cache; /* its name, or "large block" */
-    uintptr_t site;    /* debug builds: who allocated them; else 0 */
+    uintptr_t site;    /* who allocated them; 0 if this build does not know */
     uint64_t bytes;    /* of each: asked for, where that is known */
     uint64_t count;
     const void *example;
 };
 
 struct leak_totals {
-    uint64_t live; /* objects and large blocks */
+    uint64_t live; /* objects, guarded ones too, and large blocks */
     uint64_t leaked;
     uint64_t leaked_bytes;
     uint64_t ungrouped; /* leaked, and of a group there was no room for */
@@ -37,8 +37,10 @@ struct leak_totals {
  * that are not aligned to 8 bytes, or that lead behind the end of their object
  * and to no byte of it.
  *
- * Context of all three: nobody else runs, no CPU is inside the heap, and
- * interrupts are off. What magazines and stores keep goes back to the slabs.
+ * Context of all three: nobody else runs, and interrupts are off. Other CPUs
+ * stand still where theirs were on: what they have in hand is a root by their
+ * stacks and registers, and what is just made, drained or destroyed there is
+ * passed by. What magazines and stores keep goes back to the slabs.
  *
  * leak_begin() returns MM_OK; MM_ENOMEM: no frames for marks; MM_ERANGE: more
  * than 65535 slabs. If it fails, there is no scan.

@@ -67,7 +67,8 @@ MM_MUST_CHECK enum mm_status slab_destroy(struct slab_cache *cache);
 
 /*
  * Return: an object, NULL if out of memory.
- * Context: any, also interrupts. Never faults, never enters page tables.
+ * Context: any, also interrupts. Never faults. Enters page tables, for one
+ *          entry, if the object is to be guarded (mm/guard.h).
  * Cost: a decrement and a load; every magazine's worth an exchange.
  */
 MM_MUST_CHECK void *slab_alloc(struct slab_cache *cache);
