@@ -7,6 +7,7 @@
  */
 #include <mm/frame.h>
 #include <mm/kmalloc.h>
+#include <mm/kmap.h>
 #include <mm/port.h>
 #include <mm/shrink.h>
 #include <mm/slab.h>
@@ -30,6 +31,7 @@ static struct frame_stats before;
 
 static void look(void)
 {
+    kmap_purge(); /* else a reclaim may give back more than was taken */
     slab_drain();
     note_frames(&before);
 }
