@@ -5,10 +5,10 @@
 #include <mm/walk.h>
 
 /*
- * kmap_find() waits for the arena so many turns: some milliseconds, PAUSE being
- * 40 to 140 cycles. Only kmap_check() holds it longer.
+ * kmap_find() waits for the arena so many turns: about a millisecond, PAUSE
+ * being 40 to 140 cycles. Only kmap_check() holds it longer.
  */
-#define FIND_TURNS 100000
+#define FIND_TURNS 20000
 
 /* --- reports -------------------------------------------------------------- */
 

@@ -100,7 +100,7 @@ uint64_t kmap_purge(void);
 /*
  * Which block (guards included) holds @address? For reports, also of faults
  * and from an NMI: false before kmap_init(), while this CPU is at work in the
- * arena, and if another one does not leave it for some milliseconds.
+ * arena, and if another one does not leave it for about a millisecond.
  * Cost: O(blocks).
  */
 bool kmap_find(vaddr_t address, struct kmap_info *out);
