@@ -308,21 +308,22 @@ static const void *large_around(const void *address)
 }
 
 /* @block is no live block: say what it is instead. */
-static void report_block(const void *block, uintptr_t site)
+static void report_block(enum report_deed deed, const void *block,
+                         uintptr_t site)
 {
     const void *large = large_around(block);
 
     if (guard_holds(block)) {
         guard_report_block(block, site);
     } else if (large != NULL) {
-        port_bug("free of an interior pointer 0x%lx: 0x%lx bytes into the "
+        port_bug("%s of an interior pointer 0x%lx: 0x%lx bytes into the "
                  "large block 0x%lx of 0x%lx bytes, by %p",
-                 (unsigned long)block,
+                 report_deed_name(deed), (unsigned long)block,
                  (unsigned long)((vaddr_t)block - (vaddr_t)large),
                  (unsigned long)large,
                  (unsigned long)large_record(large)->owner, (void *)site);
     } else {
-        report_free(NULL, block, site);
+        report_pointer(deed, NULL, block, site);
     }
 }
 
@@ -333,7 +334,7 @@ static MM_NOINLINE void free_odd(void *block, uintptr_t site)
         struct slab *slab = slab_around(block);
         magazine_free_noted(cache_of(slab->pool), slab, block, site);
     } else if (block != NULL && !guard_free(block, NULL, site)) {
-        report_block(block, site);
+        report_block(REPORT_FREE, block, site);
     }
 }
 
@@ -405,7 +406,7 @@ static bool is_live_block(const struct slab *slab, const void *block,
             slab_state(slab, slab_index(slab, block)), memory_order_relaxed);
     }
     if (!is_live) {
-        report_block(block, site);
+        report_block(REPORT_USE, block, site);
     }
     return is_live;
 }

@@ -90,59 +90,92 @@ static bool is_outside_objects(const struct slab *slab, const void *address)
     return (vaddr_t)address - slab->start >= slab->pool->span;
 }
 
+/* How each deed is told. */
+static const struct words {
+    const char *name;
+    const char *after_free; /* of an object that was freed */
+    const char *elsewhere;  /* of another cache's object */
+    const char *to;         /* the cache */
+} words_for[] = {
+    [REPORT_FREE] = {"free", "double free", "free to the wrong cache", "to"},
+    [REPORT_USE] = {"use", "use after free", "use in the wrong cache", "in"},
+};
+
+const char *report_deed_name(enum report_deed deed)
+{
+    return words_for[deed].name;
+}
+
+/* Who has committed it, and with which cache in mind. */
+struct suspect {
+    const struct words *words;
+    const char *where;
+    uintptr_t site;
+};
+
 static void report_inside(const struct slab *slab, const void *object,
-                          const char *where, uintptr_t site)
+                          const struct suspect *by)
 {
     unsigned index = slab_index(slab, object);
     const char *start = slab_object(slab, index);
 
     report_neighbours(slab, index);
-    port_bug("free of an interior pointer 0x%lx: 0x%x bytes into object 0x%lx "
-             "(%u bytes, cache %s, slab 0x%lx, index %u of %u) to %s by %p, "
+    port_bug("%s of an interior pointer 0x%lx: 0x%x bytes into object 0x%lx "
+             "(%u bytes, cache %s, slab 0x%lx, index %u of %u) %s %s by %p, "
              "allocated by %p, last freed by %p",
-             (unsigned long)object, (unsigned)((const char *)object - start),
-             (unsigned long)start, slab->pool->object_bytes, slab->pool->name,
-             (unsigned long)slab->frames, index, slab->pool->objects, where,
-             (void *)site, (void *)report_alloc_site(slab, index),
+             by->words->name, (unsigned long)object,
+             (unsigned)((const char *)object - start), (unsigned long)start,
+             slab->pool->object_bytes, slab->pool->name,
+             (unsigned long)slab->frames, index, slab->pool->objects,
+             by->words->to, by->where, (void *)by->site,
+             (void *)report_alloc_site(slab, index),
              (void *)report_free_site(slab, index));
 }
 
 /* The first byte of an object, but of another cache or not out. */
 static void report_object(const struct slab *slab, const void *object,
-                          const char *crime, const char *where, uintptr_t site)
+                          const char *crime, const struct suspect *by)
 {
     unsigned index = slab_index(slab, object);
 
     report_neighbours(slab, index);
     port_bug("%s of object 0x%lx (%u bytes, cache %s, slab 0x%lx, index %u of "
-             "%u) to %s by %p, allocated by %p, last freed by %p",
+             "%u) %s %s by %p, allocated by %p, last freed by %p",
              crime, (unsigned long)object, slab->pool->object_bytes,
              slab->pool->name, (unsigned long)slab->frames, index,
-             slab->pool->objects, where, (void *)site,
+             slab->pool->objects, by->words->to, by->where, (void *)by->site,
              (void *)report_alloc_site(slab, index),
              (void *)report_free_site(slab, index));
+}
+
+void report_pointer(enum report_deed deed, const struct slab_pool *expected,
+                    const void *object, uintptr_t site)
+{
+    const struct words *words = &words_for[deed];
+    const struct suspect by = {
+        words, expected == NULL ? "kmalloc" : expected->name, site};
+    const struct slab *slab = slab_of(object);
+
+    if (slab == NULL) {
+        port_bug("%s of a foreign pointer 0x%lx %s %s by %p: there is %s%s",
+                 words->name, (unsigned long)object, words->to, by.where,
+                 (void *)site, what_is_at(object), type_at(object));
+    } else if (is_outside_objects(slab, object)) {
+        port_bug("%s of 0x%lx %s %s by %p: outside all objects of slab "
+                 "0x%lx (cache %s)",
+                 words->name, (unsigned long)object, words->to, by.where,
+                 (void *)site, (unsigned long)slab->frames, slab->pool->name);
+    } else if (!slab_is_object(slab, object)) {
+        report_inside(slab, object, &by);
+    } else if (!pool_is_expected(expected, slab->pool)) {
+        report_object(slab, object, words->elsewhere, &by);
+    } else {
+        report_object(slab, object, words->after_free, &by);
+    }
 }
 
 void report_free(const struct slab_pool *expected, const void *object,
                  uintptr_t site)
 {
-    const char *where = expected == NULL ? "kmalloc" : expected->name;
-    const struct slab *slab = slab_of(object);
-
-    if (slab == NULL) {
-        port_bug("free of a foreign pointer 0x%lx to %s by %p: there is %s%s",
-                 (unsigned long)object, where, (void *)site, what_is_at(object),
-                 type_at(object));
-    } else if (is_outside_objects(slab, object)) {
-        port_bug("free of 0x%lx to %s by %p: outside all objects of slab "
-                 "0x%lx (cache %s)",
-                 (unsigned long)object, where, (void *)site,
-                 (unsigned long)slab->frames, slab->pool->name);
-    } else if (!slab_is_object(slab, object)) {
-        report_inside(slab, object, where, site);
-    } else if (!pool_is_expected(expected, slab->pool)) {
-        report_object(slab, object, "free to the wrong cache", where, site);
-    } else {
-        report_object(slab, object, "double free", where, site);
-    }
+    report_pointer(REPORT_FREE, expected, object, site);
 }

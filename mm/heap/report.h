@@ -5,10 +5,22 @@
 
 #include "heap/pool.h"
 
+/* What somebody did with a pointer. */
+enum report_deed {
+    REPORT_FREE,
+    REPORT_USE /* resized it, or asked for its size */
+};
+
+/* The deed in a word. */
+const char *report_deed_name(enum report_deed deed);
+
 /*
  * @object cannot go back to @expected (NULL: to kmalloc): find out why and
  * report it with all values. @site is who tried, or 0.
  */
+void report_pointer(enum report_deed deed, const struct slab_pool *expected,
+                    const void *object, uintptr_t site);
+/* The same of a free. */
 void report_free(const struct slab_pool *expected, const void *object,
                  uintptr_t site);
 

@@ -383,13 +383,13 @@ TEST(kmalloc, crime_krealloc_of_a_free_block)
     uint8_t *block = kmalloc(50);
     CHECK(block != NULL);
     CHECK(krealloc(block + 16, 60) == NULL);
-    CHECK_BUG("interior pointer");
+    CHECK_BUG("use of an interior pointer");
     kfree(block);
     if (MM_DEBUG) {
         CHECK(krealloc(block, 60) == NULL);
-        CHECK_BUG("double free");
+        CHECK_BUG("use after free of object");
         CHECK_EQUAL(ksize(block), 0);
-        CHECK_BUG("double free");
+        CHECK_BUG("use after free of object");
     }
     CHECK_HELPER(check_heap());
 }

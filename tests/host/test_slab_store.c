@@ -363,7 +363,7 @@ static void resize_freed_block(uint64_t bytes)
     CHECK(block != NULL);
     kfree(block);
     CHECK(krealloc(block, bytes) == NULL);
-    CHECK_BUG("double free");
+    CHECK_BUG("use after free of object");
 }
 
 static void commit_crimes(void)
