@@ -308,12 +308,20 @@ static inline uint64_t cpu_read_gs64(uint64_t offset)
     return value;
 }
 
+/*
+ * Read as memory if it can be: what inline assembly has loaded gcc would extend
+ * to 64 bits again for each use as an index.
+ */
 static inline uint32_t cpu_gs_index(void)
 {
+#ifdef MM_GS
+    return *(const MM_GS uint32_t *)CPU_GS_INDEX;
+#else
     uint32_t value;
 
     __asm__("movl %%gs:%c1, %0" : "=r"(value) : "i"(CPU_GS_INDEX));
     return value;
+#endif
 }
 
 static inline void cpu_irq_off(void)

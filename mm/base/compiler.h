@@ -21,6 +21,10 @@
 /* Make the loop that follows @turns copies of its body, of constants each. */
 #define MM_UNROLL(turns) MM_PRAGMA(GCC unroll turns)
 #define MM_PRAGMA(text)  _Pragma(#text)
+/* Memory relative to GS; gcc has no word for it in ISO C. */
+#if defined(__clang__) || !defined(__STRICT_ANSI__)
+#define MM_GS __seg_gs
+#endif
 /* The address this function returns to: the call site of an allocation. */
 #define MM_CALLER() ((uintptr_t)__builtin_return_address(0))
 
