@@ -59,8 +59,7 @@ static uint64_t bytes_of(const void *object)
 static unsigned queues(void)
 {
     /* Acquire: pairs with the release in make_queues(). */
-    return MM_DEBUG ? atomic_load_explicit(&queue_count, memory_order_acquire)
-                    : 0;
+    return atomic_load_explicit(&queue_count, memory_order_acquire);
 }
 
 void quarantine_init(void)
@@ -134,7 +133,7 @@ bool quarantine_enter(void *object)
     /* Acquire: pairs with the release in quarantine_set(). */
     uint64_t limit = atomic_load_explicit(&limit_now, memory_order_acquire);
 
-    if (limit == 0) {
+    if (!MM_DEBUG || limit == 0) {
         return false;
     }
     uint64_t irq = port_irq_save();
@@ -181,7 +180,7 @@ void quarantine_drain(struct slab_pool *pool)
 {
     void *out[DRAINED_AT_ONCE];
 
-    for (unsigned cpu = 0; cpu < queues(); cpu++) {
+    for (unsigned cpu = 0; MM_DEBUG && cpu < queues(); cpu++) {
         unsigned taken;
 
         do {
@@ -207,7 +206,7 @@ unsigned quarantine_count(const struct slab_pool *pool)
 {
     unsigned found = 0;
 
-    for (unsigned cpu = 0; cpu < queues(); cpu++) {
+    for (unsigned cpu = 0; MM_DEBUG && cpu < queues(); cpu++) {
         found += count_in(queue_of[cpu], pool);
     }
     return found;
