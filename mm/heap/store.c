@@ -79,10 +79,17 @@ static uint32_t room_of(unsigned shift)
     return (uint32_t)(bytes / sizeof(void *) - 1);
 }
 
+/* Objects of a magazine of @bytes of them, as far as arrays have room. */
+static uint32_t room_for(const struct slab_cache *cache, uint64_t bytes)
+{
+    return (uint32_t)min_u64(objects_of(cache, bytes),
+                             room_of(ARRAY_SHIFT_MAX));
+}
+
 void store_init(struct slab_cache *cache)
 {
     cache->store = (struct store){.holds = objects_of(cache, HOLDS_LEAST),
-                                  .room = objects_of(cache, MAGAZINE_LEAST)};
+                                  .room = room_for(cache, MAGAZINE_LEAST)};
     lock_init(&cache->store.lock, LOCK_RANK_STORE);
 }
 
@@ -208,8 +215,7 @@ static struct magazine *trim_locked(struct slab_cache *cache)
 static void count_hit_locked(struct slab_cache *cache)
 {
     struct store *store = &cache->store;
-    uint64_t most =
-        min_u64(objects_of(cache, MAGAZINE_MOST), room_of(ARRAY_SHIFT_MAX));
+    uint32_t most = room_for(cache, MAGAZINE_MOST);
 
     if (++store->hits >= GROW_HITS && store->room < most) {
         store->room = (uint32_t)min_u64(UINT64_C(2) * store->room, most);
@@ -293,7 +299,7 @@ void store_drain(struct slab_cache *cache)
     store->count = 0;
     store->low = 0;
     store->peak = 0;
-    store->room = objects_of(cache, MAGAZINE_LEAST);
+    store->room = room_for(cache, MAGAZINE_LEAST);
     store->holds = objects_of(cache, HOLDS_LEAST);
     store->missed = 0;
     store->swings = 0;

@@ -122,3 +122,20 @@ TEST(store, what_is_in_use_stays)
 {
     CHECK_HELPER(use_in_all_phases(HELD));
 }
+
+/* Of every size: a magazine that is as large as can be is large enough. */
+TEST(store, empty_magazines_are_kept)
+{
+    for (uint64_t bytes = 16; bytes <= POOL_MAX_BYTES; bytes *= 2) {
+        sim_boot_heap(RAM_BYTES);
+        struct slab_cache *cache = slab_create("kept", bytes, 0, NULL);
+        CHECK(cache != NULL);
+        struct magazine *empty = store_flush(cache, make_full(cache));
+        CHECK(empty != NULL);
+        struct magazine *full = store_refill(cache, empty);
+        CHECK(full != NULL);
+        CHECK(cache->store.empty == empty);
+        store_scrap(cache, full);
+        CHECK_EQUAL(slab_destroy(cache), MM_OK);
+    }
+}
