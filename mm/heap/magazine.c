@@ -334,6 +334,9 @@ void magazine_free_noted(struct slab_cache *cache, struct slab *slab,
         report_free(&cache->pool, object, site);
         return;
     }
+    if (MM_DEBUG && quarantine_enter(object)) {
+        return;
+    }
     magazine_push(object, cache);
 }
 

@@ -5,6 +5,7 @@
 #include <mm/quarantine.h>
 #include <mm/slab.h>
 #include "base/check.h"
+#include "heap/pool.h"
 #include "heap/quarantine.h"
 #include "tests/host/sim.h"
 #include "tests/shared/figures.h"
@@ -119,6 +120,19 @@ TEST(quarantine, nothing_is_lost)
     CHECK(slab_destroy(cache) == MM_OK);
     slab_drain();
     CHECK_EQUAL(heap_frames(), before);
+}
+
+/* So do those of which it is noted who has them. */
+TEST(quarantine, noted_objects_wait)
+{
+    slab_note_states();
+    boot(LIMIT);
+    void *block = kmalloc(BYTES);
+    kfree(block);
+    bool is_back = comes_back(block, 1);
+    bool is_sound = slab_check() && kmalloc_check();
+    pool_notes_states = false;
+    CHECK(is_sound && is_back == !MM_DEBUG);
 }
 
 TEST(quarantine, a_second_free_is_one)
