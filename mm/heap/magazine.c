@@ -146,8 +146,10 @@ static void fill(struct slab_cache *cache, struct magazine **first)
     magazine->state += pool_take(&cache->pool, magazine->object + 1,
                                  (magazine->capacity + 1) / 2);
     struct magazine *other = *first;
-    *first = magazine;
-    scrap(cache, other);
+    /* What was freed meanwhile may be all there is. */
+    bool has_none = is_empty(magazine) && !is_empty(other);
+    *first = has_none ? other : magazine;
+    scrap(cache, has_none ? magazine : other);
 }
 
 /* Objects for the first of a CPU's two; it stays empty if memory is short. */

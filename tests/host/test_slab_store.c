@@ -286,6 +286,33 @@ TEST(slab, a_cache_is_used_while_it_is_refilled)
     CHECK_HELPER(check_heap());
 }
 
+static uint64_t give_one_back(uint64_t frames)
+{
+    (void)frames;
+    slab_free(hoard.cache, hoard.object[--hoard.count]);
+    return 0;
+}
+
+/* There is no frame for a slab, but an object has come back meanwhile. */
+TEST(slab, an_object_freed_during_a_refill_is_found)
+{
+    static const struct frame_reclaim hooks = {.reclaim = give_one_back};
+
+    sim_boot_heap(4 * MiB);
+    memset(&hoard, 0, sizeof(hoard));
+    hoard.cache = slab_create("found", 1024, 0, NULL);
+    CHECK(hoard.cache != NULL);
+    void *object;
+    while ((object = slab_alloc(hoard.cache)) != NULL) {
+        hoard.object[hoard.count++] = object;
+    }
+    frame_set_reclaim(&hooks);
+    for (unsigned i = 0; i < 5; i++) {
+        CHECK(slab_alloc(hoard.cache) == hoard.object[hoard.count]);
+    }
+    CHECK_HELPER(check_heap());
+}
+
 /* --- while it is counted -------------------------------------------------- */
 
 static void give_all_back(void)
