@@ -285,8 +285,8 @@ void *magazine_refill(struct slab_cache *cache, uint64_t bytes, uintptr_t site)
 {
     uint64_t irq = port_irq_save();
 
-    shrink_note_kept();
     void *object = take(cache);
+    shrink_note_kept(); /* not before: it may have drained meanwhile */
     port_irq_restore(irq);
     return object != NULL ? magazine_look(cache, bytes, site, object) : NULL;
 }
@@ -321,6 +321,7 @@ unsigned magazine_alloc_bulk(struct slab_cache *cache, void **out_objects,
         }
         out_objects[made++] = object;
     }
+    shrink_note_kept();
     port_irq_restore(irq);
     for (unsigned i = 0; i < made; i++) {
         (void)hand_out(cache, cache->pool.object_bytes, site, out_objects[i]);

@@ -361,6 +361,68 @@ TEST(shrink, one_that_allocates_in_a_drain_is_refused_recursion)
     CHECK(slab_check() && frame_check());
 }
 
+/* The same of what was taken for many at once. */
+TEST(shrink, what_bulks_leave_on_another_cpu_comes_back)
+{
+    void *few[2];
+
+    CHECK_HELPER(boot(2));
+    struct slab_cache *cache = slab_create("bulk", OBJECT_BYTES, 0, NULL);
+    CHECK(cache != NULL);
+    sim_set_cpu(1);
+    CHECK(slab_alloc_bulk(cache, COUNT(few), few));
+    slab_free_bulk(cache, few, COUNT(few));
+    sim_set_cpu(0);
+    slab_drain();
+    CHECK_HELPER(use_up());
+    CHECK(!pfn_is_none(frame_alloc(0, FRAME_USER, FRAME_MAY_RECLAIM)));
+    CHECK(slab_check() && frame_check());
+}
+
+/* While CPU 0 is filling a magazine, it is asked for what it has. */
+static uint64_t scan_asked(void *context, uint64_t frames)
+{
+    struct tame *tame = context;
+
+    (void)frames;
+    if (tame->calls++ == 0) {
+        sim_set_cpu(1);
+        (void)shrink_reclaim(SMALL_FRAMES);
+        sim_set_cpu(0);
+        uint64_t irq = port_irq_save();
+        shrink_interrupt(); /* as in a wait for another CPU */
+        port_irq_restore(irq);
+        free_some(8);
+        return 8;
+    }
+    return 0;
+}
+
+/* What it has got since is asked for the next time. */
+TEST(shrink, a_cpu_that_answers_in_a_refill_is_asked_again)
+{
+    struct tame tame = {.gives = 0};
+
+    CHECK_HELPER(boot(2));
+    tame.shrinker = (struct shrinker){.name = "asked",
+                                      .priority = SHRINK_CHEAP,
+                                      .count = count_tame,
+                                      .scan = scan_asked,
+                                      .context = &tame};
+    struct slab_cache *cache = slab_create("refilled", OBJECT_BYTES, 0, NULL);
+    CHECK(cache != NULL);
+    CHECK_HELPER(use_up());
+    shrink_register(&tame.shrinker);
+    void *object = slab_alloc(cache);
+    CHECK(object != NULL && tame.calls >= 1);
+    uint64_t sent = sim_interrupts(0);
+    sim_set_cpu(1);
+    (void)shrink_reclaim(SMALL_FRAMES);
+    sim_set_cpu(0);
+    CHECK(sim_interrupts(0) > sent);
+    CHECK(slab_check() && frame_check());
+}
+
 TEST(shrink, who_keeps_nothing_is_left_alone)
 {
     CHECK_HELPER(boot(3));
