@@ -50,12 +50,12 @@ struct tlb_cpu {
     _Atomic bool is_lazy;               /* (P) only the kernel's are used */
     _Atomic bool is_online;             /* (P) */
     bool is_visiting;                   /* (P) */
+    _Atomic bool is_late;               /* (A) with tlb_begin_flush() */
     _Atomic unsigned current;           /* (P) slot of `loaded` */
     unsigned victim;                    /* (P) slot that was taken last */
     struct tlb_slot slot[TLB_SLOTS];
     struct tlb_request request;
     struct cpu_set inbox; /* (A) CPUs whose request waits for this one */
-    _Atomic bool is_late; /* (A) for flushes that nobody waits for */
     struct tlb_counters count;
 } MM_ALIGNED(64);
 

@@ -133,7 +133,7 @@ static void answer(struct tlb_cpu *cpu, unsigned initiator)
 }
 
 /* Answer all who wait for this CPU. */
-static void serve(struct tlb_cpu *cpu)
+static inline void serve(struct tlb_cpu *cpu)
 {
     for (unsigned i = 0; i < tlb_words; i++) {
         _Atomic uint64_t *word = &cpu->inbox.word[i];
@@ -162,17 +162,29 @@ static void catch_up(struct tlb_cpu *cpu)
         atomic_load_explicit(&tlb_kernel->generation, memory_order_seq_cst));
 }
 
+/* What tlb_begin_flush() asks for. */
+static MM_NOINLINE void catch_up_late(struct tlb_cpu *cpu)
+{
+    /* Acquire: pairs with the exchange in tlb_begin_flush(). */
+    atomic_exchange_explicit(&cpu->is_late, false, memory_order_acquire);
+    catch_up(cpu);
+}
+
+/* Apart: what tlb_interrupt() keeps across it would be saved and restored. */
+static MM_NOINLINE void serve_interrupt(struct tlb_cpu *cpu)
+{
+    serve(cpu);
+}
+
 void tlb_interrupt(void)
 {
     struct tlb_cpu *cpu = tlb_this_cpu();
 
     if (MM_UNLIKELY(
             atomic_load_explicit(&cpu->is_late, memory_order_relaxed))) {
-        /* Acquire: pairs with the exchange in tlb_begin_flush(). */
-        atomic_exchange_explicit(&cpu->is_late, false, memory_order_acquire);
-        catch_up(cpu);
+        catch_up_late(cpu);
     }
-    serve(cpu);
+    serve_interrupt(cpu);
 }
 
 static void name_the_silent(unsigned me)
@@ -269,7 +281,7 @@ uint64_t tlb_begin_flush(void)
         for (; targets != 0; targets &= targets - 1) {
             unsigned target = i * 64 + lowest_bit(targets);
 
-            /* Release: pairs with the exchange in tlb_interrupt(). */
+            /* Release: pairs with the exchange in catch_up_late(). */
             if (!atomic_exchange_explicit(&tlb_cpu[target].is_late, true,
                                           memory_order_acq_rel)) {
                 port_send_tlb_interrupt(target);
