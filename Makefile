@@ -100,7 +100,7 @@ HLDFLAGS         := $(WATCHED:%=-Wl,--wrap=%) -lpthread
 HLDFLAGS_        := $(SANITIZE)
 HLDFLAGS_release := $(SANITIZE)
 HLDFLAGS_restart := $(SANITIZE) -Wl,-z,noexecstack
-# Before each swap another thread may go on: tests/host/yield_threads.c.
+# Before each swap another thread may go on: tests/host/players_threads.c.
 HLDFLAGS_tsan    := $(THREAD) $(foreach b,32 64,$(foreach w,strong weak,\
                     -Wl,--wrap=__tsan_atomic$b_compare_exchange_$w))
 HLDFLAGS_explore := $(foreach f,memset memcpy memmove,-Wl,--wrap=$f)

@@ -7,7 +7,7 @@
 
 #include "tests/shared/test.h"
 
-#define PLAYERS 4
+#define PLAYERS 4 /* at most */
 
 struct player {
     pthread_t thread;
@@ -22,14 +22,15 @@ extern struct player player[PLAYERS];
 struct player *player_me(void);
 /* Of this thread's own random numbers. */
 unsigned player_below(unsigned limit);
-/* What is false is one of its errors. */
+/* What is false is one of its errors: a CHECK is for one thread alone. */
 void player_expect(bool is_true);
 
 /*
- * Each thread calls @act as a CPU of its own, and others go on by chance at
- * each step of the simulated machine. A CPU that has ended loads the kernel's
- * tables, and answers the others until all have.
+ * @count threads call @act, each as a CPU of its own. Others go on by chance at
+ * each step of the simulated machine, and under ThreadSanitizer before each
+ * swap. A CPU that has ended answers the others until all have. Fails a CHECK
+ * if any has made an error.
  */
-void players_run(void (*act)(void));
+void players_run(unsigned count, void (*act)(void));
 
 #endif

@@ -6,14 +6,13 @@
  * every place of a block, against a model with one byte a frame, and by
  * threads that sign each frame they hold.
  */
-#include <pthread.h>
 #include <stdatomic.h>
 
 #include "base/bits.h"
 #include "base/memory.h"
 #include "frame/bitfield.h"
+#include "tests/host/players.h"
 #include "tests/host/sim.h"
-#include "tests/shared/test.h"
 
 #define BLOCKS      UINT64_C(4)
 #define FRAMES      (BLOCKS * BLOCK_FRAMES)
@@ -311,30 +310,20 @@ TEST(bitfield, random_steps_match_the_model)
  * Signatures are plain bytes: under -fsanitize=thread, a missing acquire or
  * release in bitfield.c is a report.
  */
-#define THREADS      4
-#define THREAD_STEPS 20000
-#define HELD         24
+#define STEPS 20000
+#define HELD  24
 
 static uint8_t owner[FRAMES];
-static _Atomic unsigned collisions;
 
-static void sign(pfn_t pfn, uint64_t frames, uint8_t from, uint8_t to)
+static void sign(pfn_t pfn, uint64_t frames, unsigned from, unsigned to)
 {
     for (uint64_t i = 0; i < frames; i++) {
-        if (owner[pfn.v + i] != from) {
-            atomic_fetch_add(&collisions, 1);
-        }
-        owner[pfn.v + i] = to;
+        player_expect(owner[pfn.v + i] == from);
+        owner[pfn.v + i] = (uint8_t)to;
     }
 }
 
-struct worker {
-    pthread_t thread;
-    uint8_t name;
-    uint64_t seed;
-};
-
-static void take_or_give_row(uint64_t block, uint8_t name)
+static void take_or_give_row(uint64_t block, unsigned name)
 {
     pfn_t first;
     uint64_t mask = bitfield_take_row(block, &first);
@@ -345,41 +334,35 @@ static void take_or_give_row(uint64_t block, uint8_t name)
     for (uint64_t rest = mask; rest != 0; rest &= rest - 1) {
         sign(pfn_add(first, lowest_bit(rest)), 1, name, 0);
     }
-    if (mask != 0 && !bitfield_give_row(first, mask)) {
-        atomic_fetch_add(&collisions, 1);
-    }
+    player_expect(mask == 0 || bitfield_give_row(first, mask));
 }
 
-static void *work(void *context)
+static void work(void)
 {
-    struct worker *worker = context;
-    struct test_random random;
+    unsigned name = player_me()->cpu + 1;
     pfn_t held[HELD];
     unsigned order[HELD];
 
     for (unsigned i = 0; i < HELD; i++) {
         held[i] = PFN_NONE;
     }
-    test_random_init(&random, worker->seed);
-    for (unsigned step = 0; step < THREAD_STEPS + HELD; step++) {
+    for (unsigned step = 0; step < STEPS + HELD; step++) {
         unsigned i = step % HELD;
-        uint64_t block = test_random_below(&random, BLOCKS);
+        uint64_t block = player_below(BLOCKS);
         if (!pfn_is_none(held[i])) {
-            sign(held[i], UINT64_C(1) << order[i], worker->name, 0);
-            if (!bitfield_give(held[i], order[i])) {
-                atomic_fetch_add(&collisions, 1);
-            }
+            sign(held[i], UINT64_C(1) << order[i], name, 0);
+            player_expect(bitfield_give(held[i], order[i]));
             held[i] = PFN_NONE;
         }
-        if (step >= THREAD_STEPS) {
+        if (step >= STEPS) {
             continue;
         }
-        order[i] = (unsigned)test_random_below(&random, MAX_ORDER + 1);
+        order[i] = player_below(MAX_ORDER + 1);
         if (order[i] == MAX_ORDER) {
             block &= ~UINT64_C(1);
         }
-        if (order[i] >= 7 && test_random_below(&random, 8) != 0) {
-            take_or_give_row(block, worker->name);
+        if (order[i] >= 7 && player_below(8) != 0) {
+            take_or_give_row(block, name);
             continue;
         }
         held[i] = bitfield_take(block, order[i], step % BLOCK_ROWS);
@@ -388,28 +371,16 @@ static void *work(void *context)
             held[i] = pfn_of(block * BLOCK_FRAMES);
         }
         if (!pfn_is_none(held[i])) {
-            sign(held[i], UINT64_C(1) << order[i], 0, worker->name);
+            sign(held[i], UINT64_C(1) << order[i], 0, name);
         }
     }
-    return NULL;
 }
 
 TEST(bitfield, threads_never_share_a_frame)
 {
-    struct worker worker[THREADS];
-
     CHECK_HELPER(fill(0));
     memset(owner, 0, sizeof(owner));
-    atomic_store(&collisions, 0);
-    for (unsigned i = 0; i < THREADS; i++) {
-        worker[i].name = (uint8_t)(i + 1);
-        worker[i].seed = test_seed() + i;
-        CHECK(pthread_create(&worker[i].thread, NULL, work, &worker[i]) == 0);
-    }
-    for (unsigned i = 0; i < THREADS; i++) {
-        pthread_join(worker[i].thread, NULL);
-    }
-    CHECK_EQUAL(atomic_load(&collisions), 0);
+    CHECK_HELPER(players_run(PLAYERS, work));
     CHECK_EQUAL(free_frames(), FRAMES);
     CHECK_HELPER(check_all());
 }

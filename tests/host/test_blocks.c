@@ -7,15 +7,13 @@
  * free at every kind of place, by storage full of rubbish, by backing that
  * fails, and by threads that wake the same trees.
  */
-#include <pthread.h>
-
 #include <mm/port.h>
 #include <mm/record.h>
 #include "base/bits.h"
 #include "base/memory.h"
 #include "frame/blocks.h"
+#include "tests/host/players.h"
 #include "tests/host/sim.h"
-#include "tests/shared/test.h"
 
 #define RAM          (64 * MiB)
 #define RAM_FRAMES   (RAM / PAGE_BYTES)
@@ -512,61 +510,51 @@ TEST(blocks, free_blocks_are_counted_as_a_buddy_would)
 
 /* --- threads ------------------------------------------------------------- */
 
-#define THREADS 4
-
 static uint8_t owner[RAM_FRAMES]; /* plain: see test_bitfield.c */
 
-struct worker {
-    pthread_t thread;
-    uint8_t name;
+static struct share {
     uint64_t frames;
-    uint64_t collisions;
     struct blocks_seat seat;
-};
+} share[PLAYERS];
 
-static void sign(struct worker *worker, pfn_t pfn)
+static void sign(pfn_t pfn)
 {
-    worker->frames++;
-    worker->collisions += owner[pfn.v] != 0;
-    owner[pfn.v] = worker->name;
+    unsigned cpu = player_me()->cpu;
+
+    share[cpu].frames++;
+    player_expect(owner[pfn.v] == 0);
+    owner[pfn.v] = (uint8_t)(cpu + 1);
 }
 
 /* Take everything there is, row by row, and sign it. */
-static void *grab(void *context)
+static void grab(void)
 {
-    struct worker *worker = context;
+    struct blocks_seat *seat = &share[player_me()->cpu].seat;
     uint64_t mask;
     pfn_t pfn;
 
-    while ((mask = claim_row(&worker->seat, &pfn)) != 0) {
+    while ((mask = claim_row(seat, &pfn)) != 0) {
         for (; mask != 0; mask &= mask - 1) {
-            sign(worker, pfn_add(pfn, lowest_bit(mask)));
+            sign(pfn_add(pfn, lowest_bit(mask)));
         }
     }
     while (!pfn_is_none(pfn = take(0))) {
-        sign(worker, pfn);
+        sign(pfn);
     }
-    return NULL;
 }
 
 TEST(blocks, threads_wake_the_same_trees)
 {
     for (unsigned round = 0; round < 20; round++) {
-        struct worker worker[THREADS] = {0};
         uint64_t frames = 0;
 
         CHECK_HELPER(start(0xa5));
         memset(owner, 0, sizeof(owner));
-        for (unsigned i = 0; i < THREADS; i++) {
-            worker[i].name = (uint8_t)(i + 1);
-            CHECK(pthread_create(&worker[i].thread, NULL, grab, &worker[i]) ==
-                  0);
-        }
-        for (unsigned i = 0; i < THREADS; i++) {
-            pthread_join(worker[i].thread, NULL);
-            CHECK_EQUAL(worker[i].collisions, 0);
-            frames += worker[i].frames;
-            leave(&worker[i].seat);
+        memset(share, 0, sizeof(share));
+        CHECK_HELPER(players_run(PLAYERS, grab));
+        for (unsigned i = 0; i < PLAYERS; i++) {
+            frames += share[i].frames;
+            leave(&share[i].seat);
         }
         /* Who loses a race for the last frames may give up too early. */
         frames += take_all();

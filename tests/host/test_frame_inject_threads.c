@@ -6,11 +6,11 @@
  * read while it is written. Provoked by two wishes in turn, of which only one
  * lets anything fail, with their names in the same bytes, as the monitor's.
  */
-#include <pthread.h>
+#include <stdatomic.h>
 
 #include "base/memory.h"
 #include "frame/frame_impl.h"
-#include "tests/shared/test.h"
+#include "tests/host/players.h"
 
 #define CHANGES    20000
 #define NAME_BYTES 16
@@ -20,18 +20,13 @@ static const char failing[NAME_BYTES] = "failing_always";
 
 static _Atomic bool is_over;
 static _Atomic uint64_t calls;
-static _Atomic uint64_t wrong;
 
-static void *ask(void *argument)
+static void ask(void)
 {
-    (void)argument;
     while (!atomic_load_explicit(&is_over, memory_order_relaxed)) {
-        if (frame_must_fail(spared)) {
-            atomic_fetch_add(&wrong, 1);
-        }
+        player_expect(!frame_must_fail(spared));
         atomic_fetch_add_explicit(&calls, 1, memory_order_relaxed);
     }
-    return NULL;
 }
 
 /* Let as many calls fail as are asked for by @name. */
@@ -44,23 +39,31 @@ static void wish(char *place, const char *name, uint64_t every)
     frame_inject_set(&injection);
 }
 
-TEST(frame_inject, a_site_is_spared_by_wishes_for_another)
+static void wish_in_turn(void)
 {
     char place[NAME_BYTES];
-    pthread_t thread;
 
-    atomic_store(&is_over, false);
-    atomic_store(&calls, 0);
-    atomic_store(&wrong, 0);
-    CHECK_EQUAL(pthread_create(&thread, NULL, ask, NULL), 0);
     for (unsigned i = 0; i < CHANGES || atomic_load(&calls) < CHANGES; i++) {
         wish(place, spared, 0);
         wish(place, failing, 1);
     }
-    bool fails = frame_must_fail(failing);
+    player_expect(frame_must_fail(failing));
     atomic_store(&is_over, true);
-    CHECK_EQUAL(pthread_join(thread, NULL), 0);
     frame_inject_set(NULL);
-    CHECK(fails);
-    CHECK_EQUAL(atomic_load(&wrong), 0);
+}
+
+static void ask_or_wish(void)
+{
+    if (player_me()->cpu == 0) {
+        wish_in_turn();
+    } else {
+        ask();
+    }
+}
+
+TEST(frame_inject, a_site_is_spared_by_wishes_for_another)
+{
+    atomic_store(&is_over, false);
+    atomic_store(&calls, 0);
+    CHECK_HELPER(players_run(2, ask_or_wish));
 }

@@ -8,57 +8,38 @@
  */
 #include <mm/frame.h>
 
-#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 
 #include <mm/port.h>
 #include "base/memory.h"
 #include "tests/host/held.h"
+#include "tests/host/players.h"
 #include "tests/host/sim.h"
-#include "tests/host/yield.h"
 #include "tests/shared/figures.h"
 
-#define THREADS      4
-#define THREAD_HELD  64
-#define THREAD_STEPS 4000
-#define BULK         40 /* frames, in places of their own */
-#define YIELD_CHANCE 8  /* of swaps; fewer and more find less */
+#define HELD  64
+#define STEPS 4000
+#define BULK  40 /* frames, in places of their own */
 
 /* Part of the memory that is in use all the time: then it runs out. */
 #define CROWDED_RAM (24 * MiB)
 #define ROOMY_RAM   (256 * MiB)
 
-struct worker {
-    pthread_t thread;
-    unsigned cpu;
-    struct test_random random;
-    uint64_t errors;
+/* What one processor has. */
+static struct share {
     uint64_t failures; /* allocations that found nothing */
-    struct held held[THREAD_HELD];
+    struct held held[HELD];
     pfn_t bulk[BULK];
     unsigned bulk_count;
     pfn_t run;
     uint64_t run_frames; /* 0: none */
-};
+} share[PLAYERS];
 
-static struct worker workers[THREADS];
-static _Atomic unsigned unfinished;
-
-static uint64_t below(struct worker *worker, uint64_t limit)
+static struct share *mine(void)
 {
-    return test_random_below(&worker->random, limit);
+    return &share[player_me()->cpu];
 }
-
-/* --- as a driver ---------------------------------------------------------- */
-
-/* Who waits answers the others in the meantime. */
-static void relax(void)
-{
-    sim_poll();
-    sim_yield();
-}
-
-static const struct sim_driver driver = {.relax = relax};
 
 /* --- what a processor does ------------------------------------------------ */
 
@@ -76,60 +57,57 @@ static bool is_zero(const struct held *block)
 }
 
 /* Mostly one frame, often a few, now and then 2 or 4 MiB. */
-static unsigned any_order(struct worker *worker)
+static unsigned any_order(void)
 {
-    switch (below(worker, 16)) {
+    switch (player_below(16)) {
     case 0:
-        return (unsigned)below(worker, MM_MAX_ORDER + 1);
+        return player_below(MM_MAX_ORDER + 1);
     case 1:
     case 2:
     case 3:
-        return 1 + (unsigned)below(worker, 4);
+        return 1 + player_below(4);
     default:
         return 0;
     }
 }
 
-static unsigned any_flags(struct worker *worker)
+static unsigned any_flags(void)
 {
     static const unsigned flags[] = {FRAME_ZEROED, FRAME_BELOW_4G,
                                      FRAME_BELOW_16M,
                                      FRAME_BELOW_16M | FRAME_ZEROED};
 
-    return below(worker, 4) == 0 ? flags[below(worker, 4)] : FRAME_ANY;
+    return player_below(4) == 0 ? flags[player_below(4)] : FRAME_ANY;
 }
 
-static void take(struct worker *worker, struct held *block)
+static void take(struct held *block)
 {
-    unsigned flags = any_flags(worker);
+    unsigned flags = any_flags();
 
-    block->order = any_order(worker);
+    block->order = any_order();
     block->pfn = frame_alloc(block->order, FRAME_USER, flags);
     if (pfn_is_none(block->pfn)) {
-        worker->failures++;
+        mine()->failures++;
         return;
     }
     if (flags & FRAME_ZEROED) {
-        worker->errors += is_zero(block) ? 0 : 1;
+        player_expect(is_zero(block));
     }
-    block->sign = (uint64_t)(worker->cpu + 1) << 56 | below(worker, 1u << 24)
-                                                          << 32;
+    block->sign = (uint64_t)(player_me()->cpu + 1) << 56 |
+                  (uint64_t)player_below(1u << 24) << 32;
     sign_block(block);
 }
 
 /* Give it back whole, as single frames, or after a second holder has left. */
-static void give(struct worker *worker, struct held *block)
+static void give(struct held *block)
 {
     pfn_t pfn = block->pfn;
 
-    worker->errors += is_signed(block) ? 0 : 1;
+    player_expect(is_signed(block));
     block->pfn = PFN_NONE;
-    switch (below(worker, 6)) {
+    switch (player_below(6)) {
     case 0:
-        if (frame_split(pfn, block->order) != MM_OK) {
-            worker->errors++;
-            return;
-        }
+        player_expect(frame_split(pfn, block->order) == MM_OK);
         for (uint64_t i = 0; i < UINT64_C(1) << block->order; i++) {
             frame_free(pfn_add(pfn, i), 0);
         }
@@ -140,8 +118,8 @@ static void give(struct worker *worker, struct held *block)
         frame_unref(pfn);
         break;
     case 2:
-        worker->errors += frame_split(pfn, block->order) == MM_OK ? 0 : 1;
-        worker->errors += frame_join(pfn, block->order) == MM_OK ? 0 : 1;
+        player_expect(frame_split(pfn, block->order) == MM_OK);
+        player_expect(frame_join(pfn, block->order) == MM_OK);
         frame_free(pfn, block->order);
         break;
     default:
@@ -150,81 +128,84 @@ static void give(struct worker *worker, struct held *block)
     }
 }
 
-static void take_or_give(struct worker *worker)
+static void take_or_give(void)
 {
-    struct held *block = &worker->held[below(worker, THREAD_HELD)];
+    struct held *block = &mine()->held[player_below(HELD)];
 
     if (pfn_is_none(block->pfn)) {
-        take(worker, block);
+        take(block);
     } else {
-        give(worker, block);
+        give(block);
     }
 }
 
-static void sign_frames(struct worker *worker, pfn_t first, uint64_t frames)
+static void sign_frames(pfn_t first, uint64_t frames)
 {
     for (uint64_t i = 0; i < frames; i++) {
-        struct held frame = {pfn_add(first, i), 0, (uint64_t)worker->cpu + 1};
+        struct held frame = {pfn_add(first, i), 0, player_me()->cpu + 1};
         sign_block(&frame);
     }
 }
 
-static void check_frames(struct worker *worker, pfn_t first, uint64_t frames)
+static void check_frames(pfn_t first, uint64_t frames)
 {
     for (uint64_t i = 0; i < frames; i++) {
-        struct held frame = {pfn_add(first, i), 0, (uint64_t)worker->cpu + 1};
-        worker->errors += is_signed(&frame) ? 0 : 1;
+        struct held frame = {pfn_add(first, i), 0, player_me()->cpu + 1};
+        player_expect(is_signed(&frame));
     }
 }
 
-static void take_or_give_bulk(struct worker *worker)
+static void take_or_give_bulk(void)
 {
-    for (unsigned i = 0; i < worker->bulk_count; i++) {
-        check_frames(worker, worker->bulk[i], 1);
+    struct share *me = mine();
+
+    for (unsigned i = 0; i < me->bulk_count; i++) {
+        check_frames(me->bulk[i], 1);
     }
-    if (worker->bulk_count > 0) {
-        frame_free_bulk(worker->bulk, worker->bulk_count);
-        worker->bulk_count = 0;
+    if (me->bulk_count > 0) {
+        frame_free_bulk(me->bulk, me->bulk_count);
+        me->bulk_count = 0;
         return;
     }
-    unsigned wanted = 1 + (unsigned)below(worker, BULK);
-    worker->bulk_count =
-        frame_alloc_bulk(worker->bulk, wanted, FRAME_KERNEL, FRAME_ANY);
-    worker->failures += worker->bulk_count < wanted ? 1 : 0;
-    for (unsigned i = 0; i < worker->bulk_count; i++) {
-        sign_frames(worker, worker->bulk[i], 1);
+    unsigned wanted = 1 + player_below(BULK);
+    me->bulk_count =
+        frame_alloc_bulk(me->bulk, wanted, FRAME_KERNEL, FRAME_ANY);
+    me->failures += me->bulk_count < wanted ? 1 : 0;
+    for (unsigned i = 0; i < me->bulk_count; i++) {
+        sign_frames(me->bulk[i], 1);
     }
 }
 
-static void take_or_give_run(struct worker *worker)
+static void take_or_give_run(void)
 {
-    if (worker->run_frames > 0) {
-        check_frames(worker, worker->run, worker->run_frames);
-        frame_free_run(worker->run, worker->run_frames);
-        worker->run_frames = 0;
+    struct share *me = mine();
+
+    if (me->run_frames > 0) {
+        check_frames(me->run, me->run_frames);
+        frame_free_run(me->run, me->run_frames);
+        me->run_frames = 0;
         return;
     }
-    worker->run_frames = 1 + below(worker, 700);
-    worker->run =
-        frame_alloc_run(worker->run_frames, UINT64_C(1) << below(worker, 8),
-                        FRAME_KERNEL, FRAME_ANY);
-    if (pfn_is_none(worker->run)) {
-        worker->failures++;
-        worker->run_frames = 0;
+    me->run_frames = 1 + player_below(700);
+    me->run = frame_alloc_run(me->run_frames, UINT64_C(1) << player_below(8),
+                              FRAME_KERNEL, FRAME_ANY);
+    if (pfn_is_none(me->run)) {
+        me->failures++;
+        me->run_frames = 0;
         return;
     }
-    sign_frames(worker, worker->run, worker->run_frames);
+    sign_frames(me->run, me->run_frames);
 }
 
-static void do_something(struct worker *worker)
+static void do_something(void)
 {
-    switch (below(worker, 40)) {
+    switch (player_below(40)) {
     case 0:
-        take_or_give_run(worker);
+        take_or_give_run();
         break;
     case 1:
     case 2:
-        take_or_give_bulk(worker);
+        take_or_give_bulk();
         break;
     case 3:
         frame_drain();
@@ -234,43 +215,32 @@ static void do_something(struct worker *worker)
         (void)frame_zero_idle();
         break;
     default:
-        take_or_give(worker);
+        take_or_give();
         break;
     }
 }
 
-static void give_all(struct worker *worker)
+static void work(void)
 {
-    for (unsigned i = 0; i < THREAD_HELD; i++) {
-        if (!pfn_is_none(worker->held[i].pfn)) {
-            give(worker, &worker->held[i]);
+    struct share *me = mine();
+
+    for (unsigned i = 0; i < HELD; i++) {
+        me->held[i].pfn = PFN_NONE;
+    }
+    for (unsigned step = 0; step < STEPS; step++) {
+        do_something();
+    }
+    for (unsigned i = 0; i < HELD; i++) {
+        if (!pfn_is_none(me->held[i].pfn)) {
+            give(&me->held[i]);
         }
     }
-    if (worker->bulk_count > 0) {
-        take_or_give_bulk(worker);
+    if (me->bulk_count > 0) {
+        take_or_give_bulk();
     }
-    if (worker->run_frames > 0) {
-        take_or_give_run(worker);
+    if (me->run_frames > 0) {
+        take_or_give_run();
     }
-}
-
-/* What it keeps remains; as long as others want it, it answers them. */
-static void *work(void *context)
-{
-    struct worker *worker = context;
-
-    sim_set_cpu(worker->cpu);
-    yield_before_swaps(YIELD_CHANCE, test_seed() + worker->cpu);
-    for (unsigned step = 0; step < THREAD_STEPS; step++) {
-        do_something(worker);
-    }
-    give_all(worker);
-    atomic_fetch_sub(&unfinished, 1);
-    while (atomic_load(&unfinished) > 0) {
-        sim_poll();
-        sim_yield();
-    }
-    return NULL;
 }
 
 /* --- machines ------------------------------------------------------------- */
@@ -301,7 +271,6 @@ static void boot(uint64_t ram_bytes, unsigned cpus)
 
     sim_boot_map(ram_bytes);
     sim_set_cpu_count(cpus);
-    sim_set_driver(&driver);
     memset(record_page, 0, sizeof(record_page));
     memset(is_backed, 0, sizeof(is_backed));
     record_init(record_page, back_at_once);
@@ -309,21 +278,6 @@ static void boot(uint64_t ram_bytes, unsigned cpus)
                              PAGE_BYTES, ram_bytes, "frames", &storage),
                 MM_OK);
     frame_init(sim_map(), phys_to_virt(storage));
-}
-
-static void start(unsigned cpus, void *(*program)(void *context))
-{
-    atomic_store(&unfinished, cpus);
-    memset(workers, 0, sizeof(workers));
-    for (unsigned i = 0; i < cpus; i++) {
-        struct worker *worker = &workers[i];
-        worker->cpu = i;
-        test_random_init(&worker->random, test_seed() * THREADS + i);
-        for (unsigned k = 0; k < THREAD_HELD; k++) {
-            worker->held[k].pfn = PFN_NONE;
-        }
-        CHECK(pthread_create(&worker->thread, NULL, program, worker) == 0);
-    }
 }
 
 /* Nothing is in use; and all that is free can be had, frame by frame. */
@@ -350,27 +304,16 @@ static void check_all_is_there(unsigned cpus)
     CHECK(frame_check());
 }
 
-static void join(unsigned cpus)
-{
-    for (unsigned i = 0; i < cpus; i++) {
-        pthread_join(workers[i].thread, NULL);
-    }
-    for (unsigned i = 0; i < cpus; i++) {
-        CHECK_EQUAL(workers[i].errors, 0);
-    }
-}
-
 static void work_at_once(uint64_t ram_bytes, unsigned cpus)
 {
     uint64_t failures = 0;
     char text[100];
 
     CHECK_HELPER(boot(ram_bytes, cpus));
-    CHECK_HELPER(start(cpus, work));
-    CHECK_HELPER(join(cpus));
-    sim_set_driver(NULL);
+    memset(share, 0, sizeof(share));
+    CHECK_HELPER(players_run(cpus, work));
     for (unsigned i = 0; i < cpus; i++) {
-        failures += workers[i].failures;
+        failures += share[i].failures;
     }
     snprintf(text, sizeof(text),
              "# %u CPUs: %llu found nothing, %llu asked the others", cpus,
@@ -382,7 +325,7 @@ static void work_at_once(uint64_t ram_bytes, unsigned cpus)
 
 TEST(frame, processors_allocate_at_once)
 {
-    for (unsigned cpus = 2; cpus <= THREADS; cpus++) {
+    for (unsigned cpus = 2; cpus <= PLAYERS; cpus++) {
         CHECK_HELPER(work_at_once(ROOMY_RAM, cpus));
     }
 }
@@ -390,7 +333,7 @@ TEST(frame, processors_allocate_at_once)
 /* Most of the time somebody is short, and asks the others. */
 TEST(frame, processors_fight_for_what_is_left)
 {
-    for (unsigned cpus = 2; cpus <= THREADS; cpus++) {
+    for (unsigned cpus = 2; cpus <= PLAYERS; cpus++) {
         CHECK_HELPER(work_at_once(CROWDED_RAM, cpus));
     }
 }
@@ -414,7 +357,7 @@ static pfn_t shared_block(unsigned cpu, unsigned round)
 
     if (cpu == 0) {
         pfn = frame_alloc(SHARED_ORDER, FRAME_USER, FRAME_ZEROED);
-        for (unsigned i = 1; i < THREADS; i++) {
+        for (unsigned i = 1; i < PLAYERS; i++) {
             frame_ref(pfn);
         }
         atomic_store_explicit(&shared[round], pfn.v, memory_order_release);
@@ -422,45 +365,36 @@ static pfn_t shared_block(unsigned cpu, unsigned round)
     while (pfn_is_none(pfn) || pfn.v == 0) {
         pfn =
             pfn_of(atomic_load_explicit(&shared[round], memory_order_acquire));
-        relax();
+        sim_poll();
+        sim_yield();
     }
     return pfn;
 }
 
-static void *share(void *context)
+static void hold_and_leave(void)
 {
-    struct worker *worker = context;
+    unsigned cpu = player_me()->cpu;
 
-    sim_set_cpu(worker->cpu);
-    yield_before_swaps(YIELD_CHANCE, test_seed() + worker->cpu);
     for (unsigned round = 0; round < SHARED_ROUNDS; round++) {
-        pfn_t pfn = shared_block(worker->cpu, round);
-        uint64_t *mine =
-            (uint64_t *)phys_to_virt(pfn_to_phys(pfn)) + worker->cpu;
+        pfn_t pfn = shared_block(cpu, round);
+        uint64_t *word = (uint64_t *)phys_to_virt(pfn_to_phys(pfn)) + cpu;
         /* Plain accesses: whoever clears the block comes after them. */
-        worker->errors += *mine == 0 ? 0 : 1;
-        *mine = round + 1;
-        for (uint64_t i = below(worker, 3); i > 0; i--) {
+        player_expect(*word == 0);
+        *word = round + 1;
+        for (unsigned i = player_below(3); i > 0; i--) {
             frame_ref(pfn);
             frame_unref(pfn);
         }
         frame_unref(pfn);
     }
-    atomic_fetch_sub(&unfinished, 1);
-    while (atomic_load(&unfinished) > 0) {
-        relax();
-    }
-    return NULL;
 }
 
 TEST(frame, holders_leave_at_once)
 {
-    CHECK_HELPER(boot(ROOMY_RAM, THREADS));
+    CHECK_HELPER(boot(ROOMY_RAM, PLAYERS));
     for (unsigned i = 0; i < SHARED_ROUNDS; i++) {
         atomic_store(&shared[i], 0);
     }
-    CHECK_HELPER(start(THREADS, share));
-    CHECK_HELPER(join(THREADS));
-    sim_set_driver(NULL);
-    CHECK_HELPER(check_all_is_there(THREADS));
+    CHECK_HELPER(players_run(PLAYERS, hold_and_leave));
+    CHECK_HELPER(check_all_is_there(PLAYERS));
 }

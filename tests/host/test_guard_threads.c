@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Tests of guard by threads: objects change hands, and each has one owner. */
-#include <pthread.h>
+#include <stdatomic.h>
 
 #include <mm/audit.h>
 #include <mm/frame.h>
@@ -23,7 +23,6 @@
  * pool comes and goes: to whom a fault must always be explained.
  */
 
-#define THREADS 4
 #define ROUNDS  1500
 #define SLOTS   300 /* more than seats */
 #define BYTES   64
@@ -32,7 +31,6 @@
 static struct {
     struct slab_cache *cache;
     _Atomic(uint64_t *) slot[SLOTS];
-    _Atomic unsigned wrong;
     _Atomic unsigned freed; /* that were */
 } field;
 
@@ -59,45 +57,36 @@ static void let_go(uint64_t *object)
     if (object == NULL) {
         return;
     }
-    if (!is_own(object) || guard_size(object) != BYTES ||
-        !guard_free(object, NULL, ANYBODY)) {
-        atomic_fetch_add(&field.wrong, 1);
-    }
+    player_expect(is_own(object) && guard_size(object) == BYTES &&
+                  guard_free(object, NULL, ANYBODY));
     atomic_fetch_add(&field.freed, 1);
 }
 
-static void *trade(void *context)
+static void trade(void)
 {
-    unsigned cpu = *(unsigned *)context;
-    struct test_random random;
-
-    sim_set_cpu(cpu);
-    test_random_init(&random, test_seed() + cpu);
     for (unsigned i = 0; i < ROUNDS; i++) {
-        uint64_t site = test_random_next(&random);
+        uint64_t site = test_random_next(&player_me()->random);
         uint64_t *object = guard_alloc(&field.cache->pool, BYTES, site);
         if (object != NULL) {
             own(object, site);
         }
-        let_go(atomic_exchange(&field.slot[test_random_below(&random, SLOTS)],
-                               object));
+        let_go(atomic_exchange(&field.slot[player_below(SLOTS)], object));
     }
-    return NULL;
 }
 
-static void run(void *(*life)(void *))
+/* All CPUs do as @act says; what is left in the slots goes, and is sound. */
+static void run(void (*act)(void))
 {
-    pthread_t thread[THREADS];
-    unsigned cpu[THREADS];
-
-    for (unsigned i = 0; i < THREADS; i++) {
-        cpu[i] = i;
-        CHECK(pthread_create(&thread[i], NULL, life, &cpu[i]) == 0);
+    sim_boot_cpus(64 * MiB, PLAYERS, SIM_ALL_PARTS);
+    field.cache = slab_create_kind(POOL_KMALLOC, "trade", BYTES, BYTES, NULL);
+    atomic_store(&field.freed, 0);
+    CHECK_EQUAL(guard_enable(1), MM_OK);
+    CHECK_HELPER(players_run(PLAYERS, act));
+    CHECK(guard_check());
+    for (unsigned i = 0; i < SLOTS; i++) {
+        let_go(atomic_exchange(&field.slot[i], NULL));
     }
-    for (unsigned i = 0; i < THREADS; i++) {
-        CHECK(pthread_join(thread[i], NULL) == 0);
-    }
-    sim_set_cpu(0);
+    CHECK_EQUAL(player_me()->errors, 0);
 }
 
 TEST(guard, threads_trade_objects)
@@ -105,22 +94,11 @@ TEST(guard, threads_trade_objects)
     struct audit_verdict verdict;
     struct guard_stats stats;
 
-    sim_boot_cpus(64 * MiB, THREADS, SIM_ALL_PARTS);
-    field.cache = slab_create_kind(POOL_KMALLOC, "trade", BYTES, BYTES, NULL);
-    atomic_store(&field.wrong, 0);
-    atomic_store(&field.freed, 0);
-    CHECK_EQUAL(guard_enable(1), MM_OK);
     CHECK_HELPER(run(trade));
-    CHECK_EQUAL(field.wrong, 0);
-    CHECK(guard_check());
-    for (unsigned i = 0; i < SLOTS; i++) {
-        let_go(atomic_exchange(&field.slot[i], NULL));
-    }
     guard_stats(&stats);
-    CHECK_EQUAL(field.wrong, 0);
     CHECK_EQUAL(stats.live, 0);
     CHECK_EQUAL(stats.samples, field.freed);
-    CHECK_EQUAL(stats.samples + stats.passed, THREADS * ROUNDS);
+    CHECK_EQUAL(stats.samples + stats.passed, PLAYERS * ROUNDS);
     CHECK(stats.passed > 0); /* it was full */
     CHECK_EQUAL(guard_disable(), MM_OK);
     CHECK(pt_audit(&pt_kernel, &verdict));
@@ -131,45 +109,33 @@ TEST(guard, threads_trade_objects)
 #define CACHES 300
 
 /* A seat that was its last object's is another cache's before it goes. */
-static void *make_and_destroy(void *context)
+static void make_and_destroy(void)
 {
-    struct slab_cache *cache;
-
     for (unsigned i = 0; i < CACHES; i++) {
-        cache = slab_create_kind(POOL_CACHE, "short-lived", BYTES, BYTES, NULL);
+        struct slab_cache *cache =
+            slab_create_kind(POOL_CACHE, "short-lived", BYTES, BYTES, NULL);
         if (cache == NULL) {
-            atomic_fetch_add(&field.wrong, 1);
-            break;
+            player_expect(false);
+            return;
         }
         void *object = guard_alloc(&cache->pool, BYTES, ANYBODY);
-        if (object != NULL && !guard_free(object, &cache->pool, ANYBODY)) {
-            atomic_fetch_add(&field.wrong, 1);
-        }
-        if (slab_destroy(cache) != MM_OK) {
-            atomic_fetch_add(&field.wrong, 1);
-        }
+        player_expect(object == NULL ||
+                      guard_free(object, &cache->pool, ANYBODY));
+        player_expect(slab_destroy(cache) == MM_OK);
     }
-    return trade(context);
 }
 
-static void *live(void *context)
+static void live(void)
 {
-    return *(unsigned *)context == 0 ? make_and_destroy(context)
-                                     : trade(context);
+    if (player_me()->cpu == 0) {
+        make_and_destroy();
+    }
+    trade();
 }
 
 TEST(guard, threads_destroy_caches)
 {
-    sim_boot_cpus(64 * MiB, THREADS, SIM_ALL_PARTS);
-    field.cache = slab_create_kind(POOL_KMALLOC, "trade", BYTES, BYTES, NULL);
-    atomic_store(&field.wrong, 0);
-    CHECK_EQUAL(guard_enable(1), MM_OK);
     CHECK_HELPER(run(live));
-    CHECK_EQUAL(field.wrong, 0);
-    for (unsigned i = 0; i < SLOTS; i++) {
-        let_go(atomic_exchange(&field.slot[i], NULL));
-    }
-    CHECK_EQUAL(field.wrong, 0);
     CHECK_EQUAL(guard_disable(), MM_OK);
 }
 

@@ -10,7 +10,7 @@
  */
 #include <mm/kmalloc.h>
 
-#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 
 #include <mm/frame.h>
@@ -18,14 +18,12 @@
 #include <mm/shrink.h>
 #include <mm/slab.h>
 #include "base/memory.h"
+#include "tests/host/players.h"
 #include "tests/host/sim.h"
-#include "tests/host/yield.h"
 #include "tests/shared/figures.h"
 
-#define THREADS      4
-#define STEPS        20000
-#define BOXES        512 /* of each processor, from all others */
-#define YIELD_CHANCE 8   /* of swaps */
+#define STEPS 20000
+#define BOXES 512 /* of each processor, from all others */
 
 #define ROOMY_RAM   (64 * MiB)
 #define CROWDED_RAM (6 * MiB)
@@ -39,34 +37,26 @@ struct parcel {
     uint64_t sign;            /* also the last word */
 };
 
-struct worker {
-    pthread_t thread;
-    unsigned cpu;
-    struct test_random random;
-    uint64_t errors;
+/* What one processor has. */
+static struct share {
     uint64_t failures;
-    uint64_t sent;
     struct shrinker shrinker;
     _Atomic uint64_t scans;
     _Atomic(struct parcel *) box[BOXES];
-};
+} share[PLAYERS];
 
-static struct worker workers[THREADS];
 static struct slab_cache *shared;
-static _Atomic unsigned unfinished;
 
-static uint64_t below(struct worker *worker, uint64_t limit)
+static struct share *mine(void)
 {
-    return test_random_below(&worker->random, limit);
+    return &share[player_me()->cpu];
 }
 
-static void relax(void)
+static struct share *some_share(void)
 {
-    sim_poll();
-    sim_yield();
+    return &share[player_below(PLAYERS)];
 }
 
-static const struct sim_driver driver = {.relax = relax};
 static const struct frame_reclaim hooks = {.reclaim = shrink_reclaim};
 
 /* --- parcels -------------------------------------------------------------- */
@@ -76,29 +66,29 @@ static uint64_t *last_word(struct parcel *parcel)
     return (uint64_t *)parcel + parcel->bytes / sizeof(uint64_t) - 1;
 }
 
-static struct parcel *pack(struct worker *worker)
+static struct parcel *pack(void)
 {
-    static const uint64_t limit[] = {200, 200, 2000, 8000, 30000};
-    bool is_object = below(worker, 2) == 0;
+    static const unsigned limit[] = {200, 200, 2000, 8000, 30000};
+    bool is_object = player_below(2) == 0;
     uint64_t bytes = is_object ? OBJECT_BYTES
                                : sizeof(struct parcel) + 8 +
-                                     below(worker, limit[below(worker, 5)]);
+                                     player_below(limit[player_below(5)]);
     struct parcel *parcel = is_object ? slab_alloc(shared) : kmalloc(bytes);
 
     if (parcel == NULL) {
-        worker->failures++;
+        mine()->failures++;
         return NULL;
     }
     parcel->bytes = bytes;
     parcel->cache = is_object ? shared : NULL;
-    parcel->sign = test_random_next(&worker->random);
+    parcel->sign = test_random_next(&player_me()->random);
     *last_word(parcel) = parcel->sign;
     return parcel;
 }
 
-static void unpack(struct worker *worker, struct parcel *parcel)
+static void unpack(struct parcel *parcel)
 {
-    worker->errors += *last_word(parcel) == parcel->sign ? 0 : 1;
+    player_expect(*last_word(parcel) == parcel->sign);
     if (parcel->cache != NULL) {
         slab_free(parcel->cache, parcel);
     } else {
@@ -107,23 +97,22 @@ static void unpack(struct worker *worker, struct parcel *parcel)
 }
 
 /* Into a box of @to; what was there is this processor's to free. */
-static void send(struct worker *worker, struct worker *to)
+static void send(struct share *to)
 {
-    _Atomic(struct parcel *) *box = &to->box[below(worker, BOXES)];
-    struct parcel *before = atomic_exchange(box, pack(worker));
+    _Atomic(struct parcel *) *box = &to->box[player_below(BOXES)];
+    struct parcel *before = atomic_exchange(box, pack());
 
-    worker->sent++;
     if (before != NULL) {
-        unpack(worker, before);
+        unpack(before);
     }
 }
 
-static void empty(struct worker *worker, struct worker *of, unsigned count)
+static void empty(struct share *of, unsigned count)
 {
     for (unsigned i = 0; i < count; i++) {
         struct parcel *parcel = atomic_exchange(&of->box[i], NULL);
         if (parcel != NULL) {
-            unpack(worker, parcel);
+            unpack(parcel);
         }
     }
 }
@@ -132,45 +121,47 @@ static void empty(struct worker *worker, struct worker *of, unsigned count)
 
 static uint64_t count_scans(void *context)
 {
-    return atomic_load(&((struct worker *)context)->scans);
+    return atomic_load(&((struct share *)context)->scans);
 }
 
 /* It allocates, and gives nothing. */
 static uint64_t scan(void *context, uint64_t frames)
 {
-    struct worker *worker = context;
+    struct share *of = context;
 
     (void)frames;
-    atomic_fetch_add(&worker->scans, 1);
+    atomic_fetch_add(&of->scans, 1);
     kfree(kmalloc(PAGE_BYTES));
     return 0;
 }
 
 /* Comes and goes while others may be calling it. */
-static void come_and_go(struct worker *worker)
+static void come_and_go(void)
 {
-    worker->shrinker = (struct shrinker){.name = "worker",
-                                         .priority = SHRINK_DEAR,
-                                         .count = count_scans,
-                                         .scan = scan,
-                                         .context = worker};
-    shrink_register(&worker->shrinker);
-    if (below(worker, 4) == 0) {
-        (void)shrink_reclaim(1 + below(worker, 64));
+    struct shrinker *shrinker = &mine()->shrinker;
+
+    *shrinker = (struct shrinker){.name = "player",
+                                  .priority = SHRINK_DEAR,
+                                  .count = count_scans,
+                                  .scan = scan,
+                                  .context = mine()};
+    shrink_register(shrinker);
+    if (player_below(4) == 0) {
+        (void)shrink_reclaim(1 + player_below(64));
     } else {
-        send(worker, &workers[below(worker, THREADS)]);
+        send(some_share());
     }
-    shrink_unregister(&worker->shrinker);
+    shrink_unregister(shrinker);
 }
 
 /* Longer or shorter, with what stood in it. */
-static void resize(struct worker *worker)
+static void resize(void)
 {
-    struct parcel *parcel = atomic_exchange(&worker->box[0], NULL);
+    struct parcel *parcel = atomic_exchange(&mine()->box[0], NULL);
 
     if (parcel != NULL && parcel->cache == NULL) {
-        uint64_t bytes = sizeof(*parcel) + 8 + below(worker, 9000);
-        worker->errors += *last_word(parcel) == parcel->sign ? 0 : 1;
+        uint64_t bytes = sizeof(*parcel) + 8 + player_below(9000);
+        player_expect(*last_word(parcel) == parcel->sign);
         struct parcel *moved = krealloc(parcel, bytes);
         if (moved != NULL) {
             parcel = moved;
@@ -179,134 +170,99 @@ static void resize(struct worker *worker)
         }
     }
     if (parcel != NULL) {
-        unpack(worker, parcel);
+        unpack(parcel);
     }
 }
 
 /* A cache of its own, while others drain all that there are. */
-static void build_and_raze(struct worker *worker)
+static void build_and_raze(void)
 {
     void *object[64];
     struct slab_cache *own =
-        slab_create("own", 16 + below(worker, 600), 0, NULL);
-    unsigned count = 1 + (unsigned)below(worker, 64);
+        slab_create("own", 16 + player_below(600), 0, NULL);
+    unsigned count = 1 + player_below(64);
 
     if (own == NULL) {
-        worker->failures++;
+        mine()->failures++;
         return;
     }
-    while (below(worker, 4) != 0) {
+    while (player_below(4) != 0) {
         if (slab_alloc_bulk(own, count, object)) {
             slab_free_bulk(own, object, count);
         } else {
-            worker->failures++;
+            mine()->failures++;
         }
     }
-    worker->errors += slab_destroy(own) == MM_OK ? 0 : 1;
+    player_expect(slab_destroy(own) == MM_OK);
 }
 
-static void do_something(struct worker *worker)
+static void do_something(void)
 {
-    switch (below(worker, 512)) {
+    switch (player_below(512)) {
     case 0:
         slab_drain();
         break;
     case 1:
     case 2:
-        come_and_go(worker);
+        come_and_go();
         break;
     case 3:
-        empty(worker, worker, BOXES);
+        empty(mine(), BOXES);
         break;
     case 4:
     case 5:
     case 6:
-        resize(worker);
+        resize();
         break;
     case 7:
     case 8:
-        build_and_raze(worker);
+        build_and_raze();
         break;
     default:
-        send(worker, &workers[below(worker, THREADS)]);
+        send(some_share());
         break;
     }
 }
 
-static void *work(void *context)
+static void work(void)
 {
-    struct worker *worker = context;
-
-    sim_set_cpu(worker->cpu);
-    yield_before_swaps(YIELD_CHANCE, test_seed() + worker->cpu);
     for (unsigned step = 0; step < STEPS; step++) {
-        do_something(worker);
+        do_something();
     }
-    atomic_fetch_sub(&unfinished, 1);
-    while (atomic_load(&unfinished) > 0) {
-        sim_poll();
-        sim_yield();
-    }
-    return NULL;
 }
 
 /* Two that produce and two that consume, always the same: one-way traffic. */
-static void *work_one_way(void *context)
+static void work_one_way(void)
 {
-    struct worker *worker = context;
-
-    sim_set_cpu(worker->cpu);
-    yield_before_swaps(YIELD_CHANCE, test_seed() + worker->cpu);
     for (unsigned step = 0; step < STEPS; step++) {
-        if (worker->cpu % 2 == 0) {
-            send(worker, &workers[worker->cpu + 1]);
+        if (player_me()->cpu % 2 == 0) {
+            send(mine() + 1);
         } else {
-            empty(worker, worker, BOXES / 64);
+            empty(mine(), BOXES / 64);
         }
     }
-    atomic_fetch_sub(&unfinished, 1);
-    while (atomic_load(&unfinished) > 0) {
-        sim_poll();
-        sim_yield();
-    }
-    return NULL;
 }
 
 /* --- machines ------------------------------------------------------------- */
 
-static void run(uint64_t ram, void *(*program)(void *context),
-                uint64_t *out_failures)
+static void run(uint64_t ram, void (*program)(void), uint64_t *out_failures)
 {
-    sim_boot_frames_on(ram, THREADS);
+    sim_boot_frames_on(ram, PLAYERS);
     CHECK(slab_init() == MM_OK && kmalloc_init() == MM_OK);
     uint64_t frames = heap_frames();
-    sim_set_driver(&driver);
     frame_set_reclaim(&hooks);
     shared = slab_create("shared", OBJECT_BYTES, 0, NULL);
     CHECK(shared != NULL);
-    memset(workers, 0, sizeof(workers));
-    atomic_store(&unfinished, THREADS);
-    for (unsigned i = 0; i < THREADS; i++) {
-        workers[i].cpu = i;
-        test_random_init(&workers[i].random, test_seed() * THREADS + i);
+    memset(share, 0, sizeof(share));
+    CHECK_HELPER(players_run(PLAYERS, program));
+    for (unsigned i = 0; i < PLAYERS; i++) {
+        empty(&share[i], BOXES);
+        *out_failures += share[i].failures;
     }
-    for (unsigned i = 0; i < THREADS; i++) {
-        CHECK(pthread_create(&workers[i].thread, NULL, program, &workers[i]) ==
-              0);
-    }
-    for (unsigned i = 0; i < THREADS; i++) {
-        pthread_join(workers[i].thread, NULL);
-    }
-    uint64_t errors = 0;
-    for (unsigned i = 0; i < THREADS; i++) {
-        empty(&workers[0], &workers[i], BOXES);
-        errors += i > 0 ? workers[i].errors : 0;
-        *out_failures += workers[i].failures;
-    }
-    CHECK_EQUAL(errors + workers[0].errors, 0);
+    CHECK_EQUAL(player_me()->errors, 0);
     CHECK_HELPER(check_heap());
     CHECK_EQUAL(slab_destroy(shared), MM_OK);
-    for (unsigned i = THREADS; i-- > 0;) {
+    for (unsigned i = PLAYERS; i-- > 0;) {
         sim_set_cpu(i);
         slab_drain();
     }

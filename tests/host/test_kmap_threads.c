@@ -35,9 +35,9 @@ static uint8_t stamp_of(vaddr_t block)
 
 static vaddr_t take(void)
 {
-    uint64_t pages = 1 + test_random_below(&player_me()->random, 3);
+    uint64_t pages = 1 + player_below(3);
 
-    if (test_random_below(&player_me()->random, 3) == 0) {
+    if (player_below(3) == 0) {
         paddr_t device = paddr_of(DEVICE + player_me()->cpu * MiB);
 
         return (vaddr_t)kmap_mmio(device, pages * PAGE_BYTES, PT_UC, "thread");
@@ -95,8 +95,8 @@ static void work(void)
     vaddr_t live[LIVE] = {0};
 
     for (unsigned i = 0; i < STEPS; i++) {
-        vaddr_t *one = &live[test_random_below(&player_me()->random, LIVE)];
-        uint64_t what = test_random_below(&player_me()->random, 100);
+        vaddr_t *one = &live[player_below(LIVE)];
+        uint64_t what = player_below(100);
 
         if (what == 0) {
             kmap_purge();
@@ -127,10 +127,7 @@ static void run(void (*act)(void))
     uint64_t frames = frames_of(FRAME_KMAP);
     atomic_store(&handed, 0);
     atomic_store(&latest, SIM_KMAP);
-    CHECK_HELPER(players_run(act));
-    for (unsigned i = 0; i < PLAYERS; i++) {
-        CHECK_EQUAL(player[i].errors, 0);
-    }
+    CHECK_HELPER(players_run(PLAYERS, act));
     kmap_free((void *)atomic_load(&handed));
     CHECK(kmap_check());
     kmap_purge();

@@ -7,15 +7,14 @@
  * other opens, changes and closes its own. If it must wait, it does until the
  * first one closes, and not longer.
  */
-#include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 
 #include <mm/audit.h>
 #include <mm/frame.h>
+#include "tests/host/players.h"
 #include "tests/host/sim.h"
 #include "tests/host/sim_mmu.h"
-#include "tests/shared/test.h"
 
 #define RAM_BYTES (64 * MiB)
 
@@ -29,38 +28,72 @@ struct range {
     uint64_t bytes;
 };
 
+/* What is tried: CPU 0 has one open, CPU 1 changes the other. */
+static struct range held;
 static struct range other;
+static bool must_wait;
+static _Atomic bool is_held;
 static _Atomic bool has_opened;
 static _Atomic bool is_done;
 
-static void yield(void)
+static void wait_for(_Atomic bool *what)
 {
-    sched_yield();
+    while (!atomic_load(what)) {
+        sched_yield();
+    }
 }
 
-static const struct sim_driver driver = {.relax = yield};
+static bool open_range(struct range range, struct tlb_batch *batch,
+                       struct pt_cursor *out)
+{
+    return pt_open(&space, range.start, range.start + range.bytes, batch,
+                   out) == MM_OK;
+}
 
-/* Open, change and close a range as CPU 1. */
-static void *change_other(void *context)
+/* Does the other go on while this one has its range open? */
+static void hold(void)
+{
+    struct tlb_batch batch;
+    struct pt_cursor cursor;
+
+    player_expect(open_range(held, &batch, &cursor));
+    atomic_store(&is_held, true);
+    for (unsigned i = 0; must_wait && i < TURNS; i++) {
+        sched_yield();
+    }
+    player_expect(!must_wait || !atomic_load(&has_opened));
+    if (!must_wait) {
+        wait_for(&is_done); /* for ever, if it waits: the runner ends that */
+    }
+    pt_close(&cursor);
+    tlb_commit(&batch);
+}
+
+static void change_other(void)
 {
     struct tlb_batch batch;
     struct pt_cursor cursor;
     struct pt_entry entry;
 
-    (void)context;
-    sim_set_cpu(1);
-    if (pt_open(&space, other.start, other.start + other.bytes, &batch,
-                &cursor) == MM_OK) {
-        atomic_store(&has_opened, true);
-        pt_query(&cursor, other.start, &entry);
-        if (pt_protect(&cursor, other.start, other.bytes, pt_attr(0)) ==
-            MM_OK) {
-            atomic_store(&is_done, entry.state != PTE_ABSENT);
-        }
-        pt_close(&cursor);
-        tlb_commit(&batch);
+    wait_for(&is_held);
+    player_expect(open_range(other, &batch, &cursor));
+    atomic_store(&has_opened, true);
+    pt_query(&cursor, other.start, &entry);
+    player_expect(entry.state != PTE_ABSENT);
+    player_expect(pt_protect(&cursor, other.start, other.bytes, pt_attr(0)) ==
+                  MM_OK);
+    pt_close(&cursor);
+    tlb_commit(&batch);
+    atomic_store(&is_done, true);
+}
+
+static void act(void)
+{
+    if (player_me()->cpu == 0) {
+        hold();
+    } else {
+        change_other();
     }
-    return NULL;
 }
 
 /* Pages at both ends of the range, so that there are tables. */
@@ -70,9 +103,7 @@ static void populate(struct range range)
     struct tlb_batch batch;
     struct pt_cursor cursor;
 
-    CHECK_EQUAL(pt_open(&space, range.start, range.start + range.bytes, &batch,
-                        &cursor),
-                MM_OK);
+    CHECK(open_range(range, &batch, &cursor));
     for (unsigned i = 0; i < 2; i++) {
         enum mm_status status =
             pt_promise(&cursor, page[i], PAGE_BYTES, PT_ZERO, pt_attr(0), 0);
@@ -82,35 +113,15 @@ static void populate(struct range range)
     tlb_commit(&batch);
 }
 
-/* Does the other go on while this one has @mine open? */
-static void hold(struct range mine, struct range others, bool must_wait)
+static void try_pair(struct range first, struct range second, bool they_meet)
 {
-    struct tlb_batch batch;
-    struct pt_cursor cursor;
-    pthread_t thread;
-
-    other = others;
+    held = first;
+    other = second;
+    must_wait = they_meet;
+    atomic_store(&is_held, false);
     atomic_store(&has_opened, false);
     atomic_store(&is_done, false);
-    CHECK_EQUAL(
-        pt_open(&space, mine.start, mine.start + mine.bytes, &batch, &cursor),
-        MM_OK);
-    CHECK_EQUAL(pthread_create(&thread, NULL, change_other, NULL), 0);
-    for (unsigned i = 0; must_wait && i < TURNS; i++) {
-        sched_yield();
-    }
-    bool has_waited = !atomic_load(&has_opened);
-    if (!must_wait) {
-        /* For ever, if it waits: the runner ends that. */
-        CHECK_EQUAL(pthread_join(thread, NULL), 0);
-    }
-    pt_close(&cursor);
-    tlb_commit(&batch);
-    if (must_wait) {
-        CHECK_EQUAL(pthread_join(thread, NULL), 0);
-    }
-    CHECK(atomic_load(&is_done));
-    CHECK(!must_wait || has_waited);
+    players_run(2, act);
 }
 
 static const struct {
@@ -144,12 +155,10 @@ TEST(pt_order_threads, ranges_without_common_tables_run_side_by_side)
         CHECK_HELPER(populate(pairs[i].a));
         CHECK_HELPER(populate(pairs[i].b));
     }
-    sim_set_driver(&driver);
     for (unsigned i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {
-        CHECK_HELPER(hold(pairs[i].a, pairs[i].b, pairs[i].must_wait));
-        CHECK_HELPER(hold(pairs[i].b, pairs[i].a, pairs[i].must_wait));
+        CHECK_HELPER(try_pair(pairs[i].a, pairs[i].b, pairs[i].must_wait));
+        CHECK_HELPER(try_pair(pairs[i].b, pairs[i].a, pairs[i].must_wait));
     }
-    sim_set_driver(NULL);
     struct audit_verdict verdict;
     CHECK(pt_audit(&space, &verdict));
     pt_fini(&space);
