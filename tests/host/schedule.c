@@ -89,9 +89,9 @@ uint64_t schedule_steps(void)
     return state.steps;
 }
 
-uint64_t schedule_below(uint64_t limit)
+unsigned schedule_below(unsigned limit)
 {
-    return test_random_below(&state.random, limit);
+    return (unsigned)test_random_below(&state.random, limit);
 }
 
 /* --- memory --------------------------------------------------------------- */
@@ -186,7 +186,7 @@ static void drain_some(void)
 {
     for (unsigned i = 0; i < state.plan->cpus; i++) {
         if (cpus[i].stores > 0 && schedule_below(2) == 0) {
-            drain(&cpus[i], (unsigned)schedule_below(cpus[i].stores + 1));
+            drain(&cpus[i], schedule_below(cpus[i].stores + 1));
         }
     }
 }
@@ -200,7 +200,7 @@ static void begin_slice(void)
 static void go_on_as_any(void)
 {
     begin_slice();
-    go_on_as((unsigned)schedule_below(state.plan->cpus));
+    go_on_as(schedule_below(state.plan->cpus));
 }
 
 static void change_cpu(void)
@@ -583,7 +583,7 @@ const char *schedule_run(const struct schedule_plan *plan)
         prepare(i);
     }
     state.now = plan->chooser != NULL ? plan->chooser->first
-                                      : (unsigned)schedule_below(plan->cpus);
+                                      : schedule_below(plan->cpus);
     sim_set_driver(&driver);
     state.is_running = true;
     sim_set_cpu(state.now);

@@ -62,7 +62,7 @@ const char *schedule_run(const struct schedule_plan *plan);
 uint64_t schedule_steps(void);
 
 /* From a program or a guess: a number of this run below @limit. */
-uint64_t schedule_below(uint64_t limit);
+unsigned schedule_below(unsigned limit);
 /* A program begins something; the text appears in reports. */
 void schedule_note(const char *what);
 /* A program gives up: schedule_run() returns @text. */

@@ -42,14 +42,6 @@ static vaddr_t page_at(unsigned page)
     return BLOCK + (page < PAGES - 1 ? page : 511) * PAGE_BYTES;
 }
 
-static void open_at(struct pt *pt, vaddr_t start, uint64_t bytes,
-                    struct tlb_batch *batch, struct pt_cursor *out)
-{
-    if (pt_open(pt, start, start + bytes, batch, out) != MM_OK) {
-        schedule_fail("a range cannot be opened");
-    }
-}
-
 /* What is open stays so while the other CPU goes on, if it can. */
 static void shut(struct pt_cursor *cursor, struct tlb_batch *batch)
 {
@@ -173,7 +165,7 @@ static void make_kid(struct kid *one)
         schedule_fail("no memory for a space");
     }
     memcpy(before, written, sizeof(before));
-    open_at(&scene_space[0], BLOCK, 2 * MiB, &batch, &cursor);
+    scene_open_at(&scene_space[0], BLOCK, 2 * MiB, &batch, &cursor);
     enum mm_status status = pt_copy(&cursor, &one->pt, BLOCK, 2 * MiB);
     shut(&cursor, &batch);
     expect(status == MM_OK, "the space cannot be copied");
@@ -236,7 +228,7 @@ static void promise_anew(void)
     vaddr_t reached;
 
     is_gone = true;
-    open_at(&scene_space[0], page_at(0), PAGE_BYTES, &batch, &cursor);
+    scene_open_at(&scene_space[0], page_at(0), PAGE_BYTES, &batch, &cursor);
     enum mm_status status = pt_unmap(&cursor, page_at(0), PAGE_BYTES, &reached);
     if (status == MM_OK) {
         status = pt_promise(&cursor, page_at(0), PAGE_BYTES, PT_ZERO,
@@ -302,7 +294,7 @@ static void unmap_all(void)
         vaddr_t start = reached;
         uint64_t bytes = BLOCK + 2 * MiB - start;
 
-        open_at(&scene_space[0], start, bytes, &batch, &cursor);
+        scene_open_at(&scene_space[0], start, bytes, &batch, &cursor);
         enum mm_status status = pt_unmap(&cursor, start, bytes, &reached);
         shut(&cursor, &batch);
         expect(status == MM_OK, "the block cannot be unmapped");
@@ -315,7 +307,7 @@ static void protect(void)
     struct pt_cursor cursor;
 
     is_read_only = true;
-    open_at(&scene_space[0], BLOCK, 2 * MiB, &batch, &cursor);
+    scene_open_at(&scene_space[0], BLOCK, 2 * MiB, &batch, &cursor);
     enum mm_status status =
         pt_protect(&cursor, page_at(0), 2 * PAGE_BYTES, pt_attr(PT_READ));
     schedule_wait();
@@ -332,7 +324,7 @@ static void resize(void)
     struct tlb_batch batch;
     struct pt_cursor cursor;
 
-    open_at(&scene_space[0], BLOCK, 2 * MiB, &batch, &cursor);
+    scene_open_at(&scene_space[0], BLOCK, 2 * MiB, &batch, &cursor);
     if (pt_split(&cursor, BLOCK) != MM_OK) {
         (void)!pt_merge(&cursor, BLOCK, 1);
     }
@@ -368,7 +360,8 @@ static void reach_across(void)
     struct tlb_batch batch;
     struct pt_cursor cursor;
 
-    open_at(&scene_space[0], BLOCK - PAGE_BYTES, 8 * MiB, &batch, &cursor);
+    scene_open_at(&scene_space[0], BLOCK - PAGE_BYTES, 8 * MiB, &batch,
+                  &cursor);
     shut(&cursor, &batch);
 }
 
@@ -379,12 +372,12 @@ static void map_beside(void)
     struct pt_cursor cursor;
     vaddr_t reached;
 
-    open_at(&scene_space[0], NEAR, PAGE_BYTES, &batch, &cursor);
+    scene_open_at(&scene_space[0], NEAR, PAGE_BYTES, &batch, &cursor);
     enum mm_status status =
         pt_promise(&cursor, NEAR, PAGE_BYTES, PT_ZERO, pt_attr(PT_WRITE), 0);
     shut(&cursor, &batch);
     expect(status == MM_OK, "a page cannot be promised");
-    open_at(&scene_space[0], NEAR, PAGE_BYTES, &batch, &cursor);
+    scene_open_at(&scene_space[0], NEAR, PAGE_BYTES, &batch, &cursor);
     status = pt_unmap(&cursor, NEAR, PAGE_BYTES, &reached);
     shut(&cursor, &batch);
     expect(status == MM_OK, "a page cannot be unmapped");
@@ -455,7 +448,7 @@ void acts_prepare(enum acts_state state)
     memset(written, 0, sizeof(written));
     is_gone = false;
     is_read_only = false;
-    open_at(&scene_space[0], BLOCK, 2 * MiB, &batch, &cursor);
+    scene_open_at(&scene_space[0], BLOCK, 2 * MiB, &batch, &cursor);
     CHECK_EQUAL(
         pt_promise(&cursor, BLOCK, 2 * MiB, PT_ZERO, pt_attr(PT_WRITE), 0),
         MM_OK);

@@ -9,6 +9,7 @@
 #include <mm/frame.h>
 #include <mm/port.h>
 #include "tests/host/sim.h"
+#include "tests/shared/figures.h"
 
 /* Of each test, unless the environment says otherwise: two seconds. */
 #define STEPS (UINT64_C(20) * 1000 * 1000)
@@ -30,13 +31,18 @@ struct pt_attr scene_attr(const struct scene_place *place, unsigned flags)
     return pt_attr(PT_OWNED | flags | (place->pt->is_kernel ? 0 : PT_USER));
 }
 
+void scene_open_at(struct pt *pt, vaddr_t start, uint64_t bytes,
+                   struct tlb_batch *batch, struct pt_cursor *out)
+{
+    if (pt_open(pt, start, start + bytes, batch, out) != MM_OK) {
+        schedule_fail("a range cannot be opened");
+    }
+}
+
 void scene_open(const struct scene_place *place, struct tlb_batch *batch,
                 struct pt_cursor *out)
 {
-    if (pt_open(place->pt, place->base, scene_page(place, SCENE_PAGES), batch,
-                out) != MM_OK) {
-        schedule_fail("a range cannot be opened");
-    }
+    scene_open_at(place->pt, place->base, SCENE_PAGES * PAGE_BYTES, batch, out);
 }
 
 void scene_shut(struct pt_cursor *cursor, struct tlb_batch *batch)
@@ -57,34 +63,21 @@ void scene_touch(vaddr_t page, unsigned access)
     sim_poll();
 }
 
-void schedule_meeting_init(struct schedule_meeting *meeting, unsigned count)
-{
-    *meeting = (struct schedule_meeting){.cpus = count};
-}
+static unsigned arrived; /* programs, all times together */
 
 /* Nobody comes again before all have left: the rest of a round is known. */
-void schedule_meet(struct schedule_meeting *meeting)
+void scene_meet(void)
 {
     schedule_lock();
-    unsigned before = meeting->arrived++;
-    unsigned due = before - before % meeting->cpus + meeting->cpus;
+    unsigned before = arrived++;
+    unsigned due = before - before % port_cpu_count() + port_cpu_count();
 
-    while (meeting->arrived < due) {
+    while (arrived < due) {
         schedule_wait();
     }
 }
 
 /* --- runs ----------------------------------------------------------------- */
-
-/* But for the kernel's tables, which stay when they are empty. */
-static uint64_t frames_in_use(void)
-{
-    struct frame_stats stats;
-
-    frame_stats(&stats);
-    return stats.by_type[FRAME_USER] + stats.by_type[FRAME_TABLE] -
-           pt_kernel.tables;
-}
 
 static void unmap_kernel_pages(void)
 {
@@ -112,7 +105,7 @@ static void end_run(uint64_t frames)
         pt_fini(&scene_space[i]);
     }
     CHECK_HELPER(unmap_kernel_pages());
-    CHECK_EQUAL(frames_in_use(), frames);
+    CHECK_EQUAL(frames_of_spaces(), frames);
     CHECK(frame_check());
 }
 
@@ -134,17 +127,19 @@ static bool is_spoilt;
 static void run_plan(const struct scene *scene, struct schedule_plan plan,
                      unsigned parts, struct test_random *random)
 {
-    plan.strategy = scene->strategy;
     plan.run = scene->run;
     plan.guess = scene->guess;
     plan.see = scene->see;
     plan.forgive = scene->forgive;
     sim_boot_cpus(SCENE_RAM_BYTES, plan.cpus, parts);
-    uint64_t frames = frames_in_use();
+    uint64_t frames = frames_of_spaces();
     for (unsigned i = 0; i < SCENE_SPACES; i++) {
         CHECK_EQUAL(pt_init(&scene_space[i]), MM_OK);
     }
-    scene->prepare(random);
+    arrived = 0;
+    if (scene->prepare != NULL) {
+        scene->prepare(random);
+    }
     const char *verdict = schedule_run(&plan);
     if (verdict != NULL) {
         is_spoilt = true;
@@ -154,11 +149,12 @@ static void run_plan(const struct scene *scene, struct schedule_plan plan,
     CHECK_HELPER(end_run(frames));
 }
 
-static void run_once(const struct scene *scene, uint64_t seed)
+static void run_once(enum schedule_strategy strategy, const struct scene *scene,
+                     uint64_t seed)
 {
     static const unsigned pace[] = {20, 60, 200, 600, 2000};
     struct test_random random;
-    struct schedule_plan plan = {.seed = seed};
+    struct schedule_plan plan = {.seed = seed, .strategy = strategy};
 
     test_random_init(&random, seed);
     plan.cpus = 2 + (unsigned)test_random_below(&random, SCHEDULE_CPUS - 1);
@@ -183,7 +179,7 @@ static uint64_t wanted_steps(void)
     return text != NULL ? strtoull(text, NULL, 0) : STEPS;
 }
 
-void scene_run_many(const struct scene *scene)
+void scene_run_many(enum schedule_strategy strategy, const struct scene *scene)
 {
     uint64_t begin = schedule_steps();
     uint64_t seed = test_seed();
@@ -193,7 +189,7 @@ void scene_run_many(const struct scene *scene)
     CHECK(!is_spoilt);
     for (; schedule_steps() - begin < wanted_steps(); runs++) {
         test_set_seed(seed + runs);
-        CHECK_HELPER(run_once(scene, seed + runs));
+        CHECK_HELPER(run_once(strategy, scene, seed + runs));
     }
     test_set_seed(seed);
     snprintf(text, sizeof(text), "# seeds %llu to %llu: %llu steps",

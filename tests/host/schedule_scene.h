@@ -29,23 +29,19 @@ vaddr_t scene_page(const struct scene_place *place, unsigned page);
 struct pt_attr scene_attr(const struct scene_place *place, unsigned flags);
 void scene_open(const struct scene_place *place, struct tlb_batch *batch,
                 struct pt_cursor *out);
+/* The same of any range. */
+void scene_open_at(struct pt *pt, vaddr_t start, uint64_t bytes,
+                   struct tlb_batch *batch, struct pt_cursor *out);
 void scene_shut(struct pt_cursor *cursor, struct tlb_batch *batch);
 /* A user's access, or the kernel's, and then time for an interrupt. */
 void scene_touch(vaddr_t page, unsigned access);
 
-/* A place where programs wait for each other, any number of times. */
-struct schedule_meeting {
-    unsigned cpus;
-    unsigned arrived; /* all times together */
-};
-void schedule_meeting_init(struct schedule_meeting *meeting, unsigned count);
-/* Go on when all have come. */
-void schedule_meet(struct schedule_meeting *meeting);
+/* All programs wait for each other, any number of times. */
+void scene_meet(void);
 
 /* What the CPUs do; the members as in struct schedule_plan. */
 struct scene {
-    enum schedule_strategy strategy;
-    void (*prepare)(struct test_random *random); /* before each run */
+    void (*prepare)(struct test_random *random); /* before each run, or NULL */
     void (*run)(unsigned cpu);
     void (*guess)(void);
     void (*see)(const volatile void *address);
@@ -56,7 +52,7 @@ struct scene {
  * Runs with one seed after the other, on machines of all kinds, until enough
  * steps have been made; after each everything is sound and given back.
  */
-void scene_run_many(const struct scene *scene);
+void scene_run_many(enum schedule_strategy strategy, const struct scene *scene);
 
 /* One run in which @chooser says who goes on. */
 void scene_run_chosen(const struct scene *scene, unsigned cpus,

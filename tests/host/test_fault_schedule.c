@@ -21,10 +21,9 @@
 
 static enum acts_state begins_as;
 static enum acts_what act[2]; /* of CPU 0 and 1 */
-static struct schedule_meeting meeting;
-static bool has_begun;   /* CPU 0 */
-static bool may_begin;   /* CPU 1 */
-static unsigned at_work; /* CPUs 0 and 1 until they have done it */
+static bool has_begun;        /* CPU 0 */
+static bool may_begin;        /* CPU 1 */
+static unsigned at_work;      /* CPUs 0 and 1 until they have done it */
 
 /* At which step of CPU 0 CPU 1 begins, and how many it has made. */
 static uint64_t turn;
@@ -98,7 +97,7 @@ static void do_work(unsigned cpu)
 static void run(unsigned cpu)
 {
     acts_cache();
-    schedule_meet(&meeting);
+    scene_meet();
     if (cpu < 2) {
         do_work(cpu);
     }
@@ -107,7 +106,7 @@ static void run(unsigned cpu)
         schedule_wait();
     }
     acts_check();
-    schedule_meet(&meeting);
+    scene_meet();
     acts_end();
 }
 
@@ -120,7 +119,6 @@ static void prepare(struct test_random *random)
     is_answering = false;
     at_work = 2;
     steps = 0;
-    schedule_meeting_init(&meeting, ACTS_CPUS);
     acts_prepare(begins_as);
 }
 
@@ -137,8 +135,7 @@ static const struct schedule_chooser chooser = {.choose = choose,
 
 static void run_at(uint64_t at)
 {
-    static const struct scene scene = {
-        .strategy = SCHEDULE_WALK, .prepare = prepare, .run = run};
+    static const struct scene scene = {.prepare = prepare, .run = run};
 
     turn = at;
     scene_run_chosen(&scene, ACTS_CPUS, &chooser);

@@ -32,7 +32,6 @@ struct holding {
 static struct holding holding[SCHEDULE_CPUS + 1];
 static vaddr_t latest; /* that somebody was given */
 static uint64_t last_stamp;
-static struct schedule_meeting meeting;
 static bool has_wrong_frees;
 static bool is_aged;
 
@@ -170,14 +169,14 @@ static void run_rounds(unsigned cpu)
     if (holding[cpu].block != 0) {
         give(cpu);
     }
-    schedule_meet(&meeting);
+    scene_meet();
     if (cpu == 0 && holding[SCHEDULE_CPUS].block != 0) {
         give(SCHEDULE_CPUS);
     }
     if (cpu == 0) {
         check_end();
     }
-    schedule_meet(&meeting);
+    scene_meet();
 }
 
 static void prepare(struct test_random *random)
@@ -187,7 +186,6 @@ static void prepare(struct test_random *random)
     is_aged = false;
     latest = 0;
     kmap_keep(KEPT);
-    schedule_meeting_init(&meeting, port_cpu_count());
     last_stamp = 0;
     for (unsigned i = 0; i <= SCHEDULE_CPUS; i++) {
         holding[i] = (struct holding){0};
@@ -200,40 +198,28 @@ static void prepare_wrong_frees(struct test_random *random)
     has_wrong_frees = true;
 }
 
+static const struct scene scene = {.prepare = prepare, .run = run_rounds};
+static const struct scene wrong = {
+    .prepare = prepare_wrong_frees, .run = run_rounds, .forgive = forgive};
+
 TEST(kmap_schedule, blocks_belong_to_one_on_random_walks)
 {
-    static const struct scene scene = {
-        .strategy = SCHEDULE_WALK, .prepare = prepare, .run = run_rounds};
-
-    scene_run_many(&scene);
+    scene_run_many(SCHEDULE_WALK, &scene);
 }
 
 TEST(kmap_schedule, blocks_belong_to_one_by_priorities)
 {
-    static const struct scene scene = {
-        .strategy = SCHEDULE_PRIORITIES, .prepare = prepare, .run = run_rounds};
-
-    scene_run_many(&scene);
+    scene_run_many(SCHEDULE_PRIORITIES, &scene);
 }
 
 TEST(kmap_schedule, wrong_frees_change_nothing_on_random_walks)
 {
-    static const struct scene scene = {.strategy = SCHEDULE_WALK,
-                                       .prepare = prepare_wrong_frees,
-                                       .run = run_rounds,
-                                       .forgive = forgive};
-
-    scene_run_many(&scene);
+    scene_run_many(SCHEDULE_WALK, &wrong);
 }
 
 TEST(kmap_schedule, wrong_frees_change_nothing_by_priorities)
 {
-    static const struct scene scene = {.strategy = SCHEDULE_PRIORITIES,
-                                       .prepare = prepare_wrong_frees,
-                                       .run = run_rounds,
-                                       .forgive = forgive};
-
-    scene_run_many(&scene);
+    scene_run_many(SCHEDULE_PRIORITIES, &wrong);
 }
 
 static void prepare_ageing(struct test_random *random)
@@ -244,9 +230,8 @@ static void prepare_ageing(struct test_random *random)
 
 TEST(kmap_schedule, who_ages_pages_damages_none_of_others)
 {
-    static const struct scene scene = {.strategy = SCHEDULE_WALK,
-                                       .prepare = prepare_ageing,
-                                       .run = run_rounds};
+    static const struct scene ageing = {.prepare = prepare_ageing,
+                                        .run = run_rounds};
 
-    scene_run_many(&scene);
+    scene_run_many(SCHEDULE_WALK, &ageing);
 }

@@ -24,15 +24,6 @@
 
 /* --- in the middle -------------------------------------------------------- */
 
-static void open_page(vaddr_t page, struct tlb_batch *batch,
-                      struct pt_cursor *out)
-{
-    if (pt_open(&scene_space[0], page, page + PAGE_BYTES, batch, out) !=
-        MM_OK) {
-        schedule_fail("a page cannot be opened");
-    }
-}
-
 static enum mm_status map_page(struct pt_cursor *cursor, vaddr_t page)
 {
     return pt_map(cursor, page, frame_alloc(0, FRAME_USER, FRAME_ANY),
@@ -47,7 +38,7 @@ static void toggle(vaddr_t page)
     struct pt_entry entry;
     vaddr_t reached;
 
-    open_page(page, &batch, &cursor);
+    scene_open_at(&scene_space[0], page, PAGE_BYTES, &batch, &cursor);
     pt_query(&cursor, page, &entry);
     enum mm_status status = entry.state == PTE_ABSENT
                                 ? map_page(&cursor, page)
@@ -86,25 +77,20 @@ static void prepare(struct test_random *random)
     toggle(KEEPER);
 }
 
+static const struct scene middle = {.prepare = prepare, .run = run_rounds};
+
 TEST(pt_schedule, cursors_meet_in_the_middle_on_random_walks)
 {
-    static const struct scene scene = {
-        .strategy = SCHEDULE_WALK, .prepare = prepare, .run = run_rounds};
-
-    scene_run_many(&scene);
+    scene_run_many(SCHEDULE_WALK, &middle);
 }
 
 TEST(pt_schedule, cursors_meet_in_the_middle_by_priorities)
 {
-    static const struct scene scene = {
-        .strategy = SCHEDULE_PRIORITIES, .prepare = prepare, .run = run_rounds};
-
-    scene_run_many(&scene);
+    scene_run_many(SCHEDULE_PRIORITIES, &middle);
 }
 
 /* --- written to meanwhile ------------------------------------------------- */
 
-static struct schedule_meeting meeting;
 static bool is_over;
 static uint64_t written[SCHEDULE_CPUS]; /* by each CPU, to a word of its own */
 
@@ -155,7 +141,7 @@ static void run_collapse(unsigned cpu)
 {
     tlb_switch(&scene_space[0].tlb);
     write_word(cpu);
-    schedule_meet(&meeting);
+    scene_meet();
     if (cpu == 0) {
         collapse();
         is_over = true;
@@ -164,7 +150,7 @@ static void run_collapse(unsigned cpu)
         write_word(cpu);
         schedule_wait();
     }
-    schedule_meet(&meeting);
+    scene_meet();
     if (cpu == 0) {
         compare_words();
     }
@@ -187,16 +173,14 @@ static void prepare_block(struct test_random *random)
     attr.flags |= PT_OWNED;
     CHECK_EQUAL(pt_map(&cursor, BLOCK, pfn, PAGE_BYTES, attr), MM_OK);
     scene_shut(&cursor, &batch);
-    schedule_meeting_init(&meeting, port_cpu_count());
     memset(written, 0, sizeof(written));
     is_over = false;
 }
 
 TEST(pt_schedule, what_is_written_during_a_collapse_stays)
 {
-    static const struct scene scene = {.strategy = SCHEDULE_WALK,
-                                       .prepare = prepare_block,
+    static const struct scene scene = {.prepare = prepare_block,
                                        .run = run_collapse};
 
-    scene_run_many(&scene);
+    scene_run_many(SCHEDULE_WALK, &scene);
 }

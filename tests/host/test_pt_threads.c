@@ -21,6 +21,7 @@
 #include "tests/host/sim.h"
 #include "tests/host/sim_mmu.h"
 #include "tests/host/sim_pt.h"
+#include "tests/shared/figures.h"
 
 #define RAM_BYTES GiB
 #define WINDOW    UINT64_C(0x40000000)
@@ -41,20 +42,10 @@ static struct share *mine(void)
     return &share[player_me()->cpu];
 }
 
-/* But for the kernel's tables, which stay when they are empty. */
-static uint64_t frames_in_use(void)
-{
-    struct frame_stats stats;
-
-    frame_stats(&stats);
-    return stats.by_type[FRAME_USER] + stats.by_type[FRAME_KMAP] +
-           stats.by_type[FRAME_TABLE] - pt_kernel.tables;
-}
-
 static void begin(uint64_t *out_frames)
 {
     sim_boot_cpus(RAM_BYTES, PLAYERS, SIM_ALL_PARTS);
-    *out_frames = frames_in_use();
+    *out_frames = frames_of_spaces();
     CHECK_EQUAL(pt_init(&space), MM_OK);
 }
 
@@ -65,7 +56,7 @@ static void end(uint64_t frames)
     CHECK(pt_audit(&space, &verdict));
     pt_fini(&space);
     CHECK_EQUAL(sim_stale(), 0);
-    CHECK_EQUAL(frames_in_use(), frames);
+    CHECK_EQUAL(frames_of_spaces(), frames);
     CHECK(frame_check());
 }
 

@@ -10,6 +10,7 @@
 #include "tests/host/schedule_scene.h"
 
 #include <mm/frame.h>
+#include <mm/port.h>
 #include "tests/host/sim.h"
 
 #define ROUNDS 12
@@ -22,17 +23,9 @@ enum stance {
     STANCES
 };
 
-static unsigned cpus;
-static struct schedule_meeting meeting;
-
 /* Of the round: */
 static struct scene_place place;
 static unsigned attacker; /* who attacks in any case */
-
-static unsigned below(unsigned limit)
-{
-    return (unsigned)schedule_below(limit);
-}
 
 /* @page of the round is there, and can be written. */
 static void set_page(struct pt_cursor *cursor, vaddr_t page)
@@ -58,8 +51,8 @@ static void begin_round(void)
     struct tlb_batch batch;
     struct pt_cursor cursor;
 
-    place = scene_place(below(4) == 0 ? &pt_kernel : &scene_space[0]);
-    attacker = below(cpus);
+    place = scene_place(schedule_below(4) == 0 ? &pt_kernel : &scene_space[0]);
+    attacker = schedule_below(port_cpu_count());
     scene_open(&place, &batch, &cursor);
     for (unsigned i = 0; i < PAGES; i++) {
         set_page(&cursor, scene_page(&place, i));
@@ -76,14 +69,14 @@ static void touch_all(void)
 
 static enum stance take_stance(void)
 {
-    enum stance stance = (enum stance)below(STANCES);
+    enum stance stance = (enum stance)schedule_below(STANCES);
 
     tlb_switch(&scene_space[0].tlb);
     touch_all();
     if (stance == LAZY) {
         tlb_begin_lazy();
     } else if (stance == AWAY) {
-        tlb_switch(below(2) ? &pt_kernel.tlb : &scene_space[1].tlb);
+        tlb_switch(schedule_below(2) ? &pt_kernel.tlb : &scene_space[1].tlb);
     }
     return stance;
 }
@@ -93,12 +86,12 @@ static void attack(void)
 {
     struct tlb_batch batch;
     struct pt_cursor cursor;
-    vaddr_t page = scene_page(&place, below(PAGES));
+    vaddr_t page = scene_page(&place, schedule_below(PAGES));
     vaddr_t reached;
     enum mm_status status;
 
     scene_open(&place, &batch, &cursor);
-    switch (below(4)) {
+    switch (schedule_below(4)) {
     case 0:
         status = pt_unmap(&cursor, page, PAGE_BYTES, &reached);
         break;
@@ -121,7 +114,7 @@ static void come_back(enum stance stance)
 {
     if (stance == LAZY) {
         tlb_end_lazy();
-    } else if (stance == RUNNING && below(2)) {
+    } else if (stance == RUNNING && schedule_below(2)) {
         tlb_switch(&pt_kernel.tlb);
     }
     tlb_switch(&scene_space[0].tlb);
@@ -135,10 +128,10 @@ static void run_rounds(unsigned cpu)
         if (cpu == 0) {
             begin_round();
         }
-        schedule_meet(&meeting);
+        scene_meet();
         enum stance stance = take_stance();
-        schedule_meet(&meeting);
-        if (cpu == attacker || below(3) == 0) {
+        scene_meet();
+        if (cpu == attacker || schedule_below(3) == 0) {
             schedule_note("attack");
             attack();
         }
@@ -147,40 +140,31 @@ static void run_rounds(unsigned cpu)
         if (sim_irq_is_off()) {
             schedule_fail("interrupts are off after a round");
         }
-        schedule_meet(&meeting);
+        scene_meet();
     }
     tlb_switch(&pt_kernel.tlb);
 }
 
 static void guess(void)
 {
-    sim_walk_ahead(scene_page(&place, below(PAGES)));
+    sim_walk_ahead(scene_page(&place, schedule_below(PAGES)));
 }
 
 static void prepare(struct test_random *random)
 {
     (void)random;
-    cpus = port_cpu_count();
-    schedule_meeting_init(&meeting, cpus);
     place = scene_place(&pt_kernel);
 }
 
+static const struct scene scene = {
+    .prepare = prepare, .run = run_rounds, .guess = guess};
+
 TEST(tlb_schedule, duels_end_well_on_random_walks)
 {
-    static const struct scene scene = {.strategy = SCHEDULE_WALK,
-                                       .prepare = prepare,
-                                       .run = run_rounds,
-                                       .guess = guess};
-
-    scene_run_many(&scene);
+    scene_run_many(SCHEDULE_WALK, &scene);
 }
 
 TEST(tlb_schedule, duels_end_well_by_priorities)
 {
-    static const struct scene scene = {.strategy = SCHEDULE_PRIORITIES,
-                                       .prepare = prepare,
-                                       .run = run_rounds,
-                                       .guess = guess};
-
-    scene_run_many(&scene);
+    scene_run_many(SCHEDULE_PRIORITIES, &scene);
 }

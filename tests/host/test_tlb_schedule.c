@@ -54,11 +54,6 @@ static const struct mood {
 
 static const struct mood *mood;
 
-static unsigned below(unsigned limit)
-{
-    return (unsigned)schedule_below(limit);
-}
-
 static enum action choose_action(void)
 {
     unsigned sum = 0;
@@ -67,7 +62,7 @@ static enum action choose_action(void)
     for (unsigned i = 0; i < ACTION_KINDS; i++) {
         sum += mood->parts[i];
     }
-    for (sum = below(sum); sum >= mood->parts[kind]; kind++) {
+    for (sum = schedule_below(sum); sum >= mood->parts[kind]; kind++) {
         sum -= mood->parts[kind];
     }
     return (enum action)kind;
@@ -131,12 +126,12 @@ static void idle(void)
 
     tlb_begin_lazy();
     drop(number);
-    for (unsigned turns = below(40); turns > 0; turns--) {
+    for (unsigned turns = schedule_below(40); turns > 0; turns--) {
         schedule_wait();
     }
     if (!take(number)) {
         number = NONE;
-    } else if (below(2) == 0) {
+    } else if (schedule_below(2) == 0) {
         tlb_end_lazy();
     }
     tlb_switch(&tables_of(number)->tlb);
@@ -146,7 +141,7 @@ static void idle(void)
 /* An end and a new beginning, if nobody uses it. */
 static void end_a_space(void)
 {
-    unsigned number = below(SCENE_SPACES);
+    unsigned number = schedule_below(SCENE_SPACES);
 
     schedule_lock();
     if (is_ending[number] || users[number] > 0) {
@@ -168,8 +163,8 @@ static void map_some(const struct scene_place *place)
 {
     struct tlb_batch batch;
     struct pt_cursor cursor;
-    unsigned page = below(mood->pages);
-    unsigned count = 1 + below(2);
+    unsigned page = schedule_below(mood->pages);
+    unsigned count = 1 + schedule_below(2);
     pfn_t pfn = frame_alloc(0, FRAME_USER, FRAME_ANY);
 
     if (pfn_is_none(pfn)) {
@@ -179,7 +174,8 @@ static void map_some(const struct scene_place *place)
     for (unsigned i = page; i < page + count; i++) {
         frame_ref(pfn);
         if (pt_map(&cursor, scene_page(place, i % mood->pages), pfn, PAGE_BYTES,
-                   scene_attr(place, below(2) ? PT_WRITE : PT_READ)) != MM_OK) {
+                   scene_attr(place, schedule_below(2) ? PT_WRITE : PT_READ)) !=
+            MM_OK) {
             frame_unref(pfn);
         }
     }
@@ -191,10 +187,10 @@ static void map_some(const struct scene_place *place)
 static unsigned choose_pages(unsigned *first)
 {
     static const unsigned pages[] = {1, 1, SCENE_TABLE_PAGES, SCENE_PAGES};
-    unsigned count = pages[below(4)];
+    unsigned count = pages[schedule_below(4)];
 
-    *first =
-        count == 1 ? below(mood->pages) : below(SCENE_PAGES / count) * count;
+    *first = count == 1 ? schedule_below(mood->pages)
+                        : schedule_below(SCENE_PAGES / count) * count;
     return count;
 }
 
@@ -246,8 +242,8 @@ static void look_up(const struct scene_place *place)
     uint64_t irq = port_irq_save();
 
     is_descending[sim_cpu()] = true;
-    (void)sim_lookup(place->pt, scene_page(place, below(mood->pages)), &pfn,
-                     &attr);
+    (void)sim_lookup(place->pt, scene_page(place, schedule_below(mood->pages)),
+                     &pfn, &attr);
     is_descending[sim_cpu()] = false;
     sim_end_descent();
     port_irq_restore(irq);
@@ -268,15 +264,15 @@ static void see(const volatile void *address)
 static vaddr_t some_page(void)
 {
     struct scene_place place =
-        scene_place(below(3) == 0 ? &pt_kernel : &scene_space[0]);
+        scene_place(schedule_below(3) == 0 ? &pt_kernel : &scene_space[0]);
 
-    return scene_page(&place, below(mood->pages));
+    return scene_page(&place, schedule_below(mood->pages));
 }
 
 static void touch_some(void)
 {
     for (unsigned i = 0; i < mood->pages; i++) {
-        scene_touch(some_page(), below(2) ? WALK_WRITE : WALK_READ);
+        scene_touch(some_page(), schedule_below(2) ? WALK_WRITE : WALK_READ);
     }
 }
 
@@ -288,7 +284,7 @@ static void change_pages(enum action action)
         [PROTECT] = protect_some,
         [LOOK_UP] = look_up,
     };
-    unsigned number = below(SCENE_SPACES + 1);
+    unsigned number = schedule_below(SCENE_SPACES + 1);
 
     if (take(number)) {
         struct scene_place place = scene_place(tables_of(number));
@@ -309,7 +305,7 @@ static void act(enum action action)
         touch_some();
         break;
     case SWITCH:
-        switch_to(below(SCENE_SPACES + 1));
+        switch_to(schedule_below(SCENE_SPACES + 1));
         break;
     case IDLE:
         idle();
@@ -356,24 +352,15 @@ static void prepare(struct test_random *random)
     }
 }
 
+static const struct scene scene = {
+    .prepare = prepare, .run = run_program, .guess = guess, .see = see};
+
 TEST(tlb_schedule, programs_use_nothing_stale_on_random_walks)
 {
-    static const struct scene scene = {.strategy = SCHEDULE_WALK,
-                                       .prepare = prepare,
-                                       .run = run_program,
-                                       .guess = guess,
-                                       .see = see};
-
-    scene_run_many(&scene);
+    scene_run_many(SCHEDULE_WALK, &scene);
 }
 
 TEST(tlb_schedule, programs_use_nothing_stale_by_priorities)
 {
-    static const struct scene scene = {.strategy = SCHEDULE_PRIORITIES,
-                                       .prepare = prepare,
-                                       .run = run_program,
-                                       .guess = guess,
-                                       .see = see};
-
-    scene_run_many(&scene);
+    scene_run_many(SCHEDULE_PRIORITIES, &scene);
 }

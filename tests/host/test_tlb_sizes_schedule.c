@@ -11,30 +11,18 @@
 #include "tests/host/schedule_scene.h"
 
 #include <mm/frame.h>
-#include <mm/port.h>
 
 #define ROUNDS 6
 #define BLOCK  UINT64_C(0x40000000)
 #define PAGES  512u
 
-static struct schedule_meeting meeting;
-
-static unsigned below(unsigned limit)
-{
-    return (unsigned)schedule_below(limit);
-}
-
 /* Few pages, so that they meet: at both ends of the block. */
 static vaddr_t some_page(void)
 {
-    return BLOCK + (below(2) ? below(3) : PAGES - 1 - below(3)) * PAGE_BYTES;
-}
+    unsigned page =
+        schedule_below(2) ? schedule_below(3) : PAGES - 1 - schedule_below(3);
 
-static void open_block(struct tlb_batch *batch, struct pt_cursor *out)
-{
-    if (pt_open(&scene_space[0], BLOCK, BLOCK + 2 * MiB, batch, out) != MM_OK) {
-        schedule_fail("the block cannot be opened");
-    }
+    return BLOCK + page * PAGE_BYTES;
 }
 
 /* The block is there, all of one kind; every other time in small pages. */
@@ -45,15 +33,15 @@ static void begin_round(void)
     struct pt_cursor cursor;
     vaddr_t reached;
 
-    open_block(&batch, &cursor);
+    scene_open_at(&scene_space[0], BLOCK, 2 * MiB, &batch, &cursor);
     enum mm_status status = pt_unmap(&cursor, BLOCK, 2 * MiB, &reached);
     scene_shut(&cursor, &batch);
-    open_block(&batch, &cursor);
+    scene_open_at(&scene_space[0], BLOCK, 2 * MiB, &batch, &cursor);
     pfn_t pfn = frame_alloc(MM_TABLE_BITS, FRAME_USER, FRAME_ANY);
     if (status == MM_OK && !pfn_is_none(pfn)) {
         status = pt_map(&cursor, BLOCK, pfn, 2 * MiB, attr);
     }
-    if (status == MM_OK && below(2) == 0) {
+    if (status == MM_OK && schedule_below(2) == 0) {
         status = pt_split(&cursor, BLOCK);
     }
     scene_shut(&cursor, &batch);
@@ -65,14 +53,14 @@ static void begin_round(void)
 /* What others have done before decides whether it can be done. */
 static void change(void)
 {
-    unsigned flags = below(2) ? PT_USER : PT_USER | PT_WRITE;
+    unsigned flags = schedule_below(2) ? PT_USER : PT_USER | PT_WRITE;
     struct tlb_batch batch;
     struct pt_cursor cursor;
     vaddr_t reached;
     enum mm_status status = MM_OK;
 
-    open_block(&batch, &cursor);
-    switch (below(8)) {
+    scene_open_at(&scene_space[0], BLOCK, 2 * MiB, &batch, &cursor);
+    switch (schedule_below(8)) {
     case 0:
         status = pt_split(&cursor, some_page());
         break;
@@ -101,7 +89,7 @@ static void change(void)
 static void touch_some(void)
 {
     for (unsigned i = 0; i < 3; i++) {
-        scene_touch(some_page(), below(2) ? WALK_WRITE : WALK_READ);
+        scene_touch(some_page(), schedule_below(2) ? WALK_WRITE : WALK_READ);
     }
 }
 
@@ -112,17 +100,17 @@ static void run_rounds(unsigned cpu)
         if (cpu == 0) {
             begin_round();
         }
-        schedule_meet(&meeting);
-        tlb_switch(below(2) ? &pt_kernel.tlb : &scene_space[0].tlb);
+        scene_meet();
+        tlb_switch(schedule_below(2) ? &pt_kernel.tlb : &scene_space[0].tlb);
         touch_some();
-        schedule_meet(&meeting);
+        scene_meet();
         schedule_note("change");
         if (cpu != 0) {
             change();
         }
         schedule_note("touch");
         touch_some();
-        schedule_meet(&meeting);
+        scene_meet();
     }
     tlb_switch(&pt_kernel.tlb);
 }
@@ -132,28 +120,14 @@ static void guess(void)
     sim_walk_ahead(some_page());
 }
 
-static void prepare(struct test_random *random)
-{
-    (void)random;
-    schedule_meeting_init(&meeting, port_cpu_count());
-}
+static const struct scene scene = {.run = run_rounds, .guess = guess};
 
 TEST(tlb_schedule, sizes_change_on_random_walks)
 {
-    static const struct scene scene = {.strategy = SCHEDULE_WALK,
-                                       .prepare = prepare,
-                                       .run = run_rounds,
-                                       .guess = guess};
-
-    scene_run_many(&scene);
+    scene_run_many(SCHEDULE_WALK, &scene);
 }
 
 TEST(tlb_schedule, sizes_change_by_priorities)
 {
-    static const struct scene scene = {.strategy = SCHEDULE_PRIORITIES,
-                                       .prepare = prepare,
-                                       .run = run_rounds,
-                                       .guess = guess};
-
-    scene_run_many(&scene);
+    scene_run_many(SCHEDULE_PRIORITIES, &scene);
 }

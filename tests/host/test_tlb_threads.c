@@ -17,7 +17,7 @@
 #include "tests/host/players.h"
 #include "tests/host/sim.h"
 #include "tests/host/sim_mmu.h"
-#include "tests/shared/test.h"
+#include "tests/shared/figures.h"
 
 #define ACTIONS   6000
 #define SPACES    2
@@ -233,16 +233,6 @@ static void act_often(void)
 
 /* --- the test ------------------------------------------------------------- */
 
-/* But for the kernel's tables, which stay when they are empty. */
-static uint64_t frames_in_use(void)
-{
-    struct frame_stats stats;
-
-    frame_stats(&stats);
-    return stats.by_type[FRAME_USER] + stats.by_type[FRAME_TABLE] -
-           pt_kernel.tables;
-}
-
 static void end_all(uint64_t frames)
 {
     struct audit_verdict verdict;
@@ -256,7 +246,7 @@ static void end_all(uint64_t frames)
     for (unsigned i = 0; i < PLAYERS; i++) {
         CHECK(share[i].uses > 0);
     }
-    CHECK_EQUAL(frames_in_use(), frames);
+    CHECK_EQUAL(frames_of_spaces(), frames);
     CHECK(frame_check());
 }
 
@@ -264,7 +254,7 @@ TEST(tlb_threads, cpus_change_and_use_the_same_spaces)
 {
     for (unsigned set = 0; set < SIM_PART_SETS; set++) {
         sim_boot_cpus(RAM_BYTES, PLAYERS, sim_part_sets[set]);
-        uint64_t frames = frames_in_use();
+        uint64_t frames = frames_of_spaces();
         for (unsigned i = 0; i < SPACES; i++) {
             CHECK_EQUAL(pt_init(&space[i]), MM_OK);
         }

@@ -56,6 +56,12 @@ static inline uint64_t tables_elsewhere(void)
     return frames_of(FRAME_TABLE) - pt_kernel.tables;
 }
 
+/* What spaces and kernel blocks have: the kernel's own tables may stay. */
+static inline uint64_t frames_of_spaces(void)
+{
+    return frames_of(FRAME_USER) + frames_of(FRAME_KMAP) + tables_elsewhere();
+}
+
 /* The frames before a test, as compare_frames() compares with them. */
 static inline void note_frames(struct frame_stats *out)
 {
