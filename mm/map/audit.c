@@ -342,14 +342,6 @@ static bool is_needlessly_empty(const struct pt *pt, const struct scan *scan)
            table_is_spare(scan->owner);
 }
 
-/* Is the entry just seen a way into tables that are not @pt's to audit? */
-static bool is_foreign(const struct pt *pt, const struct scan *scan)
-{
-    return scan_holds_records(scan) ||
-           (!pt->is_kernel && scan->at == pt_features.levels - 1 &&
-            (scan->address >> 63) != 0);
-}
-
 bool pt_audit(const struct pt *pt, struct audit_verdict *out)
 {
     enum scan_event event;
@@ -369,7 +361,7 @@ bool pt_audit(const struct pt *pt, struct audit_verdict *out)
         }
         if (!pte_is_table(scan.entry, scan.at)) {
             audit_entry(&scan, out);
-        } else if (is_foreign(pt, &scan)) {
+        } else if (scan_is_foreign(&scan, pt)) {
             scan_skip(&scan);
         }
     }

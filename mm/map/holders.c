@@ -50,14 +50,6 @@ static void count_entry(struct pass *pass, const struct scan *scan)
     }
 }
 
-/* Are the tables below the entry just seen counted elsewhere? */
-static bool is_foreign(const struct pt *pt, const struct scan *scan)
-{
-    return scan_holds_records(scan) ||
-           (!pt->is_kernel && scan->at == pt_features.levels - 1 &&
-            (scan->address >> 63) != 0);
-}
-
 static void count_tables(struct pass *pass, const struct pt *pt)
 {
     enum scan_event event;
@@ -69,7 +61,7 @@ static void count_tables(struct pass *pass, const struct pt *pt)
             /* Those of start-up are not the allocator's. */
             pass->tables += record_of(scan.owner)->order == 0 ? 1 : 0;
         } else if (pte_is_table(scan.entry, scan.at)) {
-            if (is_foreign(pt, &scan)) {
+            if (scan_is_foreign(&scan, pt)) {
                 scan_skip(&scan);
             }
         } else if (pte_owns_frames(scan.entry, scan.at)) {

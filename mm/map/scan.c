@@ -215,3 +215,10 @@ bool scan_holds_records(const struct scan *scan)
     return scan->at == RECORD_LEVEL && (first >> 63) != 0 &&
            first <= last_record && records <= first + (span - 1);
 }
+
+bool scan_is_foreign(const struct scan *scan, const struct pt *pt)
+{
+    return scan_holds_records(scan) ||
+           (!pt->is_kernel && scan->at == pt_features.levels - 1 &&
+            (scan->address >> 63) != 0);
+}

@@ -3,6 +3,7 @@
 #ifndef MM_MAP_SCAN_H
 #define MM_MAP_SCAN_H
 
+#include <mm/pt.h>
 #include <mm/walk.h>
 
 enum scan_event {
@@ -57,5 +58,11 @@ void scan_skip(struct scan *scan);
  * tables are made by pt_install() at any time and have no records themselves.
  */
 bool scan_holds_records(const struct scan *scan);
+
+/*
+ * Does it lead to tables that are counted elsewhere than with @pt? Those of the
+ * record array, or from a space those of the kernel.
+ */
+bool scan_is_foreign(const struct scan *scan, const struct pt *pt);
 
 #endif
