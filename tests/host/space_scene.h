@@ -8,6 +8,7 @@
 #include <mm/pt.h>
 #include "tests/host/sim.h"
 #include "tests/host/sim_mmu.h"
+#include "tests/shared/once.h"
 #include "tests/shared/test.h"
 
 #define RAM (64 * MiB)

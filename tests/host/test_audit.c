@@ -15,39 +15,15 @@
 #define USER       GiB
 #define TEXT       UINT64_C(0xffffffff80000000)
 
-static void map_in(struct pt *pt, vaddr_t address, pfn_t pfn, uint64_t bytes,
-                   struct pt_attr attr)
-{
-    struct tlb_batch batch;
-    struct pt_cursor cursor;
-
-    CHECK_EQUAL(pt_open(pt, address, address + bytes, &batch, &cursor), MM_OK);
-    enum mm_status status = pt_map(&cursor, address, pfn, bytes, attr);
-    pt_close(&cursor);
-    tlb_commit(&batch);
-    CHECK_EQUAL(status, MM_OK);
-}
-
 /* Map @bytes of devices, @page pages behind the first of them. */
 static void map_device(vaddr_t address, uint64_t page, uint64_t bytes,
                        unsigned flags, enum pt_memory memory)
 {
     struct pt_attr attr = {(uint8_t)flags, (uint8_t)memory, 0};
 
-    map_in(&pt_kernel, address, pfn_of(DEVICE_PFN + page), bytes, attr);
-}
-
-static void unmap(vaddr_t start, vaddr_t end)
-{
-    struct tlb_batch batch;
-    struct pt_cursor cursor;
-    vaddr_t reached;
-
-    CHECK_EQUAL(pt_open(&pt_kernel, start, end, &batch, &cursor), MM_OK);
-    enum mm_status status = pt_unmap(&cursor, start, end - start, &reached);
-    pt_close(&cursor);
-    tlb_commit(&batch);
-    CHECK(status == MM_OK && reached == end);
+    CHECK_EQUAL(
+        once_map(&pt_kernel, address, pfn_of(DEVICE_PFN + page), bytes, attr),
+        MM_OK);
 }
 
 /* --- runs and extents ----------------------------------------------------- */
@@ -139,10 +115,12 @@ TEST(audit, code_that_is_writable_elsewhere_is_found)
     CHECK(has_aliases(0, 0));
     walk_address(pt_kernel.root, TEXT + 3 * PAGE_BYTES, &walk);
     pfn_t code = phys_to_pfn(walk.physical);
-    CHECK_HELPER(map_in(&pt_kernel, WINDOW, code, PAGE_BYTES, pt_attr(0)));
+    CHECK_EQUAL(once_map(&pt_kernel, WINDOW, code, PAGE_BYTES, pt_attr(0)),
+                MM_OK);
     CHECK(has_aliases(0, 0)); /* to read it does no harm */
-    CHECK_HELPER(map_in(&pt_kernel, WINDOW + PAGE_BYTES, code, PAGE_BYTES,
-                        pt_attr(PT_WRITE)));
+    CHECK_EQUAL(once_map(&pt_kernel, WINDOW + PAGE_BYTES, code, PAGE_BYTES,
+                         pt_attr(PT_WRITE)),
+                MM_OK);
     CHECK(has_aliases(1, 0));
     CHECK_EQUAL(found.address[0], TEXT + 3 * PAGE_BYTES);
     CHECK_EQUAL(found.address[1], WINDOW + PAGE_BYTES);
@@ -163,7 +141,7 @@ TEST(audit, memory_types_that_differ_are_found)
     CHECK_EQUAL(found.address[1], WINDOW + 15 * PAGE_BYTES);
     CHECK_HELPER(map_device(WINDOW + 3 * MiB, 16, PAGE_BYTES, 0, PT_WB));
     CHECK(has_aliases(0, 3)); /* of two devices, one has the frame */
-    CHECK_HELPER(unmap(WINDOW + 2 * MiB, WINDOW + 3 * MiB));
+    CHECK_EQUAL(once_unmap(&pt_kernel, WINDOW + 2 * MiB, MiB), MM_OK);
     CHECK(has_aliases(0, 0));
 }
 
@@ -196,7 +174,7 @@ TEST(audit, any_number_of_devices_is_compared)
         CHECK_HELPER(map_device(other, 2 * i, PAGE_BYTES, 0, PT_WB));
         CHECK(has_aliases(0, 1));
         CHECK_EQUAL(found.address[0], WINDOW + i * stride);
-        CHECK_HELPER(unmap(other, other + PAGE_BYTES));
+        CHECK_EQUAL(once_unmap(&pt_kernel, other, PAGE_BYTES), MM_OK);
     }
 }
 
@@ -208,10 +186,11 @@ TEST(audit, user_code_is_writable_for_the_kernel_alone)
 
     CHECK_HELPER(start());
     pfn_t pfn = frame_alloc(0, FRAME_USER, FRAME_ANY);
-    CHECK_HELPER(map_in(&space, USER, pfn, PAGE_BYTES, code));
+    CHECK_EQUAL(once_map(&space, USER, pfn, PAGE_BYTES, code), MM_OK);
     CHECK(audit_aliases(&space, &found)); /* the direct map has it, too */
-    CHECK_HELPER(map_in(&space, USER + PAGE_BYTES, pfn, PAGE_BYTES,
-                        pt_attr(PT_WRITE | PT_USER)));
+    CHECK_EQUAL(once_map(&space, USER + PAGE_BYTES, pfn, PAGE_BYTES,
+                         pt_attr(PT_WRITE | PT_USER)),
+                MM_OK);
     CHECK(!audit_aliases(&space, &found));
     CHECK_EQUAL(found.rights, 1);
     CHECK(pt_audit(&space, &verdict)); /* which is the space's own choice */
@@ -227,7 +206,7 @@ TEST(audit, a_space_is_compared_with_the_kernel)
 
     CHECK_HELPER(start());
     pfn_t pfn = frame_alloc(0, FRAME_USER, FRAME_ANY);
-    CHECK_HELPER(map_in(&space, USER, pfn, PAGE_BYTES, uncached));
+    CHECK_EQUAL(once_map(&space, USER, pfn, PAGE_BYTES, uncached), MM_OK);
     CHECK(!audit_aliases(&space, &found));
     CHECK_EQUAL(found.memory, 1);
     CHECK_EQUAL(found.address[0], USER);
@@ -272,7 +251,7 @@ static void map_at_random(void)
         vaddr_t address = WINDOW + i * PAGE_BYTES;
 
         if (model[i].is_present) {
-            CHECK_HELPER(unmap(address, address + PAGE_BYTES));
+            CHECK_EQUAL(once_unmap(&pt_kernel, address, PAGE_BYTES), MM_OK);
         }
         model[i] = (struct page){true, frame + i - first, attr};
         CHECK_HELPER(map_device(address, model[i].frame, PAGE_BYTES, attr.flags,

@@ -8,7 +8,8 @@
 #include "base/bits.h"
 #include "tests/host/sim.h"
 #include "tests/host/sim_mmu.h"
-#include "tests/shared/test.h"
+#include "tests/shared/figures.h"
+#include "tests/shared/once.h"
 
 /*
  * At risk: a fault resolved that is an error, an error called by the wrong
@@ -46,49 +47,19 @@ static vaddr_t page_of(enum zoo which)
 /* Put a promise or a new frame in place of the page @which. */
 static void put_promise(enum zoo which, enum pt_promise promise, unsigned flags)
 {
-    struct tlb_batch batch;
-    struct pt_cursor cursor;
-    vaddr_t page = page_of(which);
-
-    CHECK(pt_open(&pt_kernel, page, page + PAGE_BYTES, &batch, &cursor) ==
-          MM_OK);
-    enum mm_status status =
-        pt_promise(&cursor, page, PAGE_BYTES, promise, pt_attr(flags), 0);
-    pt_close(&cursor);
-    tlb_commit(&batch);
-    CHECK_EQUAL(status, MM_OK);
+    CHECK_EQUAL(once_promise(&pt_kernel, page_of(which), PAGE_BYTES, promise,
+                             pt_attr(flags)),
+                MM_OK);
 }
 
 static void put_frame(enum zoo which, unsigned flags)
 {
-    struct tlb_batch batch;
-    struct pt_cursor cursor;
-    vaddr_t page = page_of(which);
     pfn_t frame = frame_alloc(0, FRAME_KMAP, FRAME_ZEROED);
 
     CHECK(!pfn_is_none(frame));
-    CHECK(pt_open(&pt_kernel, page, page + PAGE_BYTES, &batch, &cursor) ==
-          MM_OK);
-    enum mm_status status =
-        pt_map(&cursor, page, frame, PAGE_BYTES, pt_attr(flags | PT_OWNED));
-    pt_close(&cursor);
-    tlb_commit(&batch);
-    CHECK_EQUAL(status, MM_OK);
-}
-
-static void put_gap(enum zoo which)
-{
-    struct tlb_batch batch;
-    struct pt_cursor cursor;
-    vaddr_t page = page_of(which);
-    vaddr_t end;
-
-    CHECK(pt_open(&pt_kernel, page, page + PAGE_BYTES, &batch, &cursor) ==
-          MM_OK);
-    enum mm_status status = pt_unmap(&cursor, page, PAGE_BYTES, &end);
-    pt_close(&cursor);
-    tlb_commit(&batch);
-    CHECK_EQUAL(status, MM_OK);
+    CHECK_EQUAL(once_map(&pt_kernel, page_of(which), frame, PAGE_BYTES,
+                         pt_attr(flags | PT_OWNED)),
+                MM_OK);
 }
 
 static void build_zoo(void)
@@ -103,7 +74,7 @@ static void build_zoo(void)
     CHECK_HELPER(put_promise(ZOO_GUARD, PT_GUARD, PT_READ));
     CHECK_HELPER(put_promise(ZOO_GUARD_GROW, PT_GUARD_GROW, PT_READ));
     CHECK_HELPER(put_promise(ZOO_OBJECT, PT_OBJECT, PT_WRITE));
-    CHECK_HELPER(put_gap(ZOO_GAP));
+    CHECK_EQUAL(once_unmap(&pt_kernel, page_of(ZOO_GAP), PAGE_BYTES), MM_OK);
 }
 
 static enum fault_result handle(vaddr_t address, unsigned code)
@@ -112,14 +83,6 @@ static enum fault_result handle(vaddr_t address, unsigned code)
     struct fault fault = {.address = address, .code = code, .rules = RULES_ON};
 
     return fault_handle(&fault, &walk);
-}
-
-static uint64_t frames_of(enum frame_type type)
-{
-    struct frame_stats stats;
-
-    frame_stats(&stats);
-    return stats.by_type[type];
 }
 
 static uint64_t count_of(enum fault_result result)
@@ -342,22 +305,6 @@ TEST(fault, a_kept_promise_has_the_rights_it_named)
     CHECK_EQUAL(sim_last_fault(), FAULT_READ_ONLY);
 }
 
-static struct pt_entry query(vaddr_t address)
-{
-    struct tlb_batch batch;
-    struct pt_cursor cursor;
-    struct pt_entry entry = {.state = PTE_ABSENT};
-    vaddr_t page = align_down(address, PAGE_BYTES);
-
-    if (pt_open(&pt_kernel, page, page + PAGE_BYTES, &batch, &cursor) ==
-        MM_OK) {
-        pt_query(&cursor, page, &entry);
-        pt_close(&cursor);
-        tlb_commit(&batch);
-    }
-    return entry;
-}
-
 /* A promise of 1 GiB is split for the page, and stays for all others. */
 TEST(fault, a_large_promise_stays_but_for_the_page)
 {
@@ -365,16 +312,18 @@ TEST(fault, a_large_promise_stays_but_for_the_page)
     vaddr_t block = (vaddr_t)kmap_alloc(4 * GiB, KMAP_LAZY, "large");
     vaddr_t large = align_up(block, GiB);
     CHECK(block != 0);
-    CHECK_EQUAL(query(large).level, 2);
+    CHECK_EQUAL(once_query(&pt_kernel, large).level, 2);
     CHECK(sim_write(large + 300 * MiB + 5, 1));
     CHECK_EQUAL(frames_of(FRAME_KMAP), 1);
-    CHECK_EQUAL(query(large).state, PTE_PROMISE);
-    CHECK_EQUAL(query(large).level, 1);
-    CHECK_EQUAL(query(large + 300 * MiB).state, PTE_PRESENT);
-    CHECK_EQUAL(query(large + 300 * MiB + PAGE_BYTES).state, PTE_PROMISE);
-    CHECK_EQUAL(query(large + 300 * MiB + PAGE_BYTES).level, 0);
-    CHECK_EQUAL(query(large + 302 * MiB).level, 1);
-    CHECK_EQUAL(query(large + GiB).level, 2);
+    CHECK_EQUAL(once_query(&pt_kernel, large).state, PTE_PROMISE);
+    CHECK_EQUAL(once_query(&pt_kernel, large).level, 1);
+    CHECK_EQUAL(once_query(&pt_kernel, large + 300 * MiB).state, PTE_PRESENT);
+    CHECK_EQUAL(once_query(&pt_kernel, large + 300 * MiB + PAGE_BYTES).state,
+                PTE_PROMISE);
+    CHECK_EQUAL(once_query(&pt_kernel, large + 300 * MiB + PAGE_BYTES).level,
+                0);
+    CHECK_EQUAL(once_query(&pt_kernel, large + 302 * MiB).level, 1);
+    CHECK_EQUAL(once_query(&pt_kernel, large + GiB).level, 2);
     CHECK(kmap_check());
     kmap_free((void *)block);
     CHECK_EQUAL(frames_of(FRAME_KMAP), 0);
@@ -395,12 +344,12 @@ TEST(fault, without_memory_a_promise_stays_a_promise)
         enum fault_result result = handle(address, W);
         frame_inject(0);
         CHECK_EQUAL(result, FAULT_NO_MEMORY);
-        CHECK_EQUAL(query(address).state, PTE_PROMISE);
+        CHECK_EQUAL(once_query(&pt_kernel, address).state, PTE_PROMISE);
         CHECK_EQUAL(frames_of(FRAME_KMAP), 0);
         CHECK(kmap_check() && pt_audit(&pt_kernel, &verdict));
     }
     CHECK_EQUAL(handle(address, W), FAULT_RESOLVED);
-    CHECK_EQUAL(query(address).state, PTE_PRESENT);
+    CHECK_EQUAL(once_query(&pt_kernel, address).state, PTE_PRESENT);
     CHECK(kmap_check() && pt_audit(&pt_kernel, &verdict));
     kmap_free((void *)block);
     CHECK_EQUAL(frames_of(FRAME_KMAP), 0);
@@ -417,21 +366,14 @@ static struct {
 /* What another CPU does to the page between two steps of its fault. */
 static void change_promise(void)
 {
-    struct tlb_batch batch;
-    struct pt_cursor cursor;
-
     if (!change.is_due) {
         return;
     }
     change.is_due = false;
-    if (pt_open(&pt_kernel, change.page, change.page + PAGE_BYTES, &batch,
-                &cursor) != MM_OK ||
-        pt_promise(&cursor, change.page, PAGE_BYTES, change.promise,
-                   pt_attr(PT_READ), 0) != MM_OK) {
+    if (once_promise(&pt_kernel, change.page, PAGE_BYTES, change.promise,
+                     pt_attr(PT_READ)) != MM_OK) {
         port_panic("the promise at 0x%lx cannot be changed", change.page);
     }
-    pt_close(&cursor);
-    tlb_commit(&batch);
 }
 
 /*
@@ -470,8 +412,8 @@ TEST(fault, a_promise_withdrawn_meanwhile_is_not_kept)
         CHECK_EQUAL(change_under_fault(page, table[i].promise), FAULT_SPURIOUS);
         CHECK(!change.is_due);
         CHECK_EQUAL(frames_of(FRAME_KMAP), frames);
-        CHECK_EQUAL(query(page).state, PTE_PROMISE);
-        CHECK_EQUAL(query(page).promise, table[i].promise);
+        CHECK_EQUAL(once_query(&pt_kernel, page).state, PTE_PROMISE);
+        CHECK_EQUAL(once_query(&pt_kernel, page).promise, table[i].promise);
         CHECK_EQUAL(handle(page, W), table[i].next);
     }
 }

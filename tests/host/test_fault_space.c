@@ -16,22 +16,8 @@
 
 static void promise(vaddr_t from, uint64_t bytes, unsigned flags)
 {
-    open_range(from, bytes);
-    CHECK_EQUAL(pt_promise(&cursor, from, bytes, PT_ZERO, pt_attr(flags), 0),
+    CHECK_EQUAL(once_promise(&space, from, bytes, PT_ZERO, pt_attr(flags)),
                 MM_OK);
-    shut();
-}
-
-static struct pt_entry entry_at(vaddr_t address)
-{
-    struct pt_entry entry = {.state = PTE_DAMAGED};
-    vaddr_t page = align_down(address, PAGE_BYTES);
-
-    if (pt_open(&space, page, page + PAGE_BYTES, &batch, &cursor) == MM_OK) {
-        pt_query(&cursor, page, &entry);
-        shut();
-    }
-    return entry;
 }
 
 static uint64_t count_of(enum fault_result result)
@@ -49,9 +35,9 @@ TEST(fault_space, a_large_promise_is_kept_by_a_large_page)
     CHECK_HELPER(start());
     promise(HERE, 4 * MiB, PT_WRITE);
     CHECK(sim_write(HERE + MiB, 7));
-    CHECK_EQUAL(entry_at(HERE).level, 1);
-    CHECK_EQUAL(entry_at(HERE).state, PTE_PRESENT);
-    CHECK_EQUAL(entry_at(HERE + 2 * MiB).state, PTE_PROMISE);
+    CHECK_EQUAL(once_query(&space, HERE).level, 1);
+    CHECK_EQUAL(once_query(&space, HERE).state, PTE_PRESENT);
+    CHECK_EQUAL(once_query(&space, HERE + 2 * MiB).state, PTE_PROMISE);
     CHECK(sim_read(HERE, &value));
     CHECK_EQUAL(value, 0);
     CHECK_HELPER(finish());
@@ -62,13 +48,13 @@ TEST(fault_space, a_small_promise_or_no_block_means_a_small_page)
     CHECK_HELPER(start());
     promise(HERE + PAGE_BYTES, 3 * MiB, PT_WRITE);
     CHECK(sim_write(HERE + PAGE_BYTES, 7));
-    CHECK_EQUAL(entry_at(HERE + PAGE_BYTES).level, 0);
+    CHECK_EQUAL(once_query(&space, HERE + PAGE_BYTES).level, 0);
     promise(HERE + GiB, 2 * MiB, PT_WRITE);
     frame_inject(1);
     CHECK(sim_write(HERE + GiB, 7)); /* the block fails, the page does not */
     frame_inject(0);
-    CHECK_EQUAL(entry_at(HERE + GiB).level, 0);
-    CHECK_EQUAL(entry_at(HERE + GiB + PAGE_BYTES).state, PTE_PROMISE);
+    CHECK_EQUAL(once_query(&space, HERE + GiB).level, 0);
+    CHECK_EQUAL(once_query(&space, HERE + GiB + PAGE_BYTES).state, PTE_PROMISE);
     CHECK_HELPER(finish());
 }
 
@@ -78,17 +64,17 @@ TEST(fault_space, quirks_of_the_cpu_keep_pages_small)
     pt_quirks = PT_QUIRK_MULTIHIT;
     promise(HERE, 2 * MiB, PT_WRITE);
     CHECK(sim_write(HERE, 7));
-    CHECK_EQUAL(entry_at(HERE).level, 1); /* it is no code */
+    CHECK_EQUAL(once_query(&space, HERE).level, 1); /* it is no code */
     promise(HERE + GiB, 2 * MiB, PT_EXEC);
     CHECK(sim_execute(HERE + GiB));
-    CHECK_EQUAL(entry_at(HERE + GiB).level, 0);
+    CHECK_EQUAL(once_query(&space, HERE + GiB).level, 0);
     pt_features.has_nx = false;
     CHECK(!pt_may_resize(PT_WRITE)); /* all is code */
     pt_features.has_nx = true;
     pt_quirks = PT_QUIRK_MULTIMATCH;
     promise(HERE + 2 * GiB, 2 * MiB, PT_WRITE);
     CHECK(sim_write(HERE + 2 * GiB, 7));
-    CHECK_EQUAL(entry_at(HERE + 2 * GiB).level, 0);
+    CHECK_EQUAL(once_query(&space, HERE + 2 * GiB).level, 0);
     pt_quirks = 0;
     CHECK_HELPER(finish());
 }
@@ -97,9 +83,7 @@ TEST(fault_space, quirks_of_the_cpu_keep_pages_small)
 static void fork_into(struct pt *child, uint64_t bytes)
 {
     CHECK_EQUAL(pt_init(child), MM_OK);
-    open_range(HERE, bytes);
-    CHECK_EQUAL(pt_copy(&cursor, child, HERE, bytes), MM_OK);
-    shut();
+    CHECK_EQUAL(once_copy(&space, child, HERE, bytes), MM_OK);
 }
 
 TEST(fault_space, a_write_copies_one_page_of_a_shared_large_one)
@@ -117,8 +101,9 @@ TEST(fault_space, a_write_copies_one_page_of_a_shared_large_one)
     CHECK_EQUAL(count_of(FAULT_UNSHARED), unshared + 1);
     CHECK(sim_read(HERE + 5, &value));
     CHECK_EQUAL(value, 7);
-    CHECK_EQUAL(entry_at(HERE).attr.flags, PT_WRITE | PT_OWNED);
-    CHECK_EQUAL(entry_at(HERE + PAGE_BYTES).attr.flags, PT_COW | PT_OWNED);
+    CHECK_EQUAL(once_query(&space, HERE).attr.flags, PT_WRITE | PT_OWNED);
+    CHECK_EQUAL(once_query(&space, HERE + PAGE_BYTES).attr.flags,
+                PT_COW | PT_OWNED);
     tlb_switch(&child.tlb);
     CHECK(sim_read(HERE + 6, &value));
     CHECK_EQUAL(value, 0);
@@ -138,11 +123,11 @@ TEST(fault_space, the_last_holder_takes_all_of_it_back)
     CHECK(sim_write(HERE, 7));
     CHECK_HELPER(fork_into(&child, 2 * MiB));
     pt_fini(&child);
-    pfn_t before = entry_at(HERE).pfn;
+    pfn_t before = once_query(&space, HERE).pfn;
     CHECK(sim_write(HERE + MiB, 8));
-    CHECK_EQUAL(entry_at(HERE).level, 1);
-    CHECK_EQUAL(entry_at(HERE).pfn.v, before.v);
-    CHECK_EQUAL(entry_at(HERE).attr.flags, PT_WRITE | PT_OWNED);
+    CHECK_EQUAL(once_query(&space, HERE).level, 1);
+    CHECK_EQUAL(once_query(&space, HERE).pfn.v, before.v);
+    CHECK_EQUAL(once_query(&space, HERE).attr.flags, PT_WRITE | PT_OWNED);
     CHECK_HELPER(finish());
 }
 
@@ -179,18 +164,14 @@ TEST(fault_space, what_nobody_may_access_is_named)
     CHECK_EQUAL(sim_last_fault(), FAULT_NO_ACCESS);
     promise(HERE + PAGE_BYTES, PAGE_BYTES, PT_WRITE);
     CHECK(sim_write(HERE + PAGE_BYTES, 7));
-    open_range(HERE + PAGE_BYTES, PAGE_BYTES);
     CHECK_EQUAL(
-        pt_protect(&cursor, HERE + PAGE_BYTES, PAGE_BYTES, pt_attr(PT_NONE)),
+        once_protect(&space, HERE + PAGE_BYTES, PAGE_BYTES, pt_attr(PT_NONE)),
         MM_OK);
-    shut();
     CHECK(!sim_read(HERE + PAGE_BYTES, &value));
     CHECK_EQUAL(sim_last_fault(), FAULT_NO_ACCESS);
-    open_range(HERE + PAGE_BYTES, PAGE_BYTES);
     CHECK_EQUAL(
-        pt_protect(&cursor, HERE + PAGE_BYTES, PAGE_BYTES, pt_attr(PT_READ)),
+        once_protect(&space, HERE + PAGE_BYTES, PAGE_BYTES, pt_attr(PT_READ)),
         MM_OK);
-    shut();
     CHECK(sim_read(HERE + PAGE_BYTES, &value));
     CHECK_EQUAL(value, 7);
     CHECK_HELPER(finish());

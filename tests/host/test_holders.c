@@ -16,33 +16,14 @@
 
 static struct pt child;
 
-static void map_in(struct pt *pt, vaddr_t address, pfn_t pfn, uint64_t bytes,
-                   unsigned flags)
-{
-    CHECK_EQUAL(pt_open(pt, address, address + bytes, &batch, &cursor), MM_OK);
-    enum mm_status status =
-        pt_map(&cursor, address, pfn, bytes, pt_attr(flags));
-    shut();
-    CHECK_EQUAL(status, MM_OK);
-}
-
-static void unmap_in(struct pt *pt, vaddr_t address, uint64_t bytes)
-{
-    vaddr_t reached;
-
-    CHECK_EQUAL(pt_open(pt, address, address + bytes, &batch, &cursor), MM_OK);
-    enum mm_status status = pt_unmap(&cursor, address, bytes, &reached);
-    shut();
-    CHECK_EQUAL(status, MM_OK);
-}
-
 /* A page of its own for @address. */
 static pfn_t own_page(struct pt *pt, vaddr_t address)
 {
     pfn_t pfn = frame_alloc(0, FRAME_USER, FRAME_ANY);
 
-    map_in(pt, address, pfn, PAGE_BYTES, PT_WRITE | PT_OWNED);
-    return pfn;
+    enum mm_status status =
+        once_map(pt, address, pfn, PAGE_BYTES, pt_attr(PT_WRITE | PT_OWNED));
+    return status == MM_OK ? pfn : PFN_NONE;
 }
 
 /* Entries that lead to free frames; all if the verdict does not say so. */
@@ -61,11 +42,13 @@ TEST(holders, a_window_on_a_free_frame_is_found)
 {
     sim_boot(RAM);
     pfn_t pfn = frame_alloc(0, FRAME_KERNEL, FRAME_ANY);
-    CHECK_HELPER(map_in(&pt_kernel, WINDOW, pfn, PAGE_BYTES, PT_WRITE));
+    CHECK_EQUAL(
+        once_map(&pt_kernel, WINDOW, pfn, PAGE_BYTES, pt_attr(PT_WRITE)),
+        MM_OK);
     CHECK_EQUAL(freed_in(&pt_kernel), 0);
     frame_free(pfn, 0);
     CHECK_EQUAL(freed_in(&pt_kernel), 1);
-    CHECK_HELPER(unmap_in(&pt_kernel, WINDOW, PAGE_BYTES));
+    CHECK_EQUAL(once_unmap(&pt_kernel, WINDOW, PAGE_BYTES), MM_OK);
     CHECK_EQUAL(freed_in(&pt_kernel), 0); /* the direct map has all of them */
 }
 
@@ -73,13 +56,14 @@ TEST(holders, one_free_frame_in_a_large_leaf_is_found)
 {
     CHECK_HELPER(start());
     pfn_t pfn = frame_alloc(9, FRAME_KERNEL, FRAME_ANY);
-    CHECK_HELPER(map_in(&space, HERE, pfn, 2 * MiB, PT_NONE)); /* parked */
+    CHECK_EQUAL(once_map(&space, HERE, pfn, 2 * MiB, pt_attr(PT_NONE)),
+                MM_OK); /* parked */
     CHECK_EQUAL(frame_split(pfn, 9), MM_OK);
     CHECK_EQUAL(freed_in(&space), 0);
     frame_free(pfn_add(pfn, 511), 0);
     CHECK_EQUAL(freed_in(&space), 1);
     CHECK_EQUAL(freed_in(&pt_kernel), 0);
-    CHECK_HELPER(unmap_in(&space, HERE, 2 * MiB));
+    CHECK_EQUAL(once_unmap(&space, HERE, 2 * MiB), MM_OK);
     CHECK_HELPER(finish());
     for (unsigned i = 0; i < 511; i++) {
         frame_free(pfn_add(pfn, i), 0);
@@ -137,8 +121,8 @@ TEST(holders, a_holder_too_few_or_too_many_is_found)
     frame_ref(pfn);
     CHECK_HELPER(expect(0, 1, 0));
     CHECK_EQUAL(look_in(7).first.v, pfn.v);
-    CHECK_HELPER(
-        map_in(&child, HERE, pfn, PAGE_BYTES, PT_OWNED)); /* takes it */
+    CHECK_EQUAL(once_map(&child, HERE, pfn, PAGE_BYTES, pt_attr(PT_OWNED)),
+                MM_OK); /* takes it */
     CHECK_HELPER(expect(0, 0, 0));
     CHECK_EQUAL(look_in(7).entries, 3);
     frame_unref(pfn);
@@ -157,14 +141,13 @@ TEST(holders, a_block_that_is_shared_and_cut_has_a_holder_a_page)
 {
     CHECK_HELPER(start());
     pfn_t pfn = frame_alloc(9, FRAME_USER, FRAME_ANY);
-    CHECK_HELPER(map_in(&space, HERE, pfn, 2 * MiB, PT_WRITE | PT_OWNED));
+    CHECK_EQUAL(
+        once_map(&space, HERE, pfn, 2 * MiB, pt_attr(PT_WRITE | PT_OWNED)),
+        MM_OK);
     CHECK_EQUAL(pt_init(&child), MM_OK);
-    open_range(HERE, 2 * MiB);
-    enum mm_status status = pt_copy(&cursor, &child, HERE, 2 * MiB);
-    shut();
-    CHECK_EQUAL(status, MM_OK);
+    CHECK_EQUAL(once_copy(&space, &child, HERE, 2 * MiB), MM_OK);
     CHECK_HELPER(expect(0, 0, 0));
-    CHECK_HELPER(unmap_in(&child, HERE, PAGE_BYTES));
+    CHECK_EQUAL(once_unmap(&child, HERE, PAGE_BYTES), MM_OK);
     CHECK_EQUAL(look_in(2048).entries, 1 + 511);
     CHECK_HELPER(expect(0, 0, 0));
     atomic_fetch_sub(&record_of(pfn)->refs, 1);

@@ -17,11 +17,9 @@
 
 static void map_page(vaddr_t page, pfn_t pfn, unsigned flags)
 {
-    open_range(page, PAGE_BYTES);
-    CHECK_EQUAL(pt_map(&cursor, page, pfn, PAGE_BYTES,
-                       pt_attr(flags | PT_OWNED | PT_USER)),
+    CHECK_EQUAL(once_map(&space, page, pfn, PAGE_BYTES,
+                         pt_attr(flags | PT_OWNED | PT_USER)),
                 MM_OK);
-    shut();
 }
 
 /* A new owned page of @space at @page, filled with @content. */
@@ -32,19 +30,6 @@ static pfn_t give_page(vaddr_t page, unsigned flags, int content)
     memset(phys_to_virt(pfn_to_phys(pfn)), content, PAGE_BYTES);
     map_page(page, pfn, flags);
     return pfn;
-}
-
-static void take_away(vaddr_t from, uint64_t bytes)
-{
-    vaddr_t reached = from;
-
-    while (reached < from + bytes && !test_has_failed()) {
-        open_range(reached, from + bytes - reached);
-        CHECK_EQUAL(
-            pt_unmap(&cursor, reached, from + bytes - reached, &reached),
-            MM_OK);
-        shut();
-    }
 }
 
 static unsigned flags_at(struct pt *pt, vaddr_t address, pfn_t *out_pfn)
@@ -81,7 +66,7 @@ TEST(pt_copy, both_sides_share_until_somebody_writes)
     pt_fini(&child);
     CHECK_EQUAL(record_of(rw)->refs, 1);
     CHECK_EQUAL(record_of(ro)->refs, 1);
-    take_away(HERE, 2 * MiB);
+    CHECK_EQUAL(once_unmap(&space, HERE, 2 * MiB), MM_OK);
     CHECK_HELPER(finish());
 }
 
@@ -102,13 +87,11 @@ TEST(pt_copy, writing_allowed_later_means_a_copy)
     shut();
     CHECK_EQUAL(flags_at(&space, HERE, &found), PT_USER | PT_OWNED | PT_COW);
     pt_fini(&child);
-    open_range(HERE, PAGE_BYTES);
     CHECK_EQUAL(
-        pt_protect(&cursor, HERE, PAGE_BYTES, pt_attr(PT_USER | PT_WRITE)),
+        once_protect(&space, HERE, PAGE_BYTES, pt_attr(PT_USER | PT_WRITE)),
         MM_OK);
-    shut();
     CHECK_EQUAL(flags_at(&space, HERE, &found), PT_USER | PT_OWNED | PT_WRITE);
-    take_away(HERE, PAGE_BYTES);
+    CHECK_EQUAL(once_unmap(&space, HERE, PAGE_BYTES), MM_OK);
     CHECK_HELPER(finish());
 }
 
@@ -130,7 +113,7 @@ TEST(pt_copy, a_copy_without_memory_can_be_taken_down)
         CHECK_EQUAL(status, k <= 5 ? MM_ENOMEM : MM_OK);
         pt_fini(&child);
     }
-    take_away(MiB, 2 * GiB);
+    CHECK_EQUAL(once_unmap(&space, MiB, 2 * GiB), MM_OK);
     CHECK_HELPER(finish());
 }
 
@@ -153,7 +136,7 @@ TEST(pt_copy, frames_beyond_the_payloads_are_not_parked)
     CHECK_EQUAL(pt_protect(&cursor, HERE, 2 * PAGE_BYTES, pt_attr(PT_NONE)),
                 MM_EINVAL);
     shut();
-    take_away(HERE, 2 * PAGE_BYTES);
+    CHECK_EQUAL(once_unmap(&space, HERE, 2 * PAGE_BYTES), MM_OK);
     pt_setup(&before);
     CHECK_HELPER(finish());
 }
@@ -181,7 +164,7 @@ TEST(pt_copy, frames_that_l1tf_could_name_are_not_parked)
         pt_promise(&cursor, HERE, PAGE_BYTES, PT_OBJECT, pt_attr(0), half.v),
         MM_EINVAL);
     shut();
-    take_away(HERE, 2 * PAGE_BYTES);
+    CHECK_EQUAL(once_unmap(&space, HERE, 2 * PAGE_BYTES), MM_OK);
     pt_quirks = 0;
     pt_setup(&before);
     CHECK_EQUAL(pt_payload_end, PTE_PAYLOAD_END);
@@ -213,7 +196,7 @@ TEST(pt_copy, shared_pages_stay_writable_on_both_sides)
     CHECK_EQUAL(flags_at(&space, HERE, &found), attr.flags);
     CHECK_EQUAL(flags_at(&child, HERE, &found), attr.flags);
     pt_fini(&child);
-    take_away(HERE, PAGE_BYTES);
+    CHECK_EQUAL(once_unmap(&space, HERE, PAGE_BYTES), MM_OK);
     CHECK_HELPER(finish());
 }
 
@@ -237,7 +220,7 @@ TEST(pt_copy, a_large_leaf_is_shared_whole_and_cut_on_one_side)
     CHECK_EQUAL(flags_at(&child, HERE, &found), PT_USER | PT_OWNED | PT_COW);
     pt_fini(&child);
     CHECK_EQUAL(record_of(block)->refs, 256);
-    take_away(HERE, 4 * MiB);
+    CHECK_EQUAL(once_unmap(&space, HERE, 4 * MiB), MM_OK);
     CHECK_HELPER(finish());
 }
 
@@ -250,11 +233,8 @@ TEST(pt_copy, a_move_takes_gaps_along_and_leaves_the_neighbours)
     pfn_t first = give_page(HERE, PT_WRITE, 1);
     pfn_t third = give_page(HERE + 2 * PAGE_BYTES, PT_READ, 3);
     pfn_t beside = give_page(HERE + 3 * PAGE_BYTES, PT_READ, 4);
-    open_range(THERE, 2 * MiB);
-    CHECK_EQUAL(
-        pt_promise(&cursor, THERE, 2 * MiB, PT_ZERO, pt_attr(PT_USER), 0),
-        MM_OK);
-    shut();
+    CHECK_EQUAL(once_promise(&space, THERE, 2 * MiB, PT_ZERO, pt_attr(PT_USER)),
+                MM_OK);
     CHECK_EQUAL(pt_open_two(&space, THERE, THERE + 2 * MiB, HERE, HERE + MiB,
                             &batch, &cursor),
                 MM_OK);
@@ -273,8 +253,8 @@ TEST(pt_copy, a_move_takes_gaps_along_and_leaves_the_neighbours)
     CHECK_EQUAL(flags_at(&space, HERE, &found), ~0u);
     flags_at(&space, HERE + 3 * PAGE_BYTES, &found);
     CHECK_EQUAL(found.v, beside.v);
-    take_away(HERE, GiB);
-    take_away(THERE, GiB);
+    CHECK_EQUAL(once_unmap(&space, HERE, GiB), MM_OK);
+    CHECK_EQUAL(once_unmap(&space, THERE, GiB), MM_OK);
     CHECK_HELPER(finish());
 }
 
@@ -300,9 +280,9 @@ TEST(pt_copy, what_was_parked_is_forgotten_by_whoever_commits_first)
                 MM_OK);
     CHECK_EQUAL(pt_protect(&cursor, HERE, PAGE_BYTES, pt_attr(PT_NONE)), MM_OK);
     pt_close(&cursor);
-    take_away(HERE, PAGE_BYTES);
+    CHECK_EQUAL(once_unmap(&space, HERE, PAGE_BYTES), MM_OK);
     tlb_commit(&waiting);
-    take_away(HERE, 2 * PAGE_BYTES);
+    CHECK_EQUAL(once_unmap(&space, HERE, 2 * PAGE_BYTES), MM_OK);
     CHECK_HELPER(finish());
 }
 
@@ -330,7 +310,7 @@ TEST(pt_copy, age_clears_what_it_reports)
                        NULL, NULL),
                 0);
     shut();
-    take_away(HERE, 2 * MiB);
+    CHECK_EQUAL(once_unmap(&space, HERE, 2 * MiB), MM_OK);
     CHECK_HELPER(finish());
 }
 
@@ -348,11 +328,9 @@ TEST(pt_copy, small_pages_become_a_large_one_with_their_contents)
     struct tlb_stats after;
 
     CHECK_HELPER(start());
-    open_range(HERE, 2 * MiB);
-    CHECK_EQUAL(pt_promise(&cursor, HERE, 2 * MiB, PT_ZERO,
-                           pt_attr(PT_USER | PT_WRITE), 0),
+    CHECK_EQUAL(once_promise(&space, HERE, 2 * MiB, PT_ZERO,
+                             pt_attr(PT_USER | PT_WRITE)),
                 MM_OK);
-    shut();
     CHECK_EQUAL(pt_collapse(&space, HERE, is_wanted, &found), MM_ENOENT);
     for (unsigned i = 0; i < 20; i++) {
         if (i == 10) {
@@ -379,7 +357,7 @@ TEST(pt_copy, small_pages_become_a_large_one_with_their_contents)
         CHECK_EQUAL(content[i * PAGE_BYTES], expected);
         CHECK_EQUAL(content[i * PAGE_BYTES + PAGE_BYTES - 1], expected);
     }
-    take_away(HERE, 2 * MiB);
+    CHECK_EQUAL(once_unmap(&space, HERE, 2 * MiB), MM_OK);
     CHECK_HELPER(finish());
 }
 

@@ -177,16 +177,8 @@ static void fork_into(unsigned number)
 static void unmap_in(struct kid *kid, unsigned page)
 {
     vaddr_t address = HERE + page * PAGE_BYTES;
-    struct tlb_batch batch;
-    struct pt_cursor cursor;
-    vaddr_t reached;
 
-    CHECK_EQUAL(
-        pt_open(&kid->pt, address, address + PAGE_BYTES, &batch, &cursor),
-        MM_OK);
-    CHECK_EQUAL(pt_unmap(&cursor, address, PAGE_BYTES, &reached), MM_OK);
-    pt_close(&cursor);
-    tlb_commit(&batch);
+    CHECK_EQUAL(once_unmap(&kid->pt, address, PAGE_BYTES), MM_OK);
     memset(kid->seen[page], 0, CPUS);
 }
 

@@ -30,34 +30,8 @@ static vaddr_t half_end(void)
 
 static enum mm_status map_page(vaddr_t page, pfn_t frame)
 {
-    struct tlb_batch batch;
-    struct pt_cursor cursor;
-    enum mm_status status =
-        pt_open(&space, page, page + PAGE_BYTES, &batch, &cursor);
-
-    if (status == MM_OK) {
-        status = pt_map(&cursor, page, frame, PAGE_BYTES,
-                        pt_attr(PT_WRITE | PT_OWNED));
-        pt_close(&cursor);
-        tlb_commit(&batch);
-    }
-    return status;
-}
-
-static enum mm_status unmap_page(vaddr_t page)
-{
-    struct tlb_batch batch;
-    struct pt_cursor cursor;
-    vaddr_t reached;
-    enum mm_status status =
-        pt_open(&space, page, page + PAGE_BYTES, &batch, &cursor);
-
-    if (status == MM_OK) {
-        status = pt_unmap(&cursor, page, PAGE_BYTES, &reached);
-        pt_close(&cursor);
-        tlb_commit(&batch);
-    }
-    return status;
+    return once_map(&space, page, frame, PAGE_BYTES,
+                    pt_attr(PT_WRITE | PT_OWNED));
 }
 
 /* --- pages all over a half ------------------------------------------------ */
@@ -134,7 +108,7 @@ static void empty_spread(struct spread *spread)
         spread->count--;
         vaddr_t page = spread->page[spread->count];
 
-        CHECK_EQUAL(unmap_page(page), MM_OK);
+        CHECK_EQUAL(once_unmap(&space, page, PAGE_BYTES), MM_OK);
         CHECK_EQUAL(sim_translate(page, WALK_READ, &physical),
                     WALK_NOT_PRESENT);
     }

@@ -89,28 +89,20 @@ static enum mm_status collapse_while(void (*act)(void))
 
 static void put_guard(void)
 {
-    struct tlb_batch own;
-    struct pt_cursor it;
-    vaddr_t page = HERE + 9 * PAGE_BYTES;
+    CHECK_EQUAL(once_promise(&space, HERE + 9 * PAGE_BYTES, PAGE_BYTES,
+                             PT_GUARD, pt_attr(PT_WRITE)),
+                MM_OK);
+}
 
-    CHECK_EQUAL(pt_open(&space, page, page + PAGE_BYTES, &own, &it), MM_OK);
-    CHECK_EQUAL(
-        pt_promise(&it, page, PAGE_BYTES, PT_GUARD, pt_attr(PT_WRITE), 0),
-        MM_OK);
-    pt_close(&it);
-    tlb_commit(&own);
+static void fork_into(struct pt *copy)
+{
+    CHECK_EQUAL(pt_init(copy), MM_OK);
+    CHECK_EQUAL(once_copy(&space, copy, HERE, 2 * MiB), MM_OK);
 }
 
 static void fork_now(void)
 {
-    struct tlb_batch own;
-    struct pt_cursor it;
-
-    CHECK_EQUAL(pt_init(&child), MM_OK);
-    CHECK_EQUAL(pt_open(&space, HERE, HERE + 2 * MiB, &own, &it), MM_OK);
-    CHECK_EQUAL(pt_copy(&it, &child, HERE, 2 * MiB), MM_OK);
-    pt_close(&it);
-    tlb_commit(&own);
+    fork_into(&child);
 }
 
 static void fork_and_guard(void)
@@ -124,17 +116,6 @@ static void write_now(void)
     CHECK(sim_write(HERE + 1, 5));
 }
 
-static struct pt_entry entry_at(vaddr_t page)
-{
-    struct pt_entry entry = {.state = PTE_DAMAGED};
-
-    if (pt_open(&space, page, page + PAGE_BYTES, &batch, &cursor) == MM_OK) {
-        pt_query(&cursor, page, &entry);
-        shut();
-    }
-    return entry;
-}
-
 TEST(pt_races, what_changes_while_it_is_copied_stays_small)
 {
     uint8_t value = 0;
@@ -142,8 +123,8 @@ TEST(pt_races, what_changes_while_it_is_copied_stays_small)
     CHECK_HELPER(start_cpus(2, 0));
     CHECK(sim_write(HERE, 7));
     CHECK_EQUAL(collapse_while(put_guard), MM_EBUSY);
-    CHECK_EQUAL(entry_at(HERE + 9 * PAGE_BYTES).promise, PT_GUARD);
-    CHECK_EQUAL(entry_at(HERE).level, 0);
+    CHECK_EQUAL(once_query(&space, HERE + 9 * PAGE_BYTES).promise, PT_GUARD);
+    CHECK_EQUAL(once_query(&space, HERE).level, 0);
     open_range(HERE, 2 * MiB);
     CHECK_EQUAL(pt_promise(&cursor, HERE + 9 * PAGE_BYTES, PAGE_BYTES, PT_ZERO,
                            pt_attr(PT_WRITE), 0),
@@ -166,7 +147,7 @@ TEST(pt_races, a_copy_of_the_space_meanwhile_keeps_its_pages)
     CHECK_HELPER(start_cpus(2, 0));
     CHECK(sim_write(HERE, 7));
     CHECK_EQUAL(collapse_while(fork_and_guard), MM_EBUSY);
-    CHECK_EQUAL(entry_at(HERE).attr.flags & PT_WRITE, 0);
+    CHECK_EQUAL(once_query(&space, HERE).attr.flags & PT_WRITE, 0);
     CHECK(sim_write(HERE, 8));
     tlb_switch(&child.tlb);
     CHECK(sim_read(HERE, &value));
@@ -182,7 +163,7 @@ TEST(pt_races, shared_pages_are_not_collapsed)
     space.shared_tags = 1;
     CHECK(sim_write(HERE, 7));
     CHECK_EQUAL(collapse_while(NULL), MM_ENOENT);
-    CHECK_EQUAL(entry_at(HERE).attr.flags & PT_WRITE, PT_WRITE);
+    CHECK_EQUAL(once_query(&space, HERE).attr.flags & PT_WRITE, PT_WRITE);
     CHECK_HELPER(finish_cpus(2));
 }
 
@@ -249,15 +230,9 @@ static struct pt second;
 
 static void fork_again(void)
 {
-    struct tlb_batch own;
-    struct pt_cursor it;
     paddr_t physical;
 
-    CHECK_EQUAL(pt_init(&second), MM_OK);
-    CHECK_EQUAL(pt_open(&space, HERE, HERE + 2 * MiB, &own, &it), MM_OK);
-    CHECK_EQUAL(pt_copy(&it, &second, HERE, 2 * MiB), MM_OK);
-    pt_close(&it);
-    tlb_commit(&own);
+    fork_into(&second);
     sim_set_cpu(1);
     CHECK(sim_translate(HERE + 1, WALK_WRITE, &physical) != WALK_ALLOWED);
 }
@@ -301,15 +276,9 @@ TEST(pt_races, of_two_forks_each_ends_the_writing)
 /* Parked by a CPU that has not flushed yet, and not owned. */
 static void unmap_parked(void)
 {
-    struct tlb_batch own;
-    struct pt_cursor it;
     paddr_t physical;
-    vaddr_t reached;
 
-    CHECK_EQUAL(pt_open(&space, HERE, HERE + PAGE_BYTES, &own, &it), MM_OK);
-    CHECK_EQUAL(pt_unmap(&it, HERE, PAGE_BYTES, &reached), MM_OK);
-    pt_close(&it);
-    tlb_commit(&own);
+    CHECK_EQUAL(once_unmap(&space, HERE, PAGE_BYTES), MM_OK);
     sim_set_cpu(1);
     CHECK(sim_translate(HERE, WALK_READ, &physical) != WALK_ALLOWED);
 }
@@ -320,19 +289,16 @@ TEST(pt_races, what_is_parked_may_still_be_cached)
     paddr_t physical;
 
     CHECK_HELPER(start_cpus(3, 0));
-    open_range(HERE, PAGE_BYTES);
-    CHECK_EQUAL(pt_map(&cursor, HERE, pfn_of(DEVICE_PFN), PAGE_BYTES,
-                       pt_attr(PT_WRITE)),
+    CHECK_EQUAL(once_map(&space, HERE, pfn_of(DEVICE_PFN), PAGE_BYTES,
+                         pt_attr(PT_WRITE)),
                 MM_OK);
-    shut();
     sim_set_cpu(1);
     CHECK_EQUAL(sim_translate(HERE, WALK_READ, &physical), WALK_ALLOWED);
     sim_set_cpu(0);
     do_meanwhile = unmap_parked;
     sim_set_driver(&driver);
-    open_range(HERE, PAGE_BYTES);
-    CHECK_EQUAL(pt_protect(&cursor, HERE, PAGE_BYTES, pt_attr(PT_NONE)), MM_OK);
-    shut();
+    CHECK_EQUAL(once_protect(&space, HERE, PAGE_BYTES, pt_attr(PT_NONE)),
+                MM_OK);
     sim_set_driver(NULL);
     CHECK(do_meanwhile == NULL);
     CHECK_HELPER(finish_cpus(3));
@@ -341,17 +307,10 @@ TEST(pt_races, what_is_parked_may_still_be_cached)
 /* What another CPU has just moved there goes; its old address was cached. */
 static void unmap_moved(void)
 {
-    struct tlb_batch own;
-    struct pt_cursor it;
     paddr_t physical;
-    vaddr_t reached;
 
-    CHECK_EQUAL(pt_open(&space, HERE + GiB, HERE + GiB + PAGE_BYTES, &own, &it),
-                MM_OK);
-    CHECK_EQUAL(pt_unmap(&it, HERE + GiB, PAGE_BYTES, &reached), MM_OK);
-    pt_close(&it);
-    tlb_commit(&own); /* and the frame is gone */
-    sim_set_cpu(1);
+    CHECK_EQUAL(once_unmap(&space, HERE + GiB, PAGE_BYTES), MM_OK);
+    sim_set_cpu(1); /* the frame is gone */
     CHECK(sim_translate(HERE + 1, WALK_WRITE, &physical) != WALK_ALLOWED);
 }
 

@@ -22,6 +22,7 @@
 #include "tests/host/sim_mmu.h"
 #include "tests/host/sim_pt.h"
 #include "tests/shared/figures.h"
+#include "tests/shared/once.h"
 
 #define RAM_BYTES GiB
 #define WINDOW    UINT64_C(0x40000000)
@@ -318,19 +319,11 @@ static void age_part(struct part part)
 /* A copy of the range, used and thrown away. */
 static void copy_part(struct part part)
 {
-    struct tlb_batch batch;
-    struct pt_cursor cursor;
-
-    if (pt_init(&mine()->own) != MM_OK) {
-        return;
+    if (pt_init(&mine()->own) == MM_OK) {
+        player_expect(once_copy(&space, &mine()->own, part.start, part.bytes) ==
+                      MM_OK);
+        pt_fini(&mine()->own);
     }
-    player_expect(pt_open(&space, part.start, part.start + part.bytes, &batch,
-                          &cursor) == MM_OK);
-    player_expect(pt_copy(&cursor, &mine()->own, part.start, part.bytes) ==
-                  MM_OK);
-    pt_close(&cursor);
-    tlb_commit(&batch);
-    pt_fini(&mine()->own);
 }
 
 static bool want(void *context, const struct pt_collapse *found)

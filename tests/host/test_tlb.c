@@ -248,12 +248,8 @@ TEST(tlb, tables_of_promises_are_flushed_too)
     for (unsigned i = 0; i < SIM_PART_SETS; i++) {
         CHECK_HELPER(start_cpus(1, sim_part_sets[i]));
         tlb_switch(&space.tlb);
-        CHECK_EQUAL(pt_open(&space, BASE, BASE + GiB, &batch, &cursor), MM_OK);
-        CHECK_EQUAL(
-            pt_promise(&cursor, BASE, PAGE_BYTES, PT_ZERO, pt_attr(0), 0),
-            MM_OK);
-        pt_close(&cursor);
-        tlb_commit(&batch);
+        CHECK_EQUAL(once_promise(&space, BASE, PAGE_BYTES, PT_ZERO, pt_attr(0)),
+                    MM_OK);
         sim_walk_ahead(BASE);
         CHECK_EQUAL(pt_open(&space, BASE, BASE + GiB, &batch, &cursor), MM_OK);
         CHECK_EQUAL(pt_unmap(&cursor, BASE, PAGE_BYTES, &reached), MM_OK);

@@ -18,6 +18,7 @@
 #include "tests/host/sim.h"
 #include "tests/host/sim_mmu.h"
 #include "tests/shared/figures.h"
+#include "tests/shared/once.h"
 
 #define ACTIONS   6000
 #define SPACES    2
@@ -60,40 +61,21 @@ static struct pt *some_pt(void)
     return number < SPACES ? &space[number] : &pt_kernel;
 }
 
-static void open_all(struct pt *pt, struct tlb_batch *batch,
-                     struct pt_cursor *out)
-{
-    player_expect(pt_open(pt, page_at(pt, 0), page_at(pt, PAGES), batch, out) ==
-                  MM_OK);
-}
-
 static void map_page(struct pt *pt)
 {
     pfn_t pfn = frame_alloc(0, FRAME_USER, FRAME_ANY);
-    struct tlb_batch batch;
-    struct pt_cursor cursor;
 
     memset(phys_to_virt(pfn_to_phys(pfn)), 0x5a, PAGE_BYTES);
-    open_all(pt, &batch, &cursor);
-    if (pt_map(&cursor, page_at(pt, player_below(PAGES)), pfn, PAGE_BYTES,
-               attr_of(pt, PT_WRITE)) != MM_OK) {
+    if (once_map(pt, page_at(pt, player_below(PAGES)), pfn, PAGE_BYTES,
+                 attr_of(pt, PT_WRITE)) != MM_OK) {
         frame_free(pfn, 0);
     }
-    pt_close(&cursor);
-    tlb_commit(&batch);
 }
 
 static void unmap_from(struct pt *pt, unsigned first, unsigned count)
 {
-    struct tlb_batch batch;
-    struct pt_cursor cursor;
-    vaddr_t reached;
-
-    open_all(pt, &batch, &cursor);
-    player_expect(pt_unmap(&cursor, page_at(pt, first), count * PAGE_BYTES,
-                           &reached) == MM_OK);
-    pt_close(&cursor);
-    tlb_commit(&batch);
+    player_expect(once_unmap(pt, page_at(pt, first), count * PAGE_BYTES) ==
+                  MM_OK);
 }
 
 static void unmap_some(struct pt *pt)
@@ -106,14 +88,9 @@ static void unmap_some(struct pt *pt)
 static void protect_page(struct pt *pt)
 {
     unsigned flags = player_below(2) ? PT_WRITE : PT_READ;
-    struct tlb_batch batch;
-    struct pt_cursor cursor;
 
-    open_all(pt, &batch, &cursor);
-    player_expect(pt_protect(&cursor, page_at(pt, player_below(PAGES)),
-                             PAGE_BYTES, attr_of(pt, flags)) == MM_OK);
-    pt_close(&cursor);
-    tlb_commit(&batch);
+    player_expect(once_protect(pt, page_at(pt, player_below(PAGES)), PAGE_BYTES,
+                               attr_of(pt, flags)) == MM_OK);
 }
 
 /* Each CPU has a word of its own in every page. */

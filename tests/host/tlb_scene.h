@@ -63,15 +63,7 @@ static inline void map_pages(struct pt *pt, vaddr_t start, unsigned pages)
 
 static inline void unmap_pages(struct pt *pt, vaddr_t start, unsigned pages)
 {
-    struct tlb_batch batch;
-    struct pt_cursor cursor;
-    vaddr_t reached;
-
-    CHECK_EQUAL(pt_open(pt, start, start + pages * PAGE_BYTES, &batch, &cursor),
-                MM_OK);
-    CHECK_EQUAL(pt_unmap(&cursor, start, pages * PAGE_BYTES, &reached), MM_OK);
-    pt_close(&cursor);
-    tlb_commit(&batch);
+    CHECK_EQUAL(once_unmap(pt, start, pages * PAGE_BYTES), MM_OK);
 }
 
 /*

@@ -7,6 +7,7 @@
 #include "base/check.h"
 #include "kernel/cpu.h"
 #include "kernel/smp.h"
+#include "tests/shared/once.h"
 
 unsigned crew_others(void)
 {
@@ -63,9 +64,6 @@ void crew_run(void (*work)(void *), void *argument)
 bool crew_map(struct pt *pt, vaddr_t page, uint64_t value)
 {
     pfn_t frame = frame_alloc(0, FRAME_USER, FRAME_ANY);
-    struct tlb_batch batch;
-    struct pt_cursor cursor;
-    enum mm_status status = MM_ENOMEM;
 
     if (pfn_is_none(frame)) {
         return false;
@@ -74,12 +72,8 @@ bool crew_map(struct pt *pt, vaddr_t page, uint64_t value)
     for (size_t i = 0; i < PAGE_BYTES / sizeof(*word); i++) {
         word[i] = value;
     }
-    if (pt_open(pt, page, page + PAGE_BYTES, &batch, &cursor) == MM_OK) {
-        status = pt_map(&cursor, page, frame, PAGE_BYTES,
-                        pt_attr(PT_WRITE | PT_OWNED));
-        pt_close(&cursor);
-        tlb_commit(&batch);
-    }
+    enum mm_status status =
+        once_map(pt, page, frame, PAGE_BYTES, pt_attr(PT_WRITE | PT_OWNED));
     if (status != MM_OK) {
         frame_free(frame, 0);
     }
@@ -88,30 +82,10 @@ bool crew_map(struct pt *pt, vaddr_t page, uint64_t value)
 
 bool crew_unmap(struct pt *pt, vaddr_t page)
 {
-    struct tlb_batch batch;
-    struct pt_cursor cursor;
-    vaddr_t reached;
-
-    if (pt_open(pt, page, page + PAGE_BYTES, &batch, &cursor) != MM_OK) {
-        return false;
-    }
-    enum mm_status status = pt_unmap(&cursor, page, PAGE_BYTES, &reached);
-    pt_close(&cursor);
-    tlb_commit(&batch);
-    return status == MM_OK;
+    return once_unmap(pt, page, PAGE_BYTES) == MM_OK;
 }
 
 bool crew_protect(struct pt *pt, vaddr_t page, unsigned flags)
 {
-    struct tlb_batch batch;
-    struct pt_cursor cursor;
-
-    if (pt_open(pt, page, page + PAGE_BYTES, &batch, &cursor) != MM_OK) {
-        return false;
-    }
-    enum mm_status status =
-        pt_protect(&cursor, page, PAGE_BYTES, pt_attr(flags));
-    pt_close(&cursor);
-    tlb_commit(&batch);
-    return status == MM_OK;
+    return once_protect(pt, page, PAGE_BYTES, pt_attr(flags)) == MM_OK;
 }

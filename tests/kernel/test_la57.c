@@ -13,6 +13,7 @@
 #include "kernel/smp.h"
 #include "kernel/trap.h"
 #include "tests/kernel/crew.h"
+#include "tests/shared/once.h"
 #include "tests/shared/test.h"
 
 /*
@@ -166,17 +167,10 @@ TEST(la57, a_space_goes_with_all_it_has)
 TEST(la57, the_whole_half_is_one_promise)
 {
     vaddr_t start = pte_span(pt_features.levels - 1);
-    struct tlb_batch batch;
-    struct pt_cursor cursor;
 
     CHECK_EQUAL(pt_init(&space), MM_OK);
-    enum mm_status status = pt_open(&space, start, half_end(), &batch, &cursor);
-    if (status == MM_OK) {
-        status = pt_promise(&cursor, start, half_end() - start, PT_ZERO,
-                            pt_attr(PT_WRITE), 0);
-        pt_close(&cursor);
-        tlb_commit(&batch);
-    }
+    enum mm_status status = once_promise(&space, start, half_end() - start,
+                                         PT_ZERO, pt_attr(PT_WRITE));
     uint64_t tables = atomic_load(&space.tables);
     pt_fini(&space);
     CHECK_EQUAL(status, MM_OK);

@@ -12,6 +12,7 @@
 #include "kernel/lib/format.h"
 #include "kernel/lib/string.h"
 #include "kernel/monitor/command.h"
+#include "tests/shared/once.h"
 #include "tests/shared/test.h"
 #include "tests/shared/text.h"
 
@@ -209,19 +210,14 @@ TEST(monitor, commands_about_addresses_answer)
 
 TEST(monitor, a_page_that_is_copied_on_write_is_no_error)
 {
-    struct tlb_batch batch;
-    struct pt_cursor cursor;
     struct pt space;
     pfn_t page = frame_alloc(0, FRAME_USER, FRAME_ZEROED);
 
     CHECK(!pfn_is_none(page));
     CHECK_EQUAL(pt_init(&space), MM_OK);
-    CHECK_EQUAL(pt_open(&space, GiB, GiB + PAGE_BYTES, &batch, &cursor), MM_OK);
-    enum mm_status status =
-        pt_map(&cursor, GiB, page, PAGE_BYTES, pt_attr(PT_OWNED | PT_COW));
-    pt_close(&cursor);
-    tlb_commit(&batch);
-    CHECK_EQUAL(status, MM_OK);
+    CHECK_EQUAL(
+        once_map(&space, GiB, page, PAGE_BYTES, pt_attr(PT_OWNED | PT_COW)),
+        MM_OK);
     tlb_switch(&space.tlb);
     EXPECT("explain 0x40000000 w k", "and the fault handler gives a copy");
     EXPECT("explain 0x40000000 r k", "works");

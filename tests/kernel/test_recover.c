@@ -15,6 +15,7 @@
 #include "kernel/fixup.h"
 #include "kernel/lib/string.h"
 #include "kernel/trap.h"
+#include "tests/shared/once.h"
 
 /*
  * At risk: an error code read wrongly, a promise not kept, an invalidation
@@ -144,19 +145,8 @@ TEST(recover, a_lazy_block_comes_to_life_zeroed)
 
 static bool set_rights(void *page, unsigned flags)
 {
-    vaddr_t start = (vaddr_t)page;
-    struct tlb_batch batch;
-    struct pt_cursor cursor;
-
-    if (pt_open(&pt_kernel, start, start + PAGE_BYTES, &batch, &cursor) !=
-        MM_OK) {
-        return false;
-    }
-    enum mm_status status =
-        pt_protect(&cursor, start, PAGE_BYTES, pt_attr(flags));
-    pt_close(&cursor);
-    tlb_commit(&batch);
-    return status == MM_OK;
+    return once_protect(&pt_kernel, (vaddr_t)page, PAGE_BYTES,
+                        pt_attr(flags)) == MM_OK;
 }
 
 TEST(recover, rights_go_and_come_back_at_once)
@@ -248,22 +238,18 @@ static void split_and_merge(volatile uint64_t *address)
 {
     unsigned level = leaf_level((vaddr_t)address);
     vaddr_t start = align_down((vaddr_t)address, pte_span(level));
-    struct tlb_batch batch;
-    struct pt_cursor cursor;
+    uint64_t bytes = pte_span(level);
+    struct once once;
 
-    CHECK(pt_open(&pt_kernel, start, start + pte_span(level), &batch,
-                  &cursor) == MM_OK);
-    enum mm_status split = pt_split(&cursor, (vaddr_t)address);
-    pt_close(&cursor);
-    tlb_commit(&batch);
+    CHECK_EQUAL(once_open(&once, &pt_kernel, start, bytes), MM_OK);
+    enum mm_status split =
+        once_shut(&once, pt_split(&once.cursor, (vaddr_t)address));
     unsigned split_level = leaf_level((vaddr_t)address);
     uint64_t seen = *address;
     *address = 6;
-    CHECK(pt_open(&pt_kernel, start, start + pte_span(level), &batch,
-                  &cursor) == MM_OK);
-    enum mm_status merged = pt_merge(&cursor, (vaddr_t)address, level);
-    pt_close(&cursor);
-    tlb_commit(&batch);
+    CHECK_EQUAL(once_open(&once, &pt_kernel, start, bytes), MM_OK);
+    enum mm_status merged =
+        once_shut(&once, pt_merge(&once.cursor, (vaddr_t)address, level));
     CHECK_EQUAL(split, MM_OK);
     CHECK_EQUAL(split_level, level - 1);
     CHECK_EQUAL(seen, 5);

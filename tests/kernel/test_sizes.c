@@ -10,6 +10,7 @@
 #include "kernel/image.h"
 #include "tests/kernel/crew.h"
 #include "tests/shared/access.h"
+#include "tests/shared/once.h"
 
 /*
  * At risk: the direct map cut while the kernel runs on it; a guard in it that
@@ -19,15 +20,6 @@
  */
 
 #define HERE GiB
-
-static struct tlb_batch batch;
-static struct pt_cursor cursor;
-
-static void shut(void)
-{
-    pt_close(&cursor);
-    tlb_commit(&batch);
-}
 
 /* --- the direct map ------------------------------------------------------- */
 
@@ -167,28 +159,14 @@ static void start_space(void)
 {
     CHECK_EQUAL(pt_init(&space), MM_OK);
     tlb_switch(&space.tlb);
-    CHECK_EQUAL(pt_open(&space, HERE, HERE + 4 * MiB, &batch, &cursor), MM_OK);
-    enum mm_status status =
-        pt_promise(&cursor, HERE, 4 * MiB, PT_ZERO, pt_attr(PT_WRITE), 0);
-    shut();
-    CHECK_EQUAL(status, MM_OK);
+    CHECK_EQUAL(once_promise(&space, HERE, 4 * MiB, PT_ZERO, pt_attr(PT_WRITE)),
+                MM_OK);
 }
 
 static void end_space(void)
 {
     tlb_switch(&pt_kernel.tlb);
     pt_fini(&space);
-}
-
-static struct pt_entry entry_at(vaddr_t page)
-{
-    struct pt_entry entry = {.state = PTE_DAMAGED};
-
-    if (pt_open(&space, page, page + PAGE_BYTES, &batch, &cursor) == MM_OK) {
-        pt_query(&cursor, page, &entry);
-        shut();
-    }
-    return entry;
 }
 
 /* Is the byte at @offset of the space that is loaded @expected? */
@@ -211,12 +189,10 @@ TEST(sizes, frames_of_no_payload_are_not_parked)
     uint64_t limit = min_u64(all, pt_payload_end);
 
     CHECK_EQUAL(pt_init(&space), MM_OK);
-    CHECK_EQUAL(pt_open(&space, HERE, HERE + MiB, &batch, &cursor), MM_OK);
     enum mm_status last =
-        pt_map(&cursor, HERE, pfn_of(limit - 1), PAGE_BYTES, pt_attr(PT_NONE));
-    enum mm_status next = pt_map(&cursor, HERE + PAGE_BYTES, pfn_of(limit),
-                                 PAGE_BYTES, pt_attr(PT_NONE));
-    shut();
+        once_map(&space, HERE, pfn_of(limit - 1), PAGE_BYTES, pt_attr(PT_NONE));
+    enum mm_status next = once_map(&space, HERE + PAGE_BYTES, pfn_of(limit),
+                                   PAGE_BYTES, pt_attr(PT_NONE));
     pt_fini(&space);
     CHECK_EQUAL(last, MM_OK);
     CHECK_EQUAL(next, MM_EINVAL);
@@ -228,7 +204,7 @@ TEST(sizes, a_large_promise_is_kept_by_a_large_page)
 {
     CHECK_HELPER(start_space());
     CHECK(put_byte(MiB, 7));
-    CHECK_EQUAL(entry_at(HERE).level, pt_may_resize(0) ? 1 : 0);
+    CHECK_EQUAL(once_query(&space, HERE).level, pt_may_resize(0) ? 1 : 0);
     CHECK(has_byte(MiB, 7) && has_byte(0, 0) && has_byte(2 * MiB - 1, 0));
     end_space();
 }
@@ -238,10 +214,7 @@ TEST(sizes, both_sides_of_a_copy_write_to_pages_of_their_own)
     CHECK_HELPER(start_space());
     CHECK(put_byte(5, 7) && put_byte(PAGE_BYTES, 8));
     CHECK_EQUAL(pt_init(&child), MM_OK);
-    CHECK_EQUAL(pt_open(&space, HERE, HERE + 4 * MiB, &batch, &cursor), MM_OK);
-    enum mm_status status = pt_copy(&cursor, &child, HERE, 4 * MiB);
-    shut();
-    CHECK_EQUAL(status, MM_OK);
+    CHECK_EQUAL(once_copy(&space, &child, HERE, 4 * MiB), MM_OK);
     CHECK(put_byte(6, 9));
     CHECK(has_byte(5, 7) && has_byte(6, 9) && has_byte(PAGE_BYTES, 8));
     tlb_switch(&child.tlb);
@@ -261,19 +234,18 @@ static bool is_wanted(void *context, const struct pt_collapse *found)
 
 TEST(sizes, small_pages_are_collapsed_with_their_contents)
 {
+    struct once once;
     struct pt_collapse found;
     uint64_t first = 2 * MiB - PAGE_BYTES;
 
     CHECK_HELPER(start_space());
-    CHECK_EQUAL(pt_open(&space, HERE, HERE + 4 * MiB, &batch, &cursor), MM_OK);
-    enum mm_status status = pt_split(&cursor, HERE);
-    shut();
-    CHECK_EQUAL(status, MM_OK);
+    CHECK_EQUAL(once_open(&once, &space, HERE, 4 * MiB), MM_OK);
+    CHECK_EQUAL(once_shut(&once, pt_split(&once.cursor, HERE)), MM_OK);
     CHECK(put_byte(0, 1) && put_byte(first, 2));
-    CHECK_EQUAL(entry_at(HERE).level, 0);
-    status = pt_collapse(&space, HERE, is_wanted, &found);
+    CHECK_EQUAL(once_query(&space, HERE).level, 0);
+    enum mm_status status = pt_collapse(&space, HERE, is_wanted, &found);
     CHECK_EQUAL(status, pt_may_resize(0) ? MM_OK : MM_ERANGE);
-    CHECK_EQUAL(entry_at(HERE).level, pt_may_resize(0) ? 1 : 0);
+    CHECK_EQUAL(once_query(&space, HERE).level, pt_may_resize(0) ? 1 : 0);
     CHECK(has_byte(0, 1) && has_byte(first, 2) && has_byte(MiB, 0));
     CHECK(put_byte(MiB, 3) && has_byte(MiB, 3));
     end_space();
