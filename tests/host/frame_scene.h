@@ -27,23 +27,11 @@ static inline uint64_t take_all(pfn_t *out, unsigned order, unsigned flags)
     }
 }
 
-static inline void free_all(const pfn_t *frame, uint64_t count)
+static inline void free_all(const pfn_t *frame, uint64_t count, unsigned order)
 {
     for (uint64_t i = 0; i < count; i++) {
-        frame_free(frame[i], 0);
+        frame_free(frame[i], order);
     }
-}
-
-static inline bool is_zero(pfn_t pfn)
-{
-    const uint64_t *word = phys_to_virt(pfn_to_phys(pfn));
-
-    for (uint64_t i = 0; i < PAGE_BYTES / sizeof(*word); i++) {
-        if (word[i] != 0) {
-            return false;
-        }
-    }
-    return true;
 }
 
 /* All frames of a small machine hold rubbish and are free. */
@@ -56,7 +44,7 @@ static inline void boot_dirty(void)
     for (uint64_t i = 0; i < count; i++) {
         memset(phys_to_virt(pfn_to_phys(frame[i])), 0xa5, PAGE_BYTES);
     }
-    free_all(frame, count);
+    free_all(frame, count, 0);
     frame_drain();
 }
 

@@ -9,6 +9,7 @@
 #include <mm/port.h>
 #include "tests/host/sim.h"
 #include "tests/host/sim_mmu.h"
+#include "tests/shared/figures.h"
 
 #define RAM_BYTES (64 * MiB)
 
@@ -69,11 +70,8 @@ const struct pt_world sim_pt_world = {
 
 static uint64_t frames_in_use(void)
 {
-    struct frame_stats stats;
-
-    frame_stats(&stats);
-    return stats.by_type[FRAME_USER] + stats.by_type[FRAME_KMAP] +
-           stats.by_type[FRAME_TABLE];
+    return frames_of(FRAME_USER) + frames_of(FRAME_KMAP) +
+           frames_of(FRAME_TABLE);
 }
 
 static bool begin(const struct pt_world *world)

@@ -85,14 +85,6 @@ static enum fault_result handle(vaddr_t address, unsigned code)
     return fault_handle(&fault, &walk);
 }
 
-static uint64_t count_of(enum fault_result result)
-{
-    struct fault_stats stats;
-
-    fault_stats(&stats);
-    return stats.count[result];
-}
-
 /* --- the decision --------------------------------------------------------- */
 
 #define R 0
@@ -141,10 +133,10 @@ TEST(fault, each_state_and_access_has_its_result)
         enum fault_result expected = decision[i].result;
         vaddr_t address = page_of(decision[i].page) + 0x7f8;
         uint64_t frames = frames_of(FRAME_KMAP);
-        uint64_t count = count_of(expected);
+        uint64_t count = faults_of(expected);
 
         CHECK_EQUAL(handle(address, decision[i].code), expected);
-        CHECK_EQUAL(count_of(expected), count + 1);
+        CHECK_EQUAL(faults_of(expected), count + 1);
         CHECK_EQUAL(frames_of(FRAME_KMAP),
                     frames + (expected == FAULT_RESOLVED ? 1 : 0));
     }

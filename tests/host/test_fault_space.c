@@ -11,6 +11,7 @@
 
 #include <mm/fault.h>
 #include "base/bits.h"
+#include "tests/shared/figures.h"
 
 #define HERE GiB
 
@@ -18,14 +19,6 @@ static void promise(vaddr_t from, uint64_t bytes, unsigned flags)
 {
     CHECK_EQUAL(once_promise(&space, from, bytes, PT_ZERO, pt_attr(flags)),
                 MM_OK);
-}
-
-static uint64_t count_of(enum fault_result result)
-{
-    struct fault_stats stats;
-
-    fault_stats(&stats);
-    return stats.count[result];
 }
 
 TEST(fault_space, a_large_promise_is_kept_by_a_large_page)
@@ -96,9 +89,9 @@ TEST(fault_space, a_write_copies_one_page_of_a_shared_large_one)
     CHECK(sim_write(HERE + 5, 7));
     CHECK(sim_write(HERE + PAGE_BYTES, 8));
     CHECK_HELPER(fork_into(&child, 2 * MiB));
-    uint64_t unshared = count_of(FAULT_UNSHARED);
+    uint64_t unshared = faults_of(FAULT_UNSHARED);
     CHECK(sim_write(HERE + 6, 9));
-    CHECK_EQUAL(count_of(FAULT_UNSHARED), unshared + 1);
+    CHECK_EQUAL(faults_of(FAULT_UNSHARED), unshared + 1);
     CHECK(sim_read(HERE + 5, &value));
     CHECK_EQUAL(value, 7);
     CHECK_EQUAL(once_query(&space, HERE).attr.flags, PT_WRITE | PT_OWNED);

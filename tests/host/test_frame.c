@@ -14,36 +14,10 @@
 #include <mm/port.h>
 #include "base/bits.h"
 #include "base/memory.h"
+#include "tests/host/frame_scene.h"
 #include "tests/host/held.h"
-#include "tests/host/sim.h"
-#include "tests/shared/figures.h"
-
-#define SMALL_RAM    (32 * MiB)
-#define SMALL_FRAMES (SMALL_RAM / PAGE_BYTES)
-#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 static pfn_t taken[SMALL_FRAMES];
-
-/* Allocate blocks of @order into taken[] until there is none left. */
-static uint64_t take_all(unsigned order, unsigned flags)
-{
-    uint64_t count = 0;
-
-    for (;;) {
-        pfn_t pfn = frame_alloc(order, FRAME_KERNEL, flags);
-        if (pfn_is_none(pfn)) {
-            return count;
-        }
-        taken[count++] = pfn;
-    }
-}
-
-static void free_all(uint64_t count, unsigned order)
-{
-    for (uint64_t i = 0; i < count; i++) {
-        frame_free(taken[i], order);
-    }
-}
 
 static uint64_t free_blocks(unsigned order)
 {
@@ -76,7 +50,7 @@ TEST(frame, everything_can_be_taken_and_comes_back)
     for (unsigned order = 0; order <= MM_MAX_ORDER; order++) {
         sim_boot_frames(SMALL_RAM);
         uint64_t whole = free_blocks(MM_MAX_ORDER);
-        uint64_t count = take_all(order, FRAME_ANY);
+        uint64_t count = take_all(taken, order, FRAME_ANY);
         struct frame_stats stats = figures();
         CHECK(frame_check());
         CHECK_EQUAL(stats.by_type[FRAME_KERNEL], count << order);
@@ -85,7 +59,7 @@ TEST(frame, everything_can_be_taken_and_comes_back)
         CHECK_EQUAL(stats.free,
                     stats.managed - (count << order) - stats.metadata);
         CHECK(order > 0 || stats.free == 0);
-        free_all(count, order);
+        free_all(taken, count, order);
         frame_drain();
         CHECK(frame_check());
         stats = figures();
@@ -103,7 +77,7 @@ TEST(frame, the_last_free_frame_is_found)
     struct test_random random;
 
     sim_boot_frames(SMALL_RAM);
-    uint64_t count = take_all(0, FRAME_ANY);
+    uint64_t count = take_all(taken, 0, FRAME_ANY);
     test_random_init(&random, test_seed());
     for (unsigned i = 0; i < 2000; i++) {
         pfn_t pfn = taken[test_random_below(&random, count)];
@@ -121,7 +95,7 @@ TEST(frame, the_last_free_frame_is_found)
 TEST(frame, frames_in_the_array_serve_larger_blocks)
 {
     sim_boot_frames(SMALL_RAM);
-    uint64_t count = take_all(0, FRAME_ANY);
+    uint64_t count = take_all(taken, 0, FRAME_ANY);
     /* Two neighbours, both into the array: neither free passes it by. */
     pfn_t low = PFN_NONE;
     for (uint64_t i = 0; i + 1 < count; i++) {
@@ -173,7 +147,7 @@ TEST(frame, low_zones_serve_who_asks_and_the_rest_at_last)
     CHECK(frame_alloc(3, FRAME_TABLE, FRAME_BELOW_16M).v <
           16 * MiB / PAGE_BYTES);
     bool was_low = false;
-    uint64_t count = take_all(0, FRAME_ANY);
+    uint64_t count = take_all(taken, 0, FRAME_ANY);
     for (uint64_t i = 0; i < count; i++) {
         bool is_low = taken[i].v < 16 * MiB / PAGE_BYTES;
         /* Past the frames the array held, there is no way back up. */
@@ -211,18 +185,6 @@ TEST(frame, a_low_wish_is_never_served_from_above)
 
 static struct held held[MODEL_BLOCKS];
 
-static bool is_zero(pfn_t pfn, unsigned order)
-{
-    const uint64_t *word = phys_to_virt(pfn_to_phys(pfn));
-
-    for (uint64_t i = 0; i < (PAGE_BYTES << order) / 8; i++) {
-        if (word[i] != 0) {
-            return false;
-        }
-    }
-    return true;
-}
-
 static void model_alloc(struct held *block, struct test_random *random)
 {
     /* Mostly small: large ones would leave no room for anything. */
@@ -242,7 +204,8 @@ static void model_alloc(struct held *block, struct test_random *random)
     CHECK(is_aligned(block->pfn.v, UINT64_C(1) << order));
     CHECK(record->type == type && record->order == order && record->refs == 1);
     CHECK(record->entries == 0 && record->owner == 0);
-    CHECK(!(flags & FRAME_ZEROED) || is_zero(block->pfn, order));
+    CHECK(!(flags & FRAME_ZEROED) ||
+          frames_are_zero(block->pfn, UINT64_C(1) << order));
     CHECK(!(flags & FRAME_BELOW_16M) || block->pfn.v < 4096);
     CHECK_EQUAL(frame_state(block->pfn), FRAME_STATE_ALLOCATED);
     CHECK_EQUAL(frame_state(pfn_add(block->pfn, (UINT64_C(1) << order) - 1)),
@@ -322,7 +285,7 @@ TEST(frame, steady_use_of_the_array_lets_blocks_come_free)
 
     /* Half of the memory in use, at random: no 2 MiB are free. */
     sim_boot_frames(SMALL_RAM);
-    uint64_t all = take_all(0, FRAME_ANY);
+    uint64_t all = take_all(taken, 0, FRAME_ANY);
     test_random_init(&random, test_seed());
     for (uint64_t i = 0; i < all; i++) {
         if (test_random_below(&random, 2) == 0) {
@@ -412,7 +375,7 @@ TEST(frame, without_records_only_backed_blocks_are_used)
     sim_fail_record_backing(false);
     pfn_t first = frame_alloc(0, FRAME_USER, FRAME_ANY);
     sim_fail_record_backing(true);
-    uint64_t count = take_all(0, FRAME_ANY);
+    uint64_t count = take_all(taken, 0, FRAME_ANY);
     CHECK(count > 256 && count < 512);
     for (uint64_t i = 0; i < count; i++) {
         CHECK_EQUAL(taken[i].v / 512, first.v / 512);

@@ -356,7 +356,7 @@ TEST(frame, frames_are_cleared_ahead_and_counted)
     CHECK(frame_check());
     for (unsigned i = 0; i < POOL + 3; i++) {
         pfn_t pfn = frame_alloc(0, FRAME_USER, FRAME_ZEROED);
-        CHECK(is_zero(pfn));
+        CHECK(frames_are_zero(pfn, 1));
         CHECK_EQUAL(figures().zeroed, i < POOL ? POOL - 1 - i : 0);
         CHECK_EQUAL(figures().zeroed_hits, i < POOL ? i + 1 : POOL);
         CHECK_EQUAL(figures().zeroed_misses, i < POOL ? 0 : i + 1 - POOL);
@@ -375,7 +375,7 @@ TEST(frame, a_bulk_of_zeroed_frames_is_zero_and_counted)
     CHECK_EQUAL(frame_alloc_bulk(frame, 300, FRAME_USER, FRAME_ZEROED), 300);
     CHECK_HELPER(check_frames(300));
     for (unsigned i = 0; i < 300; i++) {
-        CHECK(is_zero(frame[i]));
+        CHECK(frames_are_zero(frame[i], 1));
     }
     CHECK_EQUAL(figures().zeroed_hits + figures().zeroed_misses, 300);
     CHECK_EQUAL(figures().zeroed_hits + figures().zeroed, POOL);
@@ -421,7 +421,7 @@ TEST(frame, a_freed_frame_is_dirty_until_it_is_cleared)
     CHECK_HELPER(boot_dirty());
     for (unsigned i = 0; i < 200; i++) {
         pfn_t pfn = frame_alloc(0, FRAME_USER, FRAME_ZEROED);
-        CHECK(is_zero(pfn));
+        CHECK(frames_are_zero(pfn, 1));
         memset(phys_to_virt(pfn_to_phys(pfn)), 0xff, PAGE_BYTES);
         frame_free(pfn, 0);
         if (i % 3 != 0) {
@@ -447,7 +447,7 @@ TEST(frame, a_write_to_a_cleared_frame_is_noticed)
         byte[places[i]] = 1;
         CHECK_EQUAL(frame_alloc(0, FRAME_USER, FRAME_ZEROED).v, pfn.v);
         CHECK_BUG("was written after it was freed");
-        CHECK(is_zero(pfn));
+        CHECK(frames_are_zero(pfn, 1));
         CHECK(frame_check());
     }
 }

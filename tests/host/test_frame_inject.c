@@ -35,7 +35,7 @@ static void boot_with_records(void)
     static pfn_t frame[SMALL_FRAMES];
 
     sim_boot_frames(SMALL_RAM);
-    free_all(frame, take_all(frame, 0, FRAME_ANY));
+    free_all(frame, take_all(frame, 0, FRAME_ANY), 0);
     frame_drain();
 }
 

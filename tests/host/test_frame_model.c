@@ -80,11 +80,8 @@ static void make_dirty(uint64_t start, uint64_t end)
 static bool is_zero(uint64_t start, uint64_t end)
 {
     for (uint64_t i = start; i < end; i += 1 + (end - start) / 64) {
-        const uint64_t *word = (const void *)byte_of(i);
-        for (uint64_t k = 0; k < PAGE_BYTES / sizeof(*word); k++) {
-            if (word[k] != 0) {
-                return false;
-            }
+        if (!frames_are_zero(pfn_of(i), 1)) {
+            return false;
         }
     }
     return true;
@@ -239,18 +236,6 @@ static void free_bulk(void)
     frame_free_bulk(frame, count);
 }
 
-/* The largest block that begins at @at and ends by @end. */
-static unsigned order_at(uint64_t at, uint64_t end)
-{
-    unsigned order = 0;
-
-    while (order < MM_MAX_ORDER && is_aligned(at, UINT64_C(2) << order) &&
-           at + (UINT64_C(2) << order) <= end) {
-        order++;
-    }
-    return order;
-}
-
 static void alloc_run(struct range *run)
 {
     uint64_t frames = 1 + below(UINT64_C(1) << below(19));
@@ -266,7 +251,7 @@ static void alloc_run(struct range *run)
     CHECK(is_aligned(first.v, alignment));
     *run = (struct range){first.v, first.v + frames};
     for (uint64_t at = run->start; at < run->end;) {
-        unsigned order = order_at(at, run->end);
+        unsigned order = order_in_run(at, run->end);
         CHECK_HELPER(receive(pfn_of(at), order, FRAME_LARGE, flags));
         at += UINT64_C(1) << order;
     }
@@ -280,7 +265,7 @@ static void free_run(struct range *run)
         frame_free_run(pfn_of(run->start), run->end - run->start);
     } else {
         for (uint64_t at = run->start; at < run->end;) {
-            unsigned order = order_at(at, run->end);
+            unsigned order = order_in_run(at, run->end);
             frame_free(pfn_of(at), order);
             at += UINT64_C(1) << order;
         }

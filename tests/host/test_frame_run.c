@@ -15,25 +15,13 @@
 
 static pfn_t frame[SMALL_FRAMES];
 
-/* Order of the block of a run that begins at @at and ends at @end. */
-static unsigned block_order(uint64_t at, uint64_t end)
-{
-    unsigned order = 0;
-
-    while (order < MM_MAX_ORDER && is_aligned(at, UINT64_C(2) << order) &&
-           at + (UINT64_C(2) << order) <= end) {
-        order++;
-    }
-    return order;
-}
-
 /* It is blocks in a row, the largest possible ones, in use and with records. */
 static void check_run(pfn_t first, uint64_t frames, uint64_t alignment)
 {
     CHECK(!pfn_is_none(first));
     CHECK(is_aligned(first.v, alignment));
     for (uint64_t at = first.v; at < first.v + frames;) {
-        unsigned order = block_order(at, first.v + frames);
+        unsigned order = order_in_run(at, first.v + frames);
         const struct frame_record *record = record_of(pfn_of(at));
         CHECK(record->type == FRAME_USER && record->order == order);
         CHECK(record->refs == 1 && record->entries == 0 && record->owner == 0);
@@ -131,7 +119,7 @@ TEST(frame, a_zeroed_run_is_zero)
     pfn_t first = frame_alloc_run(1234, 1, FRAME_USER, FRAME_ZEROED);
     CHECK_HELPER(check_run(first, 1234, 1));
     for (uint64_t i = 0; i < 1234; i++) {
-        CHECK(is_zero(pfn_add(first, i)));
+        CHECK(frames_are_zero(pfn_add(first, i), 1));
     }
 }
 
@@ -328,7 +316,7 @@ TEST(frame, a_run_is_freed_block_by_block)
     pfn_t first = frame_alloc_run(2777, 1, FRAME_USER, FRAME_ANY);
     uint64_t end = first.v + 2777;
     for (uint64_t at = first.v; at < end;) {
-        unsigned order = block_order(at, end);
+        unsigned order = order_in_run(at, end);
         frame_free(pfn_of(at), order);
         at += UINT64_C(1) << order;
     }

@@ -186,7 +186,7 @@ TEST(frame, a_shortage_that_is_over_leaves_no_trace)
         CHECK(pfn_is_none(frame_alloc(0, FRAME_USER, FRAME_ANY)));
     }
     sim_set_cpu(0);
-    free_all(frame, taken);
+    free_all(frame, taken, 0);
     /* CPUs keep rows and frames again. */
     sim_set_cpu(1);
     frame_drain();
@@ -390,7 +390,7 @@ TEST(frame, below_the_lowest_mark_only_the_reserve_allocates)
     CHECK_EQUAL(figures().free, 0);
     CHECK(frame_check());
     /* And as soon as there is enough, everybody allocates. */
-    free_all(frame, count);
+    free_all(frame, count, 0);
     CHECK(!pfn_is_none(frame_alloc(0, FRAME_USER, FRAME_ANY)));
     CHECK(!pfn_is_none(frame_alloc(3, FRAME_USER, FRAME_ANY)));
     CHECK(frame_check());
@@ -460,7 +460,7 @@ TEST(frame, wake_is_called_once_until_there_is_enough)
             }
         }
         CHECK_EQUAL(hook.wakes, round);
-        free_all(frame, taken);
+        free_all(frame, taken, 0);
         frame_drain();
         CHECK(figures().free > 2000);
     }
@@ -491,7 +491,7 @@ TEST(frame, reclaim_is_asked_only_by_who_may)
     CHECK(pfn_is_none(frame_alloc(0, FRAME_USER, FRAME_ANY)));
     CHECK_EQUAL(hook.calls, 1);
     pfn_t zeroed = frame_alloc(0, FRAME_USER, FRAME_MAY_RECLAIM | FRAME_ZEROED);
-    CHECK(!pfn_is_none(zeroed) && is_zero(zeroed));
+    CHECK(!pfn_is_none(zeroed) && frames_are_zero(zeroed, 1));
     CHECK_EQUAL(hook.calls, 2);
     CHECK(frame_check());
 }

@@ -43,19 +43,6 @@ static struct share *mine(void)
 
 /* --- what a processor does ------------------------------------------------ */
 
-static bool is_zero(const struct held *block)
-{
-    const uint64_t *word = phys_to_virt(pfn_to_phys(block->pfn));
-
-    for (uint64_t i = 0; i < (PAGE_BYTES << block->order) / sizeof(*word);
-         i++) {
-        if (word[i] != 0) {
-            return false;
-        }
-    }
-    return true;
-}
-
 /* Mostly one frame, often a few, now and then 2 or 4 MiB. */
 static unsigned any_order(void)
 {
@@ -91,7 +78,7 @@ static void take(struct held *block)
         return;
     }
     if (flags & FRAME_ZEROED) {
-        player_expect(is_zero(block));
+        player_expect(frames_are_zero(block->pfn, UINT64_C(1) << block->order));
     }
     block->sign = (uint64_t)(player_me()->cpu + 1) << 56 |
                   (uint64_t)player_below(1u << 24) << 32;

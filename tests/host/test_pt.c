@@ -8,6 +8,7 @@
 #include "tests/host/space_scene.h"
 
 #include "base/bits.h"
+#include "tests/shared/figures.h"
 
 #define WINDOW     GiB
 #define WINDOW_END (2 * GiB)
@@ -15,15 +16,6 @@
 static vaddr_t page_address(unsigned page)
 {
     return WINDOW + page * PAGE_BYTES;
-}
-
-/* Frames in use, without what the CPU's array holds. */
-static uint64_t frames_free(void)
-{
-    struct frame_stats stats;
-
-    frame_stats(&stats);
-    return stats.free;
 }
 
 static void open_all(struct pt *pt, vaddr_t begin, vaddr_t end,
@@ -40,7 +32,7 @@ TEST(pt, owned_frames_go_back_through_the_batch)
     paddr_t physical;
 
     CHECK_HELPER(start());
-    uint64_t before = frames_free();
+    uint64_t before = figures().free;
     CHECK_HELPER(open_all(&space, WINDOW, WINDOW_END, &batch, &cursor));
     for (unsigned i = 0; i < 100; i++) {
         pfn_t pfn = frame_alloc(0, FRAME_USER, FRAME_ANY);
@@ -58,9 +50,9 @@ TEST(pt, owned_frames_go_back_through_the_batch)
     CHECK_EQUAL(pt_unmap(&cursor, WINDOW, 100 * PAGE_BYTES, &reached), MM_OK);
     CHECK_EQUAL(reached, WINDOW + 100 * PAGE_BYTES);
     pt_close(&cursor);
-    CHECK(frames_free() <= before - 100); /* not before the commit */
+    CHECK(figures().free <= before - 100); /* not before the commit */
     tlb_commit(&batch);
-    CHECK_EQUAL(frames_free(), before);
+    CHECK_EQUAL(figures().free, before);
     CHECK_EQUAL(sim_stale(), 0);
     CHECK_HELPER(finish());
 }

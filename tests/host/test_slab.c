@@ -21,14 +21,6 @@
 
 #define RAM_BYTES (16 * MiB)
 
-static struct slab_stats stats_of(const struct slab_cache *cache)
-{
-    struct slab_stats stats;
-
-    slab_stats(cache, &stats);
-    return stats;
-}
-
 /* What the multiplication says, and what the division. */
 static void check_start(const struct slab *slab, int64_t offset)
 {
@@ -105,7 +97,7 @@ static void check_objects(uint64_t bytes, uint64_t alignment)
     struct slab_cache *cache = slab_create("objects", bytes, alignment, NULL);
 
     CHECK(cache != NULL);
-    uint64_t count = 3 * stats_of(cache).slab_objects;
+    uint64_t count = 3 * slab_figures(cache).slab_objects;
     for (uint64_t i = 0; i < count; i++) {
         object[i] = slab_alloc(cache);
         CHECK(object[i] != NULL);
@@ -115,7 +107,7 @@ static void check_objects(uint64_t bytes, uint64_t alignment)
     for (uint64_t i = 0; i < count; i++) {
         CHECK(object[i][0] == (i & 0xff) && object[i][bytes - 1] == (i & 0xff));
     }
-    CHECK_EQUAL(stats_of(cache).live, count);
+    CHECK_EQUAL(slab_figures(cache).live, count);
     CHECK_HELPER(check_heap());
     for (uint64_t i = 0; i < count; i++) {
         slab_free(cache, object[i]);
@@ -224,8 +216,8 @@ static void live_a_life(void)
         }
         count++;
     }
-    CHECK_EQUAL(stats_of(cache).live, count);
-    CHECK(count == OBJECTS || stats_of(cache).failures == 1);
+    CHECK_EQUAL(slab_figures(cache).live, count);
+    CHECK(count == OBJECTS || slab_figures(cache).failures == 1);
     CHECK_HELPER(check_heap());
     for (unsigned i = 0; i < count; i++) {
         slab_free(cache, object[i]);
@@ -254,8 +246,8 @@ TEST(slab, all_memory_is_gone)
     }
     CHECK(count > 100 && count < 32768);
     CHECK(slab_alloc(cache) == NULL);
-    CHECK_EQUAL(stats_of(cache).failures, 2);
-    CHECK_EQUAL(stats_of(cache).live, count);
+    CHECK_EQUAL(slab_figures(cache).failures, 2);
+    CHECK_EQUAL(slab_figures(cache).live, count);
     CHECK_HELPER(check_heap());
     slab_free(cache, object[--count]);
     object[count] = slab_alloc(cache);

@@ -16,14 +16,6 @@
 
 #define RAM_BYTES (16 * MiB)
 
-static struct slab_stats stats_of(const struct slab_cache *cache)
-{
-    struct slab_stats stats;
-
-    slab_stats(cache, &stats);
-    return stats;
-}
-
 /* What is held beyond what is live has a bound, and shrinks when idle. */
 TEST(slab, idle_objects_go_back)
 {
@@ -37,14 +29,14 @@ TEST(slab, idle_objects_go_back)
         object[i] = slab_alloc(cache);
         CHECK(object[i] != NULL);
     }
-    uint64_t peak = stats_of(cache).slabs;
+    uint64_t peak = slab_figures(cache).slabs;
     for (unsigned i = 0; i < OBJECTS; i++) {
         slab_free(cache, object[i]);
     }
-    uint64_t cached = stats_of(cache).cached;
+    uint64_t cached = slab_figures(cache).cached;
     /* What the store holds and two magazines. */
     CHECK(cached > 0 && cached * 64 <= 64 * KiB + 2 * 64 * KiB);
-    CHECK(stats_of(cache).slabs < peak);
+    CHECK(slab_figures(cache).slabs < peak);
     for (unsigned round = 0; round < ROUNDS; round++) {
         for (unsigned i = 0; i < BURST; i++) {
             object[i] = slab_alloc(cache);
@@ -53,13 +45,13 @@ TEST(slab, idle_objects_go_back)
             slab_free(cache, object[i]);
         }
     }
-    CHECK(stats_of(cache).cached <= 2 * BURST);
+    CHECK(slab_figures(cache).cached <= 2 * BURST);
     CHECK_HELPER(check_heap());
     slab_drain();
-    CHECK_EQUAL(stats_of(cache).slabs, 0);
-    CHECK_EQUAL(stats_of(cache).cached, 0);
-    CHECK_EQUAL(stats_of(cache).allocs, OBJECTS + BURST * ROUNDS);
-    CHECK_EQUAL(stats_of(cache).frees, OBJECTS + BURST * ROUNDS);
+    CHECK_EQUAL(slab_figures(cache).slabs, 0);
+    CHECK_EQUAL(slab_figures(cache).cached, 0);
+    CHECK_EQUAL(slab_figures(cache).allocs, OBJECTS + BURST * ROUNDS);
+    CHECK_EQUAL(slab_figures(cache).frees, OBJECTS + BURST * ROUNDS);
     CHECK(slab_destroy(cache) == MM_OK);
 }
 
@@ -90,14 +82,14 @@ TEST(slab, objects_travel_between_processors)
             object[i] = slab_alloc(cache);
             CHECK(object[i] != NULL);
         }
-        CHECK_EQUAL(stats_of(cache).live, OBJECTS);
+        CHECK_EQUAL(slab_figures(cache).live, OBJECTS);
         sim_set_cpu(1);
         for (unsigned i = 0; i < OBJECTS; i++) {
             slab_free(cache, object[i]);
         }
         sim_set_cpu(0);
-        CHECK_EQUAL(stats_of(cache).live, 0);
-        CHECK(stats_of(cache).cached <= 3 * OBJECTS);
+        CHECK_EQUAL(slab_figures(cache).live, 0);
+        CHECK(slab_figures(cache).cached <= 3 * OBJECTS);
         CHECK_HELPER(check_heap());
     }
     CHECK(slab_destroy(cache) == MM_OK); /* both magazines */
@@ -116,7 +108,7 @@ static void swing(struct slab_cache *cache, void **object, unsigned count)
     }
     for (unsigned i = 0; i < count; i++) {
         slab_free(cache, object[i]);
-        most = max_u64(most, stats_of(cache).cached);
+        most = max_u64(most, slab_figures(cache).cached);
     }
 }
 
@@ -129,21 +121,21 @@ TEST(slab, a_store_follows_the_load)
     sim_boot_heap(RAM_BYTES);
     struct slab_cache *cache = slab_create("big", 8192, 0, NULL);
     CHECK(cache != NULL);
-    uint64_t least = 32 * KiB / stats_of(cache).stride_bytes;
+    uint64_t least = 32 * KiB / slab_figures(cache).stride_bytes;
     CHECK_HELPER(swing(cache, object, OBJECTS));
     CHECK_EQUAL(most, MAGAZINES + least);
     for (unsigned i = 0; i < 8; i++) {
         CHECK_HELPER(swing(cache, object, OBJECTS));
     }
-    uint64_t exchanges = stats_of(cache).exchanges;
-    uint64_t slabs = stats_of(cache).slabs;
+    uint64_t exchanges = slab_figures(cache).exchanges;
+    uint64_t slabs = slab_figures(cache).slabs;
     CHECK_HELPER(swing(cache, object, OBJECTS));
     CHECK(most > OBJECTS - 10);
-    CHECK_EQUAL(stats_of(cache).slabs, slabs); /* none went, none came */
-    CHECK(stats_of(cache).exchanges > exchanges);
+    CHECK_EQUAL(slab_figures(cache).slabs, slabs); /* none went, none came */
+    CHECK(slab_figures(cache).exchanges > exchanges);
     CHECK_HELPER(check_heap());
     slab_drain();
-    CHECK_EQUAL(stats_of(cache).slabs, 0);
+    CHECK_EQUAL(slab_figures(cache).slabs, 0);
     CHECK(slab_destroy(cache) == MM_OK);
     CHECK_HELPER(check_heap());
 }
@@ -196,7 +188,7 @@ static void model_step(struct test_random *random)
                                                 : model_free(slot));
     }
     sim_set_cpu(0);
-    CHECK_EQUAL(stats_of(model.cache).live, model.live);
+    CHECK_EQUAL(slab_figures(model.cache).live, model.live);
 }
 
 TEST(slab, two_processors_against_a_model)
@@ -221,7 +213,7 @@ TEST(slab, two_processors_against_a_model)
             CHECK_HELPER(model_free(slot));
         }
     }
-    struct slab_stats stats = stats_of(model.cache);
+    struct slab_stats stats = slab_figures(model.cache);
     CHECK(stats.live == 0 && stats.allocs == stats.frees);
     CHECK_EQUAL(slab_destroy(model.cache), MM_OK);
     CHECK_EQUAL(heap_frames(), before);
@@ -269,7 +261,7 @@ TEST(slab, a_cache_is_used_while_it_is_refilled)
     frame_set_reclaim(&hooks);
     for (unsigned i = 0; i < HOARD_MOST && hoard.visits < 100; i++) {
         void *object = slab_alloc(hoard.cache);
-        CHECK_EQUAL(stats_of(hoard.cache).live,
+        CHECK_EQUAL(slab_figures(hoard.cache).live,
                     hoard.count + (object != NULL ? 1 : 0));
         if (object != NULL) {
             hoard.object[hoard.count++] = object;
@@ -406,7 +398,7 @@ static void commit_crimes(void)
         CHECK(object[i] != NULL);
     }
     CHECK_HELPER(check_heap());
-    CHECK_EQUAL(stats_of(cache).live, OBJECTS);
+    CHECK_EQUAL(slab_figures(cache).live, OBJECTS);
     CHECK_HELPER(free_twice(cache, object[OBJECTS / 2]));
     for (unsigned i = 0; i < OBJECTS; i++) {
         if (i != OBJECTS / 2) {
@@ -439,8 +431,8 @@ TEST(slab, a_bulk_that_cannot_be_served)
     struct slab_cache *cache = slab_create("bulk", 1024, 0, NULL);
     CHECK(cache != NULL);
     CHECK(!slab_alloc_bulk(cache, OBJECTS, object));
-    CHECK_EQUAL(stats_of(cache).live, 0);
-    CHECK_EQUAL(stats_of(cache).failures, 1);
+    CHECK_EQUAL(slab_figures(cache).live, 0);
+    CHECK_EQUAL(slab_figures(cache).failures, 1);
     CHECK_HELPER(check_heap());
     CHECK(slab_alloc_bulk(cache, OBJECTS / 8, object));
     slab_free_bulk(cache, object, OBJECTS / 8);

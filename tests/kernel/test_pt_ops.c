@@ -10,6 +10,7 @@
 #include "kernel/smp.h"
 #include "kernel/trap.h"
 #include "tests/kernel/crew.h"
+#include "tests/shared/figures.h"
 #include "tests/shared/pt_ops.h"
 #include "tests/shared/text.h"
 
@@ -125,22 +126,6 @@ static struct pt_world world = {
 
 /* --- the test ------------------------------------------------------------- */
 
-static uint64_t frames_in_use(void)
-{
-    struct frame_stats stats;
-
-    frame_stats(&stats);
-    return stats.by_type[FRAME_USER] + stats.by_type[FRAME_TABLE];
-}
-
-static uint64_t frames_free(void)
-{
-    struct frame_stats stats;
-
-    frame_stats(&stats);
-    return stats.free;
-}
-
 static void explain(uint64_t seed, size_t done)
 {
     char text[200];
@@ -199,7 +184,7 @@ static bool find_some_room(struct room *room)
 
     room->layout = pt_layout_large(base);
     room->is_small = false;
-    if (frames_free() > PLENTY && find_room(room)) {
+    if (figures().free > PLENTY && find_room(room)) {
         return true;
     }
     room->layout = pt_layout_small(base);
@@ -209,7 +194,7 @@ static bool find_some_room(struct room *room)
 
 static void run_seed(const struct room *room, uint64_t seed)
 {
-    uint64_t frames = frames_in_use();
+    uint64_t frames = frames_of(FRAME_USER) + frames_of(FRAME_TABLE);
     struct test_random random;
     void *memory[2];
     size_t done;
@@ -226,7 +211,7 @@ static void run_seed(const struct room *room, uint64_t seed)
         explain(seed, done);
         return;
     }
-    CHECK_EQUAL(frames_in_use(), frames);
+    CHECK_EQUAL(frames_of(FRAME_USER) + frames_of(FRAME_TABLE), frames);
 }
 
 static void run_seeds(const struct room *room)
@@ -258,7 +243,7 @@ TEST(pt_ops, the_processor_agrees_with_a_naive_model)
     if (!find_some_room(&room)) {
         test_fail(__FILE__, __LINE__, "no blocks of order %u and %u, %llu free",
                   room.order[0], room.order[1],
-                  (unsigned long long)frames_free());
+                  (unsigned long long)figures().free);
         return;
     }
     run_seeds(&room);

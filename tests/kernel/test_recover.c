@@ -15,6 +15,7 @@
 #include "kernel/fixup.h"
 #include "kernel/lib/string.h"
 #include "kernel/trap.h"
+#include "tests/shared/figures.h"
 #include "tests/shared/once.h"
 
 /*
@@ -45,14 +46,6 @@ static enum fault_result result_of(const struct probe *probe)
     return explain_fault(&walk, (uint32_t)probe->error, &rules, &blame);
 }
 
-static uint64_t count_of(enum fault_result result)
-{
-    struct fault_stats stats;
-
-    fault_stats(&stats);
-    return stats.count[result];
-}
-
 TEST(recover, guards_on_both_sides_of_a_block)
 {
     char *block = new_page(KMAP_EAGER);
@@ -60,7 +53,7 @@ TEST(recover, guards_on_both_sides_of_a_block)
     struct probe probe;
 
     CHECK(block != NULL);
-    uint64_t before = count_of(FAULT_GUARD);
+    uint64_t before = faults_of(FAULT_GUARD);
     bool above = probe_write8(block + PAGE_BYTES, 1, &probe);
     bool found = kmap_find(probe.address, &info);
     enum fault_result result = result_of(&probe);
@@ -74,7 +67,7 @@ TEST(recover, guards_on_both_sides_of_a_block)
     CHECK_EQUAL(result, FAULT_GUARD);
     CHECK(!is_read);
     CHECK_EQUAL(below.error, 0);
-    CHECK_EQUAL(count_of(FAULT_GUARD), before + 2);
+    CHECK_EQUAL(faults_of(FAULT_GUARD), before + 2);
 }
 
 TEST(recover, freed_blocks_are_not_mapped)
@@ -122,7 +115,7 @@ TEST(recover, a_forged_reserved_bit_is_named)
 
 TEST(recover, a_lazy_block_comes_to_life_zeroed)
 {
-    uint64_t before = count_of(FAULT_RESOLVED);
+    uint64_t before = faults_of(FAULT_RESOLVED);
     char *block = kmap_alloc(64 * PAGE_BYTES, KMAP_LAZY, "recover test");
     struct frame_stats start;
     struct frame_stats end;
@@ -138,7 +131,7 @@ TEST(recover, a_lazy_block_comes_to_life_zeroed)
     kmap_free(block);
     CHECK_EQUAL(sum, 0);
     CHECK_EQUAL(end.by_type[FRAME_KMAP] - start.by_type[FRAME_KMAP], 2);
-    CHECK_EQUAL(count_of(FAULT_RESOLVED), before + 2);
+    CHECK_EQUAL(faults_of(FAULT_RESOLVED), before + 2);
 }
 
 /* --- rights change under use ---------------------------------------------- */

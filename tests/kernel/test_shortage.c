@@ -297,17 +297,6 @@ TEST(shortage, what_others_take_is_not_held_against_reclaim)
 
 /* --- cleared ahead -------------------------------------------------------- */
 
-static bool is_zero(pfn_t pfn)
-{
-    const uint64_t *word = phys_to_virt(pfn_to_phys(pfn));
-    uint64_t all = 0;
-
-    for (unsigned i = 0; i < PAGE_BYTES / sizeof(*word); i++) {
-        all |= word[i];
-    }
-    return all == 0;
-}
-
 /* Frames that come next are dirty. */
 static void make_dirty(struct hoard *hoard, unsigned count)
 {
@@ -337,7 +326,7 @@ TEST(shortage, frames_cleared_ahead_are_zero)
     for (unsigned i = 0; i < 16; i++) {
         zeroed[i] = frame_alloc(0, FRAME_KERNEL, FRAME_ZEROED);
         CHECK(!pfn_is_none(zeroed[i]));
-        zero += is_zero(zeroed[i]) ? 1 : 0;
+        zero += frames_are_zero(zeroed[i], 1) ? 1 : 0;
     }
     struct frame_stats after;
     frame_stats(&after);

@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: MIT */
-/* What tests compare before and after: frames in use, by what for. */
+/* What tests look at and compare: frames, faults, caches. */
 #ifndef TESTS_SHARED_FIGURES_H
 #define TESTS_SHARED_FIGURES_H
 
+#include <mm/fault.h>
 #include <mm/frame.h>
 #include <mm/kmalloc.h>
+#include <mm/port.h>
 #include <mm/pt.h>
 #include <mm/slab.h>
+#include "base/bits.h"
 #include "map/scan.h"
 #include "tests/shared/test.h"
 
@@ -21,6 +24,46 @@ static inline struct frame_stats figures(void)
 static inline uint64_t frames_of(enum frame_type type)
 {
     return figures().by_type[type];
+}
+
+static inline bool frames_are_zero(pfn_t first, uint64_t frames)
+{
+    const uint64_t *word = phys_to_virt(pfn_to_phys(first));
+
+    for (uint64_t i = 0; i < frames * (PAGE_BYTES / sizeof(*word)); i++) {
+        if (word[i] != 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Of a run, the order of the largest block that begins at @at: frames. */
+static inline unsigned order_in_run(uint64_t at, uint64_t end)
+{
+    unsigned order = 0;
+
+    while (order < MM_MAX_ORDER && is_aligned(at, UINT64_C(2) << order) &&
+           at + (UINT64_C(2) << order) <= end) {
+        order++;
+    }
+    return order;
+}
+
+static inline uint64_t faults_of(enum fault_result result)
+{
+    struct fault_stats stats;
+
+    fault_stats(&stats);
+    return stats.count[result];
+}
+
+static inline struct slab_stats slab_figures(const struct slab_cache *cache)
+{
+    struct slab_stats stats;
+
+    slab_stats(cache, &stats);
+    return stats;
 }
 
 /*
