@@ -218,6 +218,8 @@ TEST(pt_copy, a_large_leaf_is_shared_whole_and_cut_on_one_side)
     shut();
     CHECK_EQUAL(record_of(block)->refs, 1 + 256);
     CHECK_EQUAL(flags_at(&child, HERE, &found), PT_USER | PT_OWNED | PT_COW);
+    CHECK_EQUAL(flags_at(&space, HERE + MiB, &found),
+                PT_USER | PT_OWNED | PT_COW);
     pt_fini(&child);
     CHECK_EQUAL(record_of(block)->refs, 256);
     CHECK_EQUAL(once_unmap(&space, HERE, 4 * MiB), MM_OK);
