@@ -11,67 +11,22 @@
 
 #include "tests/shared/test.h"
 
-#define END                                                                    \
-    {                                                                          \
-        0, FRAMES_END                                                          \
-    }
-#define ALLOC(b, o)                                                            \
-    {                                                                          \
-        ACT_ALLOC, (b), (o)                                                    \
-    }
-#define TRY(b, o)                                                              \
-    {                                                                          \
-        ACT_TRY, (b), (o)                                                      \
-    }
-#define FREE(b)                                                                \
-    {                                                                          \
-        ACT_FREE, (b), 0                                                       \
-    }
-#define VAIN(b, o)                                                             \
-    {                                                                          \
-        ACT_VAIN, (b), (o)                                                     \
-    }
-#define FREE_TWICE(b)                                                          \
-    {                                                                          \
-        ACT_FREE_TWICE, (b), 0                                                 \
-    }
-#define SPLIT(b)                                                               \
-    {                                                                          \
-        ACT_SPLIT, (b), 0                                                      \
-    }
-#define JOIN(b)                                                                \
-    {                                                                          \
-        ACT_JOIN, (b), 0                                                       \
-    }
-#define DRAIN                                                                  \
-    {                                                                          \
-        ACT_DRAIN, 0, 0                                                        \
-    }
+#define END           ((struct place){0, FRAMES_END})
+#define ALLOC(b, o)   ((struct act){ACT_ALLOC, b, o})
+#define TRY(b, o)     ((struct act){ACT_TRY, b, o})
+#define FREE(b)       ((struct act){ACT_FREE, b, 0})
+#define VAIN(b, o)    ((struct act){ACT_VAIN, b, o})
+#define FREE_TWICE(b) ((struct act){ACT_FREE_TWICE, b, 0})
+#define SPLIT(b)      ((struct act){ACT_SPLIT, b, 0})
+#define JOIN(b)       ((struct act){ACT_JOIN, b, 0})
+#define DRAIN         ((struct act){ACT_DRAIN, 0, 0})
 
-#define REF(b)                                                                 \
-    {                                                                          \
-        ACT_REF, (b), 0                                                        \
-    }
-#define UNREF(b)                                                               \
-    {                                                                          \
-        ACT_UNREF, (b), 0                                                      \
-    }
-#define BULK(b, n)                                                             \
-    {                                                                          \
-        ACT_BULK, (b), (n)                                                     \
-    }
-#define RUN(b, n)                                                              \
-    {                                                                          \
-        ACT_RUN, (b), (n)                                                      \
-    }
-#define TRY_RUN(b, n)                                                          \
-    {                                                                          \
-        ACT_TRY_RUN, (b), (n)                                                  \
-    }
-#define LOOK                                                                   \
-    {                                                                          \
-        ACT_LOOK, 0, 0                                                         \
-    }
+#define REF(b)        ((struct act){ACT_REF, b, 0})
+#define UNREF(b)      ((struct act){ACT_UNREF, b, 0})
+#define BULK(b, n)    ((struct act){ACT_BULK, b, n})
+#define RUN(b, n)     ((struct act){ACT_RUN, b, n})
+#define TRY_RUN(b, n) ((struct act){ACT_TRY_RUN, b, n})
+#define LOOK          ((struct act){ACT_LOOK, 0, 0})
 
 /* From FRAMES_BASE: a frame of ZONE_DMA. */
 #define LOW (UINT64_C(0) - FRAMES_TREE - 64)
@@ -177,7 +132,7 @@ TEST(frame, split_and_join_against_others)
     scene.name = "split order 10 while singles come and go";
     scene.block[0] = (struct place){0, 10};
     scene.block[1] = (struct place){2048, 3};
-    scene.block[2] = (struct place){0, FRAMES_END};
+    scene.block[2] = END;
     CHECK_HELPER(frames_explore(&scene));
 }
 
@@ -241,14 +196,14 @@ TEST(frame, what_another_cpu_keeps_is_found)
     CHECK_HELPER(frames_explore(&scene));
     scene.preemptions = 2;
     scene.name = "a frame in the array of a CPU that frees another";
-    scene.act[1][0] = (struct act)FREE(2);
+    scene.act[1][0] = FREE(2);
     CHECK_HELPER(frames_explore(&scene));
     scene.name = "a frame in the array of a CPU that wants it, too";
     scene.act[0][0].kind = ACT_TRY;
-    scene.act[1][0] = (struct act)TRY(7, 0);
+    scene.act[1][0] = TRY(7, 0);
     CHECK_HELPER(frames_explore(&scene));
     scene.name = "the same, and it gives it back";
-    scene.act[1][1] = (struct act)FREE(7);
+    scene.act[1][1] = FREE(7);
     CHECK_HELPER(frames_explore(&scene));
 }
 
@@ -268,12 +223,12 @@ TEST(frame, two_that_are_short_do_not_wait_for_each_other)
     CHECK_HELPER(frames_explore(&scene));
     scene.name = "a row of four, wanted by two that want more";
     scene.free[0] = (struct place){256, 2};
-    scene.free[1] = (struct place){0, FRAMES_END};
+    scene.free[1] = END;
     scene.before[0][0] = (struct act){0};
-    scene.before[1][0] = (struct act)ALLOC(4, 0);
-    scene.act[0][0] = (struct act)TRY(6, 0);
-    scene.act[0][1] = (struct act)TRY(3, 0);
-    scene.act[1][0] = (struct act)TRY(7, 1);
+    scene.before[1][0] = ALLOC(4, 0);
+    scene.act[0][0] = TRY(6, 0);
+    scene.act[0][1] = TRY(3, 0);
+    scene.act[1][0] = TRY(7, 1);
     CHECK_HELPER(frames_explore(&scene));
 }
 
@@ -295,10 +250,10 @@ TEST(frame, a_frame_that_moves_is_found)
     scene.free[0].order = FRAMES_END;
     scene.block[2] = (struct place){192, 0};
     scene.block[3] = (struct place){256, 0};
-    scene.block[4] = (struct place){0, FRAMES_END};
-    scene.before[2][0] = (struct act)FREE(2);
-    scene.before[2][1] = (struct act)ALLOC(4, 0);
-    scene.before[2][2] = (struct act)FREE(3);
+    scene.block[4] = END;
+    scene.before[2][0] = FREE(2);
+    scene.before[2][1] = ALLOC(4, 0);
+    scene.before[2][2] = FREE(3);
     CHECK_HELPER(frames_explore(&scene));
 }
 
@@ -368,8 +323,8 @@ TEST(frame, a_claim_that_fails_takes_nothing_away)
     for (unsigned i = 0; i < 6; i++) {
         scene.free[1 + i] = (struct place){64 + (1u << i), i};
     }
-    scene.free[7] = (struct place){0, FRAMES_END};
-    scene.act[1][0] = (struct act)VAIN(7, 7);
+    scene.free[7] = END;
+    scene.act[1][0] = VAIN(7, 7);
     CHECK_HELPER(frames_explore(&scene));
 }
 
@@ -396,8 +351,8 @@ TEST(frame, a_block_is_whole_when_its_last_frame_is_back)
 
     CHECK_HELPER(frames_explore(&scene));
     scene.name = "the same, taken as 128 frames";
-    scene.act[1][0] = (struct act)TRY(6, 7);
-    scene.act[1][1] = (struct act)FREE(6);
+    scene.act[1][0] = TRY(6, 7);
+    scene.act[1][1] = FREE(6);
     CHECK_HELPER(frames_explore(&scene));
 }
 
@@ -416,13 +371,13 @@ TEST(frame, seats_come_and_go_while_others_free_there)
     CHECK_HELPER(frames_explore(&scene));
     scene.preemptions = 2;
     scene.name = "two that want the same seat";
-    scene.act[1][0] = (struct act)TRY(7, 3);
-    scene.act[1][1] = (struct act)FREE(7);
-    scene.act[1][2] = (struct act)FREE(0);
+    scene.act[1][0] = TRY(7, 3);
+    scene.act[1][1] = FREE(7);
+    scene.act[1][2] = FREE(0);
     CHECK_HELPER(frames_explore(&scene));
     scene.name = "2 MiB and singles from the same tree";
     scene.preemptions = 1;
-    scene.act[1][0] = (struct act)TRY(7, 9);
+    scene.act[1][0] = TRY(7, 9);
     CHECK_HELPER(frames_explore(&scene));
 }
 TEST(frame, a_cpu_that_stops_in_a_tree_holds_nobody_up)
@@ -454,8 +409,8 @@ TEST(frame, bulks_take_what_there_is)
 
     CHECK_HELPER(frames_explore(&scene));
     scene.name = "a bulk is freed where another CPU sits";
-    scene.act[1][0] = (struct act)TRY(7, 1);
-    scene.act[1][1] = (struct act)BULK(5, 2);
+    scene.act[1][0] = TRY(7, 1);
+    scene.act[1][1] = BULK(5, 2);
     CHECK_HELPER(frames_explore(&scene));
 }
 
@@ -472,13 +427,13 @@ TEST(frame, runs_take_their_places)
 
     CHECK_HELPER(frames_explore(&scene));
     scene.name = "a run, while a frame of its place is taken";
-    scene.act[1][0] = (struct act)TRY(7, 0);
-    scene.act[0][0] = (struct act)TRY_RUN(6, 7);
+    scene.act[1][0] = TRY(7, 0);
+    scene.act[0][0] = TRY_RUN(6, 7);
     CHECK_HELPER(frames_explore(&scene));
     scene.name = "a run of three blocks, while two frames come and go";
     scene.preemptions = 1;
-    scene.act[1][1] = (struct act)FREE(7);
-    scene.act[1][2] = (struct act)BULK(5, 2);
+    scene.act[1][1] = FREE(7);
+    scene.act[1][2] = BULK(5, 2);
     CHECK_HELPER(frames_explore(&scene));
 }
 
@@ -498,11 +453,11 @@ TEST(frame, the_last_holder_frees)
     CHECK_HELPER(frames_explore(&scene));
     scene.name = "three holders";
     scene.cpus = 3;
-    scene.before[1][0] = (struct act)REF(0);
-    scene.act[0][0] = (struct act)UNREF(0);
+    scene.before[1][0] = REF(0);
+    scene.act[0][0] = UNREF(0);
     scene.act[0][1] = (struct act){0};
     scene.act[0][2] = (struct act){0};
-    scene.act[2][0] = (struct act)UNREF(0);
+    scene.act[2][0] = UNREF(0);
     CHECK_HELPER(frames_explore(&scene));
 }
 
