@@ -48,18 +48,6 @@ static struct world {
     size_t cuts;
 } world;
 
-static bool claim_at(const void *context, size_t index,
-                     struct memmap_claim *out)
-{
-    const struct world *all = context;
-
-    if (index >= all->claims) {
-        return false;
-    }
-    *out = all->claim[index];
-    return true;
-}
-
 /* --- the reference -------------------------------------------------------- */
 
 static enum memmap_type type_of_claim(const struct memmap_claim *claim)
@@ -389,9 +377,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     read_world(&input);
     find_cuts();
-    struct memmap_source source = {claim_at, &world};
-    struct memmap_limits limits = {world.reach, world.mapped};
-    enum mm_status status = memmap_build(&source, &limits, &map);
+    enum mm_status status = sim_build_map(world.claim, world.claims,
+                                          world.reach, world.mapped, &map);
     if (status != MM_OK) {
         FUZZ_CHECK(map.range == NULL && map.count == 7 && map.clipped == 7);
         check_refusal(status);

@@ -28,6 +28,10 @@ void sim_add_ram(uint64_t start, uint64_t bytes);
  */
 void sim_boot_map(uint64_t ram_bytes);
 struct memmap *sim_map(void);
+/* memmap_build() of a list of claims. */
+enum mm_status sim_build_map(const struct memmap_claim *claim, size_t count,
+                             uint64_t physical_end, uint64_t mapped_end,
+                             struct memmap *out);
 
 /* sim_boot_map(), then frames and records. */
 void sim_boot_frames(uint64_t ram_bytes);

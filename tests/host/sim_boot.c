@@ -27,8 +27,6 @@
 #define DATA_BYTES     (128 * KiB)
 
 static struct memmap map;
-static struct memmap_claim claim[4];
-static size_t claim_count;
 
 #define RECORD_BYTES (SIM_PHYSICAL_END / PAGE_BYTES * 16)
 
@@ -41,40 +39,51 @@ struct memmap *sim_map(void)
     return &map;
 }
 
+struct claims {
+    const struct memmap_claim *claim;
+    size_t count;
+};
+
 static bool next_claim(const void *context, size_t index,
                        struct memmap_claim *out)
 {
-    (void)context;
-    if (index >= claim_count) {
+    const struct claims *claims = context;
+
+    if (index >= claims->count) {
         return false;
     }
-    *out = claim[index];
+    *out = claims->claim[index];
     return true;
 }
 
-static void add_claim(uint64_t start, uint64_t length, enum memmap_type type,
-                      const char *reason)
+enum mm_status sim_build_map(const struct memmap_claim *claim, size_t count,
+                             uint64_t physical_end, uint64_t mapped_end,
+                             struct memmap *out)
 {
-    claim[claim_count++] =
-        (struct memmap_claim){start, length, type, reason, ""};
+    struct claims claims = {claim, count};
+    struct memmap_source source = {next_claim, &claims};
+    struct memmap_limits limits = {physical_end, mapped_end};
+
+    return memmap_build(&source, &limits, out);
 }
 
 void sim_boot_map(uint64_t ram_bytes)
 {
-    struct memmap_source source = {next_claim, NULL};
-    struct memmap_limits limits = {SIM_PHYSICAL_END, ABOVE_HOLE};
     uint64_t low = min_u64(ram_bytes, IO_HOLE);
+    const struct memmap_claim claim[] = {
+        {0, low, MEMMAP_USABLE, "RAM", ""},
+        {0, LOW_END, MEMMAP_RESERVED, "below 1 MiB", ""},
+        {IMAGE_PHYSICAL, TEXT_BYTES + DATA_BYTES, MEMMAP_KERNEL, "image", ""},
+        {ABOVE_HOLE, ram_bytes - low, MEMMAP_USABLE, "RAM", ""},
+    };
+    bool is_above = ram_bytes > low;
 
     sim_reset(low);
-    claim_count = 0;
-    add_claim(0, low, MEMMAP_USABLE, "RAM");
-    add_claim(0, LOW_END, MEMMAP_RESERVED, "below 1 MiB");
-    add_claim(IMAGE_PHYSICAL, TEXT_BYTES + DATA_BYTES, MEMMAP_KERNEL, "image");
-    if (ram_bytes > low) {
+    if (is_above) {
         sim_add_ram(ABOVE_HOLE, ram_bytes - low);
-        add_claim(ABOVE_HOLE, ram_bytes - low, MEMMAP_USABLE, "RAM");
     }
-    if (memmap_build(&source, &limits, &map) != MM_OK) {
+    if (sim_build_map(claim, is_above ? 4 : 3, SIM_PHYSICAL_END, ABOVE_HOLE,
+                      &map) != MM_OK) {
         port_panic("no memory map for %llu bytes",
                    (unsigned long long)ram_bytes);
     }

@@ -107,19 +107,6 @@ static const char *check_ones(unsigned stopped)
 /* --- a machine with memory in few places ---------------------------------- */
 
 static struct memmap map;
-static const struct memmap_claim *claims;
-static size_t claim_count;
-
-static bool next_claim(const void *context, size_t index,
-                       struct memmap_claim *out)
-{
-    (void)context;
-    if (index >= claim_count) {
-        return false;
-    }
-    *out = claims[index];
-    return true;
-}
 
 static enum mm_status back_nothing(vaddr_t start, vaddr_t end)
 {
@@ -132,8 +119,6 @@ static enum mm_status back_nothing(vaddr_t start, vaddr_t end)
 static void boot_with(const struct memmap_claim *claim, size_t count,
                       char *records)
 {
-    struct memmap_source source = {next_claim, NULL};
-    struct memmap_limits limits = {SIM_PHYSICAL_END, claim[0].length};
     paddr_t storage;
 
     sim_reset(claim[0].length);
@@ -142,9 +127,9 @@ static void boot_with(const struct memmap_claim *claim, size_t count,
     }
     sim_set_cpu_count(CPUS);
     preemptions = 1;
-    claims = claim;
-    claim_count = count;
-    CHECK_EQUAL(memmap_build(&source, &limits, &map), MM_OK);
+    CHECK_EQUAL(
+        sim_build_map(claim, count, SIM_PHYSICAL_END, claim[0].length, &map),
+        MM_OK);
     CHECK_EQUAL(memmap_carve(&map, frame_metadata_bytes(&map), PAGE_BYTES,
                              claim[0].length, "frames", &storage),
                 MM_OK);

@@ -232,41 +232,6 @@ static void work(void)
 
 /* --- machines ------------------------------------------------------------- */
 
-#define RECORD_PAGES (ROOMY_RAM / PAGE_BYTES * 16 / PAGE_BYTES)
-
-static MM_ALIGNED(4096) char record_page[RECORD_PAGES][PAGE_BYTES];
-static _Atomic bool is_backed[RECORD_PAGES];
-
-/* Like that of a kernel: one frame for each page, by whoever comes first. */
-static enum mm_status back_at_once(vaddr_t start, vaddr_t end)
-{
-    for (vaddr_t at = start; at < end; at += PAGE_BYTES) {
-        uint64_t page = (at - (vaddr_t)record_page) / PAGE_BYTES;
-        if (!atomic_load(&is_backed[page])) {
-            if (pfn_is_none(frame_alloc_metadata())) {
-                return MM_ENOMEM;
-            }
-            atomic_store(&is_backed[page], true);
-        }
-    }
-    return MM_OK;
-}
-
-static void boot(uint64_t ram_bytes, unsigned cpus)
-{
-    paddr_t storage;
-
-    sim_boot_map(ram_bytes);
-    sim_set_cpu_count(cpus);
-    memset(record_page, 0, sizeof(record_page));
-    memset(is_backed, 0, sizeof(is_backed));
-    record_init(record_page, back_at_once);
-    CHECK_EQUAL(memmap_carve(sim_map(), frame_metadata_bytes(sim_map()),
-                             PAGE_BYTES, ram_bytes, "frames", &storage),
-                MM_OK);
-    frame_init(sim_map(), phys_to_virt(storage));
-}
-
 /* Nothing is in use; and all that is free can be had, frame by frame. */
 static void check_all_is_there(unsigned cpus)
 {
@@ -296,7 +261,7 @@ static void work_at_once(uint64_t ram_bytes, unsigned cpus)
     uint64_t failures = 0;
     char text[100];
 
-    CHECK_HELPER(boot(ram_bytes, cpus));
+    sim_boot_frames_on(ram_bytes, cpus);
     memset(share, 0, sizeof(share));
     CHECK_HELPER(players_run(cpus, work));
     for (unsigned i = 0; i < cpus; i++) {
@@ -378,7 +343,7 @@ static void hold_and_leave(void)
 
 TEST(frame, holders_leave_at_once)
 {
-    CHECK_HELPER(boot(ROOMY_RAM, PLAYERS));
+    sim_boot_frames_on(ROOMY_RAM, PLAYERS);
     for (unsigned i = 0; i < SHARED_ROUNDS; i++) {
         atomic_store(&shared[i], 0);
     }

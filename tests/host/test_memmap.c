@@ -18,34 +18,6 @@
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 #define NO_LIMIT     SIM_PHYSICAL_END
 
-struct claim_list {
-    const struct memmap_claim *claim;
-    size_t count;
-};
-
-static bool claim_of_list(const void *context, size_t index,
-                          struct memmap_claim *out)
-{
-    const struct claim_list *list = context;
-
-    if (index >= list->count) {
-        return false;
-    }
-    *out = list->claim[index];
-    return true;
-}
-
-static enum mm_status build(const struct memmap_claim *claim, size_t count,
-                            uint64_t physical_end, uint64_t mapped_end,
-                            struct memmap *out)
-{
-    struct claim_list list = {claim, count};
-    struct memmap_source source = {claim_of_list, &list};
-    struct memmap_limits limits = {physical_end, mapped_end};
-
-    return memmap_build(&source, &limits, out);
-}
-
 static struct memmap_claim claim(uint64_t start, uint64_t length,
                                  enum memmap_type type)
 {
@@ -94,7 +66,8 @@ TEST(memmap, pc_with_128_mib)
     struct memmap map;
 
     sim_reset(128 * MiB);
-    CHECK_EQUAL(build(list, COUNT(list), NO_LIMIT, 4 * GiB, &map), MM_OK);
+    CHECK_EQUAL(sim_build_map(list, COUNT(list), NO_LIMIT, 4 * GiB, &map),
+                MM_OK);
     CHECK(memmap_check(&map));
     CHECK_EQUAL(map.clipped, 0);
     CHECK_HELPER(check_home(&map));
@@ -130,7 +103,8 @@ TEST(memmap, uefi_with_300_claims_unsorted)
         list[i] = claim(place * UEFI_PIECE, UEFI_PIECE, type);
         usable += type == MEMMAP_USABLE ? UEFI_PIECE : 0;
     }
-    CHECK_EQUAL(build(list, UEFI_CLAIMS, NO_LIMIT, 4 * GiB, &map), MM_OK);
+    CHECK_EQUAL(sim_build_map(list, UEFI_CLAIMS, NO_LIMIT, 4 * GiB, &map),
+                MM_OK);
     CHECK(memmap_check(&map));
     CHECK_HELPER(check_home(&map));
     CHECK_EQUAL(map.clipped, 0);
@@ -156,7 +130,8 @@ TEST(memmap, overlaps_go_to_the_stronger_type)
     struct memmap map;
 
     sim_reset(4 * MiB);
-    CHECK_EQUAL(build(list, COUNT(list), NO_LIMIT, NO_LIMIT, &map), MM_OK);
+    CHECK_EQUAL(sim_build_map(list, COUNT(list), NO_LIMIT, NO_LIMIT, &map),
+                MM_OK);
     CHECK(memmap_check(&map));
     CHECK_EQUAL(type_at(&map, 0x3f000), MEMMAP_USABLE);
     CHECK_EQUAL(type_at(&map, 0x40000), MEMMAP_RESERVED);
@@ -181,7 +156,8 @@ TEST(memmap, the_later_of_equal_claims_gives_reason_and_owner)
     struct memmap map;
 
     sim_reset(1 * MiB);
-    CHECK_EQUAL(build(list, COUNT(list), NO_LIMIT, NO_LIMIT, &map), MM_OK);
+    CHECK_EQUAL(sim_build_map(list, COUNT(list), NO_LIMIT, NO_LIMIT, &map),
+                MM_OK);
     CHECK(memmap_check(&map));
     CHECK(memmap_find(&map, paddr_of(0))->owner == list[1].owner);
     CHECK(memmap_find(&map, paddr_of(0x1000))->owner == list[2].owner);
@@ -200,7 +176,8 @@ TEST(memmap, usable_shrinks_and_others_grow_to_pages)
     struct memmap map;
 
     sim_reset(4 * MiB);
-    CHECK_EQUAL(build(list, COUNT(list), NO_LIMIT, NO_LIMIT, &map), MM_OK);
+    CHECK_EQUAL(sim_build_map(list, COUNT(list), NO_LIMIT, NO_LIMIT, &map),
+                MM_OK);
     CHECK(memmap_check(&map));
     CHECK_EQUAL(type_at(&map, 0x1fff), MEMMAP_HOLE);
     CHECK_EQUAL(type_at(&map, 0x2000), MEMMAP_USABLE);
@@ -275,7 +252,8 @@ TEST(memmap, hostile_claims_are_corrected_and_named)
         struct memmap map;
 
         sim_reset(1 * MiB);
-        CHECK_EQUAL(build(list, 2, SIM_PHYSICAL_END, mapped_end, &map), MM_OK);
+        CHECK_EQUAL(sim_build_map(list, 2, SIM_PHYSICAL_END, mapped_end, &map),
+                    MM_OK);
         CHECK(memmap_check(&map));
         CHECK_EQUAL(map.clipped, 1);
         CHECK(sim_log_contains(hostile[i].message));
@@ -293,11 +271,12 @@ TEST(memmap, nothing_usable_is_said_and_returned)
     struct memmap map = {NULL, 7, 7, 7};
 
     sim_reset(0);
-    CHECK_EQUAL(build(NULL, 0, NO_LIMIT, NO_LIMIT, &map), MM_ENOENT);
+    CHECK_EQUAL(sim_build_map(NULL, 0, NO_LIMIT, NO_LIMIT, &map), MM_ENOENT);
     CHECK(sim_log_contains("none of 0 claims"));
-    CHECK_EQUAL(build(reserved, 1, NO_LIMIT, NO_LIMIT, &map), MM_ENOENT);
-    CHECK_EQUAL(build(covered, 2, NO_LIMIT, NO_LIMIT, &map), MM_ENOENT);
-    CHECK_EQUAL(build(crumb, 2, NO_LIMIT, NO_LIMIT, &map), MM_ENOENT);
+    CHECK_EQUAL(sim_build_map(reserved, 1, NO_LIMIT, NO_LIMIT, &map),
+                MM_ENOENT);
+    CHECK_EQUAL(sim_build_map(covered, 2, NO_LIMIT, NO_LIMIT, &map), MM_ENOENT);
+    CHECK_EQUAL(sim_build_map(crumb, 2, NO_LIMIT, NO_LIMIT, &map), MM_ENOENT);
     CHECK_EQUAL(map.count, 7); /* a failure changes nothing */
 }
 
@@ -310,14 +289,14 @@ TEST(memmap, one_usable_page_holds_the_list)
 
     sim_reset(0);
     sim_add_ram(5 * GiB, 0x1000);
-    CHECK_EQUAL(build(list, 2, NO_LIMIT, NO_LIMIT, &map), MM_OK);
+    CHECK_EQUAL(sim_build_map(list, 2, NO_LIMIT, NO_LIMIT, &map), MM_OK);
     CHECK(memmap_check(&map));
     CHECK_EQUAL(home_of(&map), 5 * GiB);
     CHECK_EQUAL(memmap_bytes(&map, MEMMAP_USABLE), 0);
     CHECK_EQUAL(memmap_carve(&map, 1, PAGE_BYTES, NO_LIMIT, "x", &address),
                 MM_ENOMEM);
     /* The same page out of reach: another failure. */
-    CHECK_EQUAL(build(list, 2, NO_LIMIT, 5 * GiB, &map), MM_ENOMEM);
+    CHECK_EQUAL(sim_build_map(list, 2, NO_LIMIT, 5 * GiB, &map), MM_ENOMEM);
     CHECK(sim_log_contains("no usable range below 0x140000000"));
 }
 
@@ -333,13 +312,16 @@ TEST(memmap, ram_above_a_device_above_ram)
 
     sim_reset(1 * GiB);
     sim_add_ram(4 * GiB, 1 * GiB);
-    CHECK_EQUAL(build(list, COUNT(list), NO_LIMIT, NO_LIMIT, &map), MM_OK);
+    CHECK_EQUAL(sim_build_map(list, COUNT(list), NO_LIMIT, NO_LIMIT, &map),
+                MM_OK);
     CHECK(memmap_check(&map));
     CHECK_EQUAL(memmap_ram_end(&map), 5 * GiB);
     CHECK(home_of(&map) >= 4 * GiB);
-    CHECK_EQUAL(build(list, COUNT(list), NO_LIMIT, 2 * GiB, &map), MM_OK);
+    CHECK_EQUAL(sim_build_map(list, COUNT(list), NO_LIMIT, 2 * GiB, &map),
+                MM_OK);
     CHECK(home_of(&map) < 1 * GiB);
-    CHECK_EQUAL(build(list, COUNT(list), 3 * GiB, 4 * GiB, &map), MM_OK);
+    CHECK_EQUAL(sim_build_map(list, COUNT(list), 3 * GiB, 4 * GiB, &map),
+                MM_OK);
     CHECK_EQUAL(memmap_ram_end(&map), 1 * GiB);
     CHECK_EQUAL(map.clipped, 1);
 }
@@ -359,7 +341,7 @@ TEST(memmap, home_keeps_clear_of_modules_and_kernel)
         }
     }
     sim_reset(1 * MiB);
-    CHECK_EQUAL(build(list, count, NO_LIMIT, NO_LIMIT, &map), MM_OK);
+    CHECK_EQUAL(sim_build_map(list, count, NO_LIMIT, NO_LIMIT, &map), MM_OK);
     CHECK(memmap_check(&map));
     CHECK(home_of(&map) >= 0x1f000);
     CHECK_EQUAL(memmap_find(&map, virt_to_phys(map.range))->end, 0x42000);
@@ -379,7 +361,7 @@ TEST(memmap, carve_takes_the_highest_that_fits)
     paddr_t address;
 
     sim_reset(48 * MiB);
-    CHECK_EQUAL(build(list, 2, NO_LIMIT, 16 * MiB, &map), MM_OK);
+    CHECK_EQUAL(sim_build_map(list, 2, NO_LIMIT, 16 * MiB, &map), MM_OK);
     CHECK_EQUAL(memmap_carve(&map, 1, PAGE_BYTES, NO_LIMIT, "a", &address),
                 MM_OK);
     CHECK_EQUAL(address.v, 48 * MiB - PAGE_BYTES);
@@ -419,7 +401,7 @@ TEST(memmap, carve_stops_when_the_list_is_full)
     unsigned carved = 0;
 
     sim_reset(16 * MiB);
-    CHECK_EQUAL(build(list, 1, NO_LIMIT, NO_LIMIT, &map), MM_OK);
+    CHECK_EQUAL(sim_build_map(list, 1, NO_LIMIT, NO_LIMIT, &map), MM_OK);
     /* Aligned to two pages: each leaves a hole, so each splits. */
     while (memmap_carve(&map, PAGE_BYTES, 2 * PAGE_BYTES, NO_LIMIT,
                         owner[carved % 2], &address) == MM_OK) {
@@ -447,7 +429,8 @@ TEST(memmap, release_gives_back_ram_and_nothing_else)
     struct memmap map;
 
     sim_reset(1 * MiB);
-    CHECK_EQUAL(build(list, COUNT(list), NO_LIMIT, NO_LIMIT, &map), MM_OK);
+    CHECK_EQUAL(sim_build_map(list, COUNT(list), NO_LIMIT, NO_LIMIT, &map),
+                MM_OK);
     uint64_t usable = memmap_bytes(&map, MEMMAP_USABLE);
     static const uint64_t refused[][2] = {
         {0x10000, 0x10000}, {0x11000, 0x10000}, {0x10000, 0x10800},
@@ -565,7 +548,8 @@ TEST(memmap, random_claims_match_the_model)
         for (unsigned page = 0; page < MODEL_PAGES; page++) {
             has_usable |= model[page] == MEMMAP_USABLE;
         }
-        enum mm_status status = build(list, count, NO_LIMIT, NO_LIMIT, &map);
+        enum mm_status status =
+            sim_build_map(list, count, NO_LIMIT, NO_LIMIT, &map);
         if (status == MM_OK) {
             CHECK_HELPER(compare_model(&map, model));
             built++;
