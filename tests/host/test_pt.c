@@ -5,7 +5,7 @@
  * its meaning when it is cut, or when memory ends in the middle of it; a
  * request that must be refused and is half done.
  */
-#include "tests/host/space_scene.h"
+#include "tests/host/open_scene.h"
 
 #include "base/bits.h"
 #include "tests/shared/figures.h"
@@ -18,35 +18,26 @@ static vaddr_t page_address(unsigned page)
     return WINDOW + page * PAGE_BYTES;
 }
 
-static void open_all(struct pt *pt, vaddr_t begin, vaddr_t end,
-                     struct tlb_batch *batch, struct pt_cursor *cursor)
-{
-    CHECK_EQUAL(pt_open(pt, begin, end, batch, cursor), MM_OK);
-}
-
 TEST(pt, owned_frames_go_back_through_the_batch)
 {
-    struct tlb_batch batch;
-    struct pt_cursor cursor;
     vaddr_t reached;
     paddr_t physical;
 
     CHECK_HELPER(start());
     uint64_t before = figures().free;
-    CHECK_HELPER(open_all(&space, WINDOW, WINDOW_END, &batch, &cursor));
+    CHECK_HELPER(open_range(WINDOW, GiB));
     for (unsigned i = 0; i < 100; i++) {
         pfn_t pfn = frame_alloc(0, FRAME_USER, FRAME_ANY);
         CHECK_EQUAL(pt_map(&cursor, page_address(i), pfn, PAGE_BYTES,
                            pt_attr(PT_WRITE | PT_OWNED)),
                     MM_OK);
     }
-    pt_close(&cursor);
-    tlb_commit(&batch);
+    shut();
     for (unsigned i = 0; i < 100; i++) {
         CHECK_EQUAL(sim_translate(page_address(i), WALK_WRITE, &physical),
                     WALK_ALLOWED);
     }
-    CHECK_HELPER(open_all(&space, WINDOW, WINDOW_END, &batch, &cursor));
+    CHECK_HELPER(open_range(WINDOW, GiB));
     CHECK_EQUAL(pt_unmap(&cursor, WINDOW, 100 * PAGE_BYTES, &reached), MM_OK);
     CHECK_EQUAL(reached, WINDOW + 100 * PAGE_BYTES);
     pt_close(&cursor);
@@ -60,30 +51,26 @@ TEST(pt, owned_frames_go_back_through_the_batch)
 /* Shared frames wait in a small array; a full one stops the unmap. */
 TEST(pt, unmap_stops_when_the_batch_is_full_of_shared_frames)
 {
-    struct tlb_batch batch;
-    struct pt_cursor cursor;
     vaddr_t reached = WINDOW;
     unsigned rounds = 0;
 
     CHECK_HELPER(start());
     pfn_t shared = frame_alloc(0, FRAME_USER, FRAME_ZEROED);
-    CHECK_HELPER(open_all(&space, WINDOW, WINDOW_END, &batch, &cursor));
+    CHECK_HELPER(open_range(WINDOW, GiB));
     for (unsigned i = 0; i < 20; i++) {
         frame_ref(shared);
         CHECK_EQUAL(pt_map(&cursor, page_address(i), shared, PAGE_BYTES,
                            pt_attr(PT_OWNED)),
                     MM_OK);
     }
-    pt_close(&cursor);
-    tlb_commit(&batch);
+    shut();
     CHECK_EQUAL(atomic_load(&record_of(shared)->refs), 21);
     while (reached < page_address(20)) {
-        CHECK_HELPER(open_all(&space, reached, WINDOW_END, &batch, &cursor));
+        CHECK_HELPER(open_range(reached, WINDOW_END - reached));
         CHECK_EQUAL(
             pt_unmap(&cursor, reached, page_address(20) - reached, &reached),
             MM_OK);
-        pt_close(&cursor);
-        tlb_commit(&batch);
+        shut();
         rounds++;
     }
     CHECK_EQUAL(rounds, (20 + TLB_BATCH_SHARED - 1) / TLB_BATCH_SHARED);
@@ -94,13 +81,11 @@ TEST(pt, unmap_stops_when_the_batch_is_full_of_shared_frames)
 
 TEST(pt, a_terabyte_is_promised_in_a_handful_of_entries)
 {
-    struct tlb_batch batch;
-    struct pt_cursor cursor;
     struct pt_entry entry;
     vaddr_t begin = 2 * TiB;
 
     CHECK_HELPER(start());
-    CHECK_HELPER(open_all(&space, begin, begin + TiB, &batch, &cursor));
+    CHECK_HELPER(open_range(begin, TiB));
     CHECK_EQUAL(pt_promise(&cursor, begin, TiB, PT_ZERO,
                            pt_attr(PT_USER | PT_WRITE), 0),
                 MM_OK);
@@ -116,87 +101,83 @@ TEST(pt, a_terabyte_is_promised_in_a_handful_of_entries)
     pt_query(&cursor, begin + GiB + PAGE_BYTES, &entry);
     CHECK_EQUAL(entry.state, PTE_PROMISE);
     CHECK_EQUAL(entry.level, 0);
-    pt_close(&cursor);
-    tlb_commit(&batch);
+    shut();
     CHECK_HELPER(finish());
 }
 
 TEST(pt, bad_requests_are_refused)
 {
-    struct tlb_batch batch;
-    struct pt_cursor c;
     pfn_t pfn = pfn_of(DEVICE_PFN);
     vaddr_t hole = UINT64_C(0x0000800000000000);
 
     CHECK_HELPER(start());
-    CHECK_EQUAL(pt_open(&space, 0, PAGE_BYTES, &batch, &c), MM_EINVAL);
-    CHECK_EQUAL(pt_open(&space, GiB, GiB, &batch, &c), MM_EINVAL);
-    CHECK_EQUAL(pt_open(&space, GiB + 1, 2 * GiB, &batch, &c), MM_EINVAL);
-    CHECK_EQUAL(pt_open(&space, hole, hole + GiB, &batch, &c), MM_EINVAL);
-    CHECK_EQUAL(pt_open(&space, GiB, hole + GiB, &batch, &c), MM_EINVAL);
-    CHECK_EQUAL(pt_open(&space, SIM_KMAP, SIM_KMAP + GiB, &batch, &c),
+    CHECK_EQUAL(pt_open(&space, 0, PAGE_BYTES, &batch, &cursor), MM_EINVAL);
+    CHECK_EQUAL(pt_open(&space, GiB, GiB, &batch, &cursor), MM_EINVAL);
+    CHECK_EQUAL(pt_open(&space, GiB + 1, 2 * GiB, &batch, &cursor), MM_EINVAL);
+    CHECK_EQUAL(pt_open(&space, hole, hole + GiB, &batch, &cursor), MM_EINVAL);
+    CHECK_EQUAL(pt_open(&space, GiB, hole + GiB, &batch, &cursor), MM_EINVAL);
+    CHECK_EQUAL(pt_open(&space, SIM_KMAP, SIM_KMAP + GiB, &batch, &cursor),
                 MM_EINVAL);
-    CHECK_EQUAL(pt_open(&pt_kernel, GiB, 2 * GiB, &batch, &c), MM_EINVAL);
+    CHECK_EQUAL(pt_open(&pt_kernel, GiB, 2 * GiB, &batch, &cursor), MM_EINVAL);
+    CHECK_EQUAL(pt_open(&pt_kernel, SIM_KMAP + TiB, SIM_KMAP + 2 * TiB, &batch,
+                        &cursor),
+                MM_ERANGE);
+    CHECK_HELPER(open_range(GiB, GiB));
     CHECK_EQUAL(
-        pt_open(&pt_kernel, SIM_KMAP + TiB, SIM_KMAP + 2 * TiB, &batch, &c),
-        MM_ERANGE);
-    CHECK_HELPER(open_all(&space, GiB, 2 * GiB, &batch, &c));
-    CHECK_EQUAL(pt_map(&c, GiB, pfn, PAGE_BYTES, pt_attr(PT_WRITE | PT_EXEC)),
+        pt_map(&cursor, GiB, pfn, PAGE_BYTES, pt_attr(PT_WRITE | PT_EXEC)),
+        MM_EINVAL);
+    CHECK_EQUAL(pt_map(&cursor, GiB, pfn, PAGE_BYTES, pt_attr(PT_GLOBAL)),
                 MM_EINVAL);
-    CHECK_EQUAL(pt_map(&c, GiB, pfn, PAGE_BYTES, pt_attr(PT_GLOBAL)),
+    CHECK_EQUAL(pt_map(&cursor, GiB, pfn, PAGE_BYTES, pt_attr(PT_FLAGS + 1)),
                 MM_EINVAL);
-    CHECK_EQUAL(pt_map(&c, GiB, pfn, PAGE_BYTES, pt_attr(PT_FLAGS + 1)),
+    CHECK_EQUAL(pt_protect(&cursor, GiB, PAGE_BYTES, pt_attr(PT_FLAGS + 1)),
                 MM_EINVAL);
-    CHECK_EQUAL(pt_protect(&c, GiB, PAGE_BYTES, pt_attr(PT_FLAGS + 1)),
+    CHECK_EQUAL(pt_map(&cursor, GiB, pfn, 0, pt_attr(0)), MM_EINVAL);
+    CHECK_EQUAL(pt_map(&cursor, GiB, pfn, GiB + PAGE_BYTES, pt_attr(0)),
                 MM_EINVAL);
-    CHECK_EQUAL(pt_map(&c, GiB, pfn, 0, pt_attr(0)), MM_EINVAL);
-    CHECK_EQUAL(pt_map(&c, GiB, pfn, GiB + PAGE_BYTES, pt_attr(0)), MM_EINVAL);
-    CHECK_EQUAL(pt_map(&c, GiB + 1, pfn, PAGE_BYTES, pt_attr(0)), MM_EINVAL);
+    CHECK_EQUAL(pt_map(&cursor, GiB + 1, pfn, PAGE_BYTES, pt_attr(0)),
+                MM_EINVAL);
     CHECK_EQUAL(
-        pt_map(&c, GiB, pfn_of(UINT64_C(1) << 28), PAGE_BYTES, pt_attr(0)),
+        pt_map(&cursor, GiB, pfn_of(UINT64_C(1) << 28), PAGE_BYTES, pt_attr(0)),
         MM_EINVAL); /* beyond 40 physical bits */
-    CHECK_EQUAL(pt_protect(&c, GiB, PAGE_BYTES, pt_attr(PT_WRITE | PT_EXEC)),
-                MM_EINVAL);
-    CHECK_EQUAL(pt_promise(&c, GiB, PAGE_BYTES, PT_OBJECT, pt_attr(0),
+    CHECK_EQUAL(
+        pt_protect(&cursor, GiB, PAGE_BYTES, pt_attr(PT_WRITE | PT_EXEC)),
+        MM_EINVAL);
+    CHECK_EQUAL(pt_promise(&cursor, GiB, PAGE_BYTES, PT_OBJECT, pt_attr(0),
                            UINT64_C(1) << 39),
                 MM_EINVAL);
-    pt_close(&c);
-    tlb_commit(&batch);
+    shut();
     CHECK_EQUAL(atomic_load(&space.tables), 1);
     CHECK_HELPER(finish());
 }
 
 TEST(pt, split_and_merge_are_inverse)
 {
-    struct tlb_batch batch;
-    struct pt_cursor cursor;
     struct pt_entry entry;
     paddr_t physical;
 
     CHECK_HELPER(start());
     pfn_t block = frame_alloc(9, FRAME_USER, FRAME_ANY);
-    CHECK_HELPER(open_all(&space, GiB, 2 * GiB, &batch, &cursor));
+    CHECK_HELPER(open_range(GiB, GiB));
     CHECK_EQUAL(
         pt_map(&cursor, GiB, block, 2 * MiB, pt_attr(PT_WRITE | PT_OWNED)),
         MM_OK);
     pt_query(&cursor, GiB + MiB, &entry);
     CHECK_EQUAL(entry.level, 1);
-    pt_close(&cursor);
-    tlb_commit(&batch);
+    shut();
     CHECK_EQUAL(sim_translate(GiB + MiB, WALK_READ, &physical), WALK_ALLOWED);
 
-    CHECK_HELPER(open_all(&space, GiB, 2 * GiB, &batch, &cursor));
+    CHECK_HELPER(open_range(GiB, GiB));
     CHECK_EQUAL(pt_split(&cursor, GiB + MiB), MM_OK);
     CHECK_EQUAL(pt_split(&cursor, GiB + MiB), MM_ENOENT);
     pt_query(&cursor, GiB + MiB, &entry);
     CHECK_EQUAL(entry.level, 0);
     CHECK_EQUAL(entry.pfn.v, block.v + 256);
     CHECK_EQUAL(record_of(block)->order, 0);
-    pt_close(&cursor);
-    tlb_commit(&batch);
+    shut();
     CHECK_EQUAL(sim_stale(), 0);
 
-    CHECK_HELPER(open_all(&space, GiB, 2 * GiB, &batch, &cursor));
+    CHECK_HELPER(open_range(GiB, GiB));
     CHECK_EQUAL(pt_protect(&cursor, GiB, PAGE_BYTES, pt_attr(0)), MM_OK);
     CHECK_EQUAL(pt_merge(&cursor, GiB, 1), MM_EINVAL); /* not alike */
     CHECK_EQUAL(pt_protect(&cursor, GiB, PAGE_BYTES, pt_attr(PT_WRITE)), MM_OK);
@@ -204,8 +185,7 @@ TEST(pt, split_and_merge_are_inverse)
     pt_query(&cursor, GiB + MiB, &entry);
     CHECK_EQUAL(entry.level, 1);
     CHECK_EQUAL(record_of(block)->order, 9);
-    pt_close(&cursor);
-    tlb_commit(&batch);
+    shut();
     CHECK_EQUAL(sim_stale(), 0);
     CHECK_HELPER(finish());
 }
@@ -213,13 +193,11 @@ TEST(pt, split_and_merge_are_inverse)
 /* Law 3 at its hardest: memory ends in the middle of cutting a large leaf. */
 TEST(pt, out_of_memory_while_splitting_changes_nothing)
 {
-    struct tlb_batch batch;
-    struct pt_cursor cursor;
     struct pt_entry entry;
     vaddr_t reached;
 
     CHECK_HELPER(start());
-    CHECK_HELPER(open_all(&space, GiB, 2 * GiB, &batch, &cursor));
+    CHECK_HELPER(open_range(GiB, GiB));
     CHECK_EQUAL(pt_map(&cursor, GiB, pfn_of(DEVICE_PFN), GiB, pt_attr(0)),
                 MM_OK);
     CHECK_EQUAL(atomic_load(&space.tables), 2); /* one 1 GiB leaf */
@@ -243,26 +221,22 @@ TEST(pt, out_of_memory_while_splitting_changes_nothing)
                             ((at + 3 * PAGE_BYTES - GiB) >> PAGE_SHIFT));
         }
     }
-    pt_close(&cursor);
-    tlb_commit(&batch);
+    shut();
     CHECK_HELPER(finish());
 }
 
 TEST(pt, lookup_agrees_with_query)
 {
-    struct tlb_batch batch;
-    struct pt_cursor cursor;
     struct pt_attr attr;
     pfn_t pfn;
 
     CHECK_HELPER(start());
     CHECK(!sim_lookup(&space, GiB, &pfn, &attr));
-    CHECK_HELPER(open_all(&space, GiB, 2 * GiB, &batch, &cursor));
+    CHECK_HELPER(open_range(GiB, GiB));
     CHECK_EQUAL(
         pt_map(&cursor, GiB, pfn_of(DEVICE_PFN), 4 * MiB, pt_attr(PT_WRITE)),
         MM_OK);
-    pt_close(&cursor);
-    tlb_commit(&batch);
+    shut();
     CHECK(sim_lookup(&space, GiB + 3 * MiB, &pfn, &attr));
     CHECK_EQUAL(pfn.v, DEVICE_PFN + 768);
     CHECK_EQUAL(attr.flags, PT_WRITE);
@@ -273,11 +247,8 @@ TEST(pt, lookup_agrees_with_query)
 /* peers' bug: second map of the same page, promise over a mapping. */
 TEST(pt, nothing_present_is_ever_replaced)
 {
-    struct tlb_batch batch;
-    struct pt_cursor cursor;
-
     CHECK_HELPER(start());
-    CHECK_HELPER(open_all(&space, GiB, 2 * GiB, &batch, &cursor));
+    CHECK_HELPER(open_range(GiB, GiB));
     CHECK_EQUAL(pt_map(&cursor, GiB + PAGE_BYTES, pfn_of(DEVICE_PFN),
                        PAGE_BYTES, pt_attr(0)),
                 MM_OK);
@@ -286,28 +257,25 @@ TEST(pt, nothing_present_is_ever_replaced)
         MM_EEXIST);
     CHECK_EQUAL(pt_promise(&cursor, GiB, GiB, PT_GUARD, pt_attr(0), 0),
                 MM_EEXIST);
-    pt_close(&cursor);
-    tlb_commit(&batch);
+    shut();
     CHECK_HELPER(finish());
 }
 
 /* Tables of the kernel's half that start-up made are shared by all spaces. */
 TEST(pt, pinned_tables_stay_when_they_are_empty)
 {
-    struct tlb_batch batch;
-    struct pt_cursor cursor;
     vaddr_t reached;
 
     CHECK_HELPER(start());
     for (unsigned round = 0; round < 2; round++) {
-        CHECK_HELPER(
-            open_all(&pt_kernel, SIM_KMAP, SIM_KMAP + GiB, &batch, &cursor));
+        CHECK_EQUAL(
+            pt_open(&pt_kernel, SIM_KMAP, SIM_KMAP + GiB, &batch, &cursor),
+            MM_OK);
         CHECK_EQUAL(pt_map(&cursor, SIM_KMAP, pfn_of(DEVICE_PFN), PAGE_BYTES,
                            pt_attr(PT_WRITE | PT_GLOBAL)),
                     MM_OK);
         CHECK_EQUAL(pt_unmap(&cursor, SIM_KMAP, GiB, &reached), MM_OK);
-        pt_close(&cursor);
-        tlb_commit(&batch);
+        shut();
     }
     CHECK_HELPER(finish());
 }

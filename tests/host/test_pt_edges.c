@@ -6,7 +6,7 @@
  * ranges that touch the end of the lock, of the half, of the payload; tables
  * of start-up that must stay; entries no part of the library has written.
  */
-#include "tests/host/space_scene.h"
+#include "tests/host/open_scene.h"
 
 #include <mm/fault.h>
 #include <mm/port.h>
@@ -18,18 +18,9 @@
 
 static const struct pt_features five = {5, 40, true, true, true};
 
-static struct tlb_batch batch;
-static struct pt_cursor cursor;
-
 static void open_it(void)
 {
-    CHECK_EQUAL(pt_open(&space, WINDOW, WINDOW_END, &batch, &cursor), MM_OK);
-}
-
-static void shut(void)
-{
-    pt_close(&cursor);
-    tlb_commit(&batch);
+    open_range(WINDOW, WINDOW_END - WINDOW);
 }
 
 /* --- owned blocks --------------------------------------------------------- */
