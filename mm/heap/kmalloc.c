@@ -44,6 +44,18 @@
 struct slab_cache *kmalloc_cache[KMALLOC_CACHES];
 static char class_name[CLASSES][NAME_BYTES]; /* (I) "kmalloc-160" */
 
+/*
+ * (C) What a quick free knows of a class, by the number in the records of its
+ * slabs' frames: their descriptors lie anywhere, and need not be read. Of
+ * number 0, no class, nothing can be freed so.
+ */
+static struct quick_class {
+    uint32_t above;            /* bits of an address above those in a slab */
+    uint32_t reciprocal;       /* of the stride; 0: no quick free */
+    uint32_t minus_reciprocal; /* 2^32 - that */
+    struct slab_cache *cache;
+} MM_ALIGNED(32) quick_class[1 + CLASSES];
+
 uint64_t kmalloc_class_bytes(uint64_t bytes)
 {
     ASSERT(bytes > 0 && bytes <= KMALLOC_SLAB_MAX);
@@ -66,6 +78,20 @@ static void name_class(char *name, uint64_t bytes)
     for (uint64_t rest = bytes; rest > 0; rest /= 10) {
         name[--length] = (char)('0' + rest % 10);
     }
+}
+
+/* Before the class has a slab. */
+static void number_class(struct slab_cache *cache, uint16_t number)
+{
+    struct slab_pool *pool = &cache->pool;
+
+    pool->number = number;
+    quick_class[number] = (struct quick_class){
+        .above = ~(uint32_t)((PAGE_BYTES << pool->order) - 1),
+        .reciprocal = pool->quick,
+        .minus_reciprocal = 0 - pool->quick,
+        .cache = cache,
+    };
 }
 
 /* Take down what kmalloc_init() made before it failed. */
@@ -104,7 +130,7 @@ enum mm_status kmalloc_init(void)
             destroy_classes();
             return MM_ENOMEM;
         }
-        made++;
+        number_class(kmalloc_cache[entry], (uint16_t)++made);
     }
     ASSERT(made == CLASSES);
     return MM_OK;
@@ -262,16 +288,6 @@ static bool is_small(const void *block)
            slab_is_object(slab_around(block), block);
 }
 
-/* The same, of the frame with @record; nothing is noted when it is freed. */
-static inline bool is_quick(const struct frame_record *record,
-                            const void *block)
-{
-    const struct slab *slab = (const struct slab *)record->owner;
-
-    return record->type == FRAME_SLAB &&
-           slab_starts_object(slab, slab->pool->of_kmalloc, block);
-}
-
 /* The first byte of a large block, in the frame with @record? */
 static inline bool starts_large(const struct frame_record *record,
                                 const void *block)
@@ -352,6 +368,19 @@ static MM_NOINLINE void free_other(void *block, uintptr_t site,
     }
 }
 
+/*
+ * Does an object of @class begin at @block, in a frame of one of its slabs? If
+ * so, it has so many strides to the end of the frames, where the last object
+ * ends, and the negative of these bytes is what the expression in parentheses
+ * is: see slab_starts_object().
+ */
+static inline bool starts_of_class(const struct quick_class *class,
+                                   const void *block)
+{
+    return ((uint32_t)(vaddr_t)block | class->above) * class->minus_reciprocal <
+           class->reciprocal;
+}
+
 static MM_INLINE void free_block(void *block)
 {
     pfn_t pfn = phys_to_pfn(virt_to_phys(block));
@@ -359,10 +388,15 @@ static MM_INLINE void free_block(void *block)
 
     if (MM_LIKELY(record_exists(pfn))) {
         record = record_of(pfn);
-        if (MM_LIKELY(is_quick(record, block))) {
-            struct slab *slab = (struct slab *)record->owner;
-            magazine_free(cache_of(slab->pool), slab, block);
-            return;
+        if (MM_LIKELY(record->type == FRAME_SLAB)) {
+            const struct quick_class *class = &quick_class[atomic_load_explicit(
+                &record->entries, memory_order_relaxed)];
+            if (MM_LIKELY(starts_of_class(class, block) &&
+                          (!MM_DEBUG || is_small(block)))) {
+                magazine_free(class->cache, (struct slab *)record->owner,
+                              block);
+                return;
+            }
         }
     }
     free_other(block, MM_CALLER(), record);

@@ -18,7 +18,7 @@
  *   I2  a marked object was read, is on the list, or `is_cut_short`
  *
  * Marks of objects stand in frames that are taken for the scan: a bitmap a
- * slab, found by a number in the record of its first frame.
+ * slab, found by a number in its descriptor.
  *
  * A CPU may stand still where it makes or releases a slab, or destroys a cache,
  * with interrupts on: such slabs are on no list, have no number, and what is
@@ -44,13 +44,8 @@
  */
 #define LIST_OBJECTS 1024
 
-/* Words of marks a slab, and slabs: a record has 16 bits for a number, not 0.
- */
+/* Words of marks a slab. */
 #define MARK_WORDS (POOL_MAX_OBJECTS / 64)
-#define SLABS_MAX  UINT16_MAX
-_Static_assert(SLABS_MAX *MARK_WORDS * sizeof(uint64_t) < PAGE_BYTES
-                                                              << MM_MAX_ORDER,
-               "one block has all marks");
 
 static uint64_t *marks; /* of all slabs, while a scan goes on */
 static pfn_t marks_frame;
@@ -69,21 +64,9 @@ static bool is_live(const struct slab *slab, unsigned index)
                                : slab_is_out(slab, index);
 }
 
-static struct frame_record *slab_record(const struct slab *slab)
-{
-    return record_of(phys_to_pfn(virt_to_phys((const void *)slab->frames)));
-}
-
-/* From 1 on; 0: on no list. */
-static uint16_t slab_number(const struct slab *slab)
-{
-    return atomic_load_explicit(&slab_record(slab)->entries,
-                                memory_order_relaxed);
-}
-
 static uint64_t *marks_of(const struct slab *slab)
 {
-    return marks + (slab_number(slab) - UINT64_C(1)) * MARK_WORDS;
+    return marks + (slab->number - UINT64_C(1)) * MARK_WORDS;
 }
 
 static bool is_marked(const struct slab *slab, unsigned index)
@@ -110,7 +93,7 @@ static void meet_object(const void *address)
 {
     const struct slab *slab = slab_around(address);
 
-    if (slab == NULL || slab_number(slab) == 0 ||
+    if (slab == NULL || slab->number == 0 ||
         (vaddr_t)address - slab->start >= slab->pool->span) {
         return;
     }
@@ -121,7 +104,7 @@ static void meet_object(const void *address)
     }
 }
 
-/* The marks of large blocks: the same field, that page tables use otherwise. */
+/* The marks of large blocks: a field that page tables use otherwise. */
 static bool is_large_marked(pfn_t block)
 {
     return atomic_load_explicit(&record_of(block)->entries,
@@ -387,17 +370,16 @@ static void pass_by(struct slab *slab, uint64_t number)
 
 static void number_slab(struct slab *slab, uint64_t number)
 {
-    atomic_store_explicit(&slab_record(slab)->entries, (uint16_t)number,
-                          memory_order_relaxed);
+    slab->number = (uint32_t)number;
 }
 
 static void unnumber_slab(struct slab *slab, uint64_t number)
 {
     (void)number;
-    number_slab(slab, 0);
+    slab->number = 0;
 }
 
-/* Bits for all slabs, none set; a slab's record knows which are its own. */
+/* Bits for all slabs, none set; a slab knows which are its own. */
 static enum mm_status make_marks(void)
 {
     uint64_t slabs = each_slab(pass_by);
@@ -405,7 +387,7 @@ static enum mm_status make_marks(void)
         div_round_up(slabs * MARK_WORDS * sizeof(*marks) + 1, PAGE_BYTES);
     unsigned order = frames == 1 ? 0 : highest_bit(frames - 1) + 1;
 
-    if (slabs > SLABS_MAX) {
+    if (order > MM_MAX_ORDER) {
         return MM_ERANGE;
     }
     marks_frame = frame_alloc(order, FRAME_KERNEL, FRAME_ZEROED);

@@ -27,7 +27,8 @@
  *   I1  a slab is on the list that its number of objects out says
  *   I2  out_count is the number of bits set below pool->objects; all above
  *       are set
- *   I3  every frame's record has type FRAME_SLAB and the slab as owner
+ *   I3  every frame's record has type FRAME_SLAB, the slab as owner and the
+ *       pool's number
  *   I4  slabs and out of the pool are the sums over its slabs
  *   I5  at most one empty slab is kept: an alternation of one allocation and
  *       one free then never makes and unmakes a slab each time
@@ -100,7 +101,6 @@ static void lay_out(struct slab_pool *pool)
     pool->first = (uint32_t)((PAGE_BYTES << pool->order) - pool->span);
     pool->reciprocal = (uint32_t)div_round_up(UINT64_C(1) << 32, pool->stride);
     pool->quick = pool->states > 0 ? 0 : pool->reciprocal;
-    pool->of_kmalloc = pool->kind == POOL_KMALLOC ? pool->quick : 0;
     ASSERT(pool->objects > 0);
     ASSERT(pool->first < pool->stride + lead); // slab_starts_object()
     ASSERT(pool->stride <= POOL_MAX_STRIDE);
@@ -118,19 +118,9 @@ void pool_init(struct slab_pool *pool, enum pool_kind kind, const char *name,
     lay_out(pool);
 }
 
-/* The list that I1 demands. */
-static enum pool_list list_of(const struct slab *slab)
-{
-    if (slab->out_count == 0) {
-        return POOL_EMPTY;
-    }
-    return POOL_PARTIAL +
-           (unsigned)(slab->out_count * POOL_QUARTERS / slab->pool->objects);
-}
-
 static void link_locked(struct slab_pool *pool, struct slab *slab)
 {
-    struct slab **head = &pool->list[list_of(slab)];
+    struct slab **head = &pool->list[slab_list(slab)];
 
     slab->previous = NULL;
     slab->next = *head;
@@ -158,10 +148,21 @@ static void unlink_locked(struct slab_pool *pool, struct slab *slab,
 static void relink_locked(struct slab_pool *pool, struct slab *slab,
                           enum pool_list before)
 {
-    if (list_of(slab) != before) {
+    if (slab_list(slab) != before) {
         unlink_locked(pool, slab, before);
         link_locked(pool, slab);
     }
+}
+
+/* What stands in the record of a frame of @slab, or of none. */
+static struct frame_record *note_owner(pfn_t pfn, const struct slab *slab,
+                                       uint16_t number)
+{
+    struct frame_record *record = record_of(pfn);
+
+    record->owner = (uintptr_t)slab;
+    atomic_store_explicit(&record->entries, number, memory_order_relaxed);
+    return record;
 }
 
 /*
@@ -173,10 +174,10 @@ static void set_records(const struct slab *slab)
 {
     pfn_t first = phys_to_pfn(virt_to_phys((void *)slab->frames));
 
-    record_of(first)->owner = (uintptr_t)slab;
+    note_owner(first, slab, slab->pool->number);
     for (uint64_t i = 1; i < (UINT64_C(1) << slab->pool->order); i++) {
-        struct frame_record *record = record_of(pfn_add(first, i));
-        record->owner = (uintptr_t)slab;
+        struct frame_record *record =
+            note_owner(pfn_add(first, i), slab, slab->pool->number);
         record->order = RECORD_TAIL;
         atomic_thread_fence(memory_order_release); /* as frame_set_type() */
         record->type = FRAME_SLAB;
@@ -189,12 +190,13 @@ static void reset_records(const struct slab *slab)
     pfn_t first = phys_to_pfn(virt_to_phys((void *)slab->frames));
 
     frame_set_type(first, FRAME_KERNEL);
+    atomic_store_explicit(&record_of(first)->entries, 0, memory_order_relaxed);
     for (uint64_t i = 1; i < (UINT64_C(1) << slab->pool->order); i++) {
         struct frame_record *record = record_of(pfn_add(first, i));
         record->type = FRAME_NONE;
         atomic_thread_fence(memory_order_release);
         record->order = 0;
-        record->owner = 0;
+        note_owner(pfn_add(first, i), NULL, 0);
     }
 }
 
@@ -281,7 +283,7 @@ static unsigned take(struct slab_pool *pool, struct slab **fresh,
         if (slab == NULL) {
             break;
         }
-        enum pool_list before = list_of(slab);
+        enum pool_list before = slab_list(slab);
         taken += take_from(slab, out_objects + taken, count - taken);
         relink_locked(pool, slab, before);
     }
@@ -306,7 +308,7 @@ static bool put_one_locked(struct slab_pool *pool, void *object,
     if (!slab_is_out(slab, index)) {
         return false;
     }
-    enum pool_list before = list_of(slab);
+    enum pool_list before = slab_list(slab);
     bool has_spare = pool->list[POOL_EMPTY] != NULL;
     slab->out[index / 64] &= ~(UINT64_C(1) << (index % 64));
     slab->out_count--;
@@ -531,77 +533,6 @@ void pool_side_trim(void)
     for (unsigned i = 0; i < POOL_SIDE_SIZES; i++) {
         release_side(take_empty(&side[i]));
     }
-}
-
-static bool check_records(const struct slab *slab)
-{
-    pfn_t first = phys_to_pfn(virt_to_phys((void *)slab->frames));
-
-    for (uint64_t i = 0; i < (UINT64_C(1) << slab->pool->order); i++) {
-        const struct frame_record *record = record_of(pfn_add(first, i));
-        CHECK_OR_FAIL(record->type == FRAME_SLAB &&
-                          record->owner == (uintptr_t)slab,
-                      "frame 0x%lx of slab 0x%lx (%s) has type %u", // I3
-                      (unsigned long)(first.v + i), (unsigned long)slab->frames,
-                      slab->pool->name, record->type);
-    }
-    return true;
-}
-
-static bool check_slab(const struct slab *slab, enum pool_list list)
-{
-    unsigned bits = 0;
-
-    for (unsigned i = 0; i < POOL_MAX_OBJECTS / 64; i++) {
-        bits += count_bits(slab->out[i]);
-    }
-    CHECK_OR_FAIL(list_of(slab) == list, "slab 0x%lx (%s) on list %u", // I1
-                  (unsigned long)slab->frames, slab->pool->name, list);
-    CHECK_OR_FAIL(bits ==
-                      slab->out_count + POOL_MAX_OBJECTS - slab->pool->objects,
-                  "slab 0x%lx (%s): %u bits, %u objects out", // I2
-                  (unsigned long)slab->frames, slab->pool->name, bits,
-                  (unsigned)slab->out_count);
-    if (slab->track != NULL && !poison_check_slab(slab)) {
-        return false;
-    }
-    return check_records(slab);
-}
-
-static bool check_locked(const struct slab_pool *pool)
-{
-    uint64_t slabs = 0;
-    uint64_t out = 0;
-
-    for (enum pool_list list = 0; list < POOL_LISTS; list++) {
-        for (const struct slab *slab = pool->list[list]; slab != NULL;
-             slab = slab->next) {
-            CHECK_OR_FAIL(slab->pool == pool && slabs < pool->slabs,
-                          "list %u of %s is broken", list, pool->name);
-            if (!check_slab(slab, list)) {
-                return false;
-            }
-            slabs++;
-            out += slab->out_count;
-        }
-    }
-    CHECK_OR_FAIL(slabs == pool->slabs && out == pool->out, // I4
-                  "%s: %u slabs for %u, %u objects out for %u", pool->name,
-                  (unsigned)slabs, (unsigned)pool->slabs, (unsigned)out,
-                  (unsigned)pool->out);
-    const struct slab *empty = pool->list[POOL_EMPTY];
-    CHECK_OR_FAIL(empty == NULL || empty->next == NULL, // I5
-                  "%s keeps more than one empty slab", pool->name);
-    return true;
-}
-
-bool pool_check(struct slab_pool *pool)
-{
-    uint64_t irq = lock_acquire(&pool->lock);
-    bool is_sound = check_locked(pool);
-
-    lock_release(&pool->lock, irq);
-    return is_sound;
 }
 
 bool pool_side_check(void)

@@ -46,7 +46,8 @@ struct slab {
     struct poison_track *track; /* (C) debug: a word on each object, or NULL */
     struct slab *next;          /* (L) */
     struct slab *previous;      /* (L) */
-    uint64_t out_count;         /* (L) */
+    uint32_t out_count;         /* (L) */
+    uint32_t number;            /* of a leak scan, while it is under way */
     /* (L) bit set: out of the slab, or beyond the last object */
     uint64_t out[POOL_MAX_OBJECTS / 64];
 };
@@ -55,10 +56,11 @@ struct slab {
 struct slab_pool {
     uint32_t reciprocal; /* (C) 2^32 / stride, rounded up */
     /* The same for quick frees; 0 if there are none: states are noted. */
-    uint32_t quick;        /* (C) */
-    uint32_t of_kmalloc;   /* (C) that of a size class; 0 of others */
-    uint32_t span;         /* (C) bytes from object 0 to the end of the last */
-    enum pool_kind kind;   /* (C) */
+    uint32_t quick;      /* (C) */
+    uint32_t span;       /* (C) bytes from object 0 to the end of the last */
+    enum pool_kind kind; /* (C) */
+    /* (I) of a size class: it stands in the records of its slabs' frames */
+    uint16_t number;
     uint32_t object_bytes; /* (C) */
     uint32_t stride;       /* (C) from an object to the next */
     uint32_t objects;      /* (C) in a slab */
@@ -73,6 +75,15 @@ struct slab_pool {
     uint64_t slabs;                /* (L) on all lists */
     uint64_t out;                  /* (L) objects out of all slabs */
 };
+
+/* The list it is on, by I1 of pool.c. */
+static inline enum pool_list slab_list(const struct slab *slab)
+{
+    if (slab->out_count == 0) {
+        return POOL_EMPTY;
+    }
+    return POOL_PARTIAL + slab->out_count * POOL_QUARTERS / slab->pool->objects;
+}
 
 static inline void *slab_object(const struct slab *slab, unsigned index)
 {

@@ -340,6 +340,33 @@ TEST(kmalloc, crime_overflow_after_krealloc)
     }
 }
 
+/* Every eighth byte of a slab of each class, but where objects begin. */
+TEST(kmalloc, crime_free_of_anything_in_a_slab)
+{
+    sim_boot_heap(RAM_BYTES);
+    for (uint64_t bytes = 16; bytes <= KMALLOC_SLAB_MAX;
+         bytes = kmalloc_class_bytes(bytes + 1)) {
+        struct slab_place place;
+        struct slab_stats stats;
+        uint8_t *block = kmalloc(bytes);
+        CHECK(block != NULL && slab_find(block, &place));
+        slab_stats(place.cache, &stats);
+        vaddr_t end = place.slab_start + stats.slab_frames * PAGE_BYTES;
+        for (vaddr_t at = place.slab_start; at < end; at += 8) {
+            if ((end - at) % stats.stride_bytes != 0 ||
+                (end - at) / stats.stride_bytes > stats.slab_objects) {
+                kfree((void *)at);
+                CHECK_BUG("free of");
+            }
+        }
+        kfree(block);
+        if (bytes == KMALLOC_SLAB_MAX) {
+            break;
+        }
+    }
+    CHECK_HELPER(check_heap());
+}
+
 TEST(kmalloc, crime_double_free_of_a_large_block)
 {
     sim_boot_heap(RAM_BYTES);

@@ -50,7 +50,7 @@ static void take(unsigned cpu)
 {
     static const uint64_t pages[] = {1, 2, 17}; /* the last is not small */
     struct holding one = {0};
-    uint64_t kinds = has_wrong_frees ? 3 : 2;
+    unsigned kinds = has_wrong_frees ? 3 : 2;
     uint64_t bytes = pages[schedule_below(kinds)] * PAGE_BYTES;
 
     if (schedule_below(3) == 0) {

@@ -43,7 +43,7 @@ struct leak_totals {
  * passed by. What magazines and stores keep goes back to the slabs.
  *
  * leak_begin() returns MM_OK; MM_ENOMEM: no frames for marks; MM_ERANGE: more
- * than 65535 slabs. If it fails, there is no scan.
+ * than 131071 slabs. If it fails, there is no scan.
  */
 MM_MUST_CHECK enum mm_status leak_begin(void);
 

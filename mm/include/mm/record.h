@@ -35,7 +35,8 @@ struct frame_record {
     _Atomic uint32_t refs;    /* (A) holders of the frame; 0 = free */
     uint8_t type;             /* enum frame_type; set by who owns the frame */
     uint8_t order;            /* log2 frames of the block, or RECORD_TAIL */
-    _Atomic uint16_t entries; /* table pages: how many, and what they are */
+    _Atomic uint16_t entries; /* table pages: how many, and what they are; */
+                              /* slabs: the number of the size class, or 0 */
     union {
         uint64_t owner; /* by type: pointer, or a number */
         struct {
