@@ -217,20 +217,27 @@ static bool fits(const struct slab_pool *pool)
     return pool->object_bytes <= PAGE_BYTES && pool->alignment <= PAGE_BYTES;
 }
 
-/*
- * What a report has opened beside the seat, and behind the last guard: pages
- * of objects are never bared.
- */
+/* If a report has opened it. */
+static void close_guard(unsigned page)
+{
+    _Atomic bool *is_bared = &guard_pool.is_bared[page];
+
+    /* Acquire: pairs with guard_fault(), which has opened it before. */
+    if (MM_UNLIKELY(atomic_load_explicit(is_bared, memory_order_acquire)) &&
+        atomic_exchange_explicit(is_bared, false, memory_order_acquire)) {
+        guard_pool.pages->close(guard_pool_start() + page * PAGE_BYTES);
+    }
+}
+
+/* Those beside the seat; the last one has the pool's last page, too. */
 static void close_guards(const struct seat *seat)
 {
     unsigned page = guard_page_index(seat_page(seat));
 
-    for (unsigned i = page - 1; i <= page + 2; i++) {
-        /* Acquire: pairs with guard_fault(), which has opened it before. */
-        if (atomic_exchange_explicit(&guard_pool.is_bared[i], false,
-                                     memory_order_acquire)) {
-            guard_pool.pages->close(guard_pool_start() + i * PAGE_BYTES);
-        }
+    close_guard(page - 1);
+    close_guard(page + 1);
+    if (guard_is_page(page + 2)) {
+        close_guard(page + 2);
     }
 }
 
@@ -268,13 +275,19 @@ static const char *find_misuse(const struct seat *seat, const void *object,
                                                   : "free to the wrong cache";
 }
 
-/* What is wrong with freeing @object so, NULL if nothing; and what it is. */
+/* What is wrong with freeing @object so; NULL, and nothing in @out: nothing. */
 static const char *judge_locked(const struct seat *seat, const void *object,
                                 const struct slab_pool *expected,
                                 struct guard_object *out)
 {
-    guard_describe_locked(seat, out);
-    return out->is_live ? find_misuse(seat, object, expected) : "double free";
+    const char *crime = seat_state(seat) == SEAT_LIVE
+                            ? find_misuse(seat, object, expected)
+                            : "double free";
+
+    if (MM_UNLIKELY(crime != NULL)) {
+        guard_describe_locked(seat, out);
+    }
+    return crime;
 }
 
 /* The same; if nothing is, the seat is GOING, for one alone. */
@@ -294,6 +307,18 @@ static const char *claim(struct seat *seat, const void *object,
     return crime;
 }
 
+/* Whose object was overwritten, and is GOING. */
+static void report_damage(const struct seat *seat, const char *damage,
+                          const uint8_t *bad, uintptr_t site)
+{
+    struct guard_object seen;
+    uint64_t irq = lock_acquire(&guard_pool.lock);
+
+    guard_describe_locked(seat, &seen);
+    lock_release(&guard_pool.lock, irq);
+    guard_report(&seen, damage, (vaddr_t)bad, site);
+}
+
 /* @object lies in the page of @seat. */
 static void free_in(struct seat *seat, const void *object,
                     const struct slab_pool *expected, uintptr_t site)
@@ -310,9 +335,9 @@ static void free_in(struct seat *seat, const void *object,
         guard_report(&seen, crime, (vaddr_t)object, site);
         return;
     }
-    crime = guard_find_damage(seat, &bad);
-    if (crime != NULL) {
-        guard_report(&seen, crime, (vaddr_t)bad, site);
+    const char *damage = guard_find_damage(seat, &bad);
+    if (damage != NULL) {
+        report_damage(seat, damage, bad, site);
     }
     guard_pool.pages->close(seat_page(seat));
     give_seat(seat);
@@ -351,8 +376,10 @@ uint64_t guard_size(const void *object)
         guard_holds(object) ? guard_seat_at((vaddr_t)object) : NULL;
     struct guard_object seen;
 
-    return seat != NULL && judge_block(seat, object, &seen) == NULL ? seen.bytes
-                                                                    : 0;
+    /* Who has the object reads its seat without the lock. */
+    return seat != NULL && judge_block(seat, object, &seen) == NULL
+               ? seat->bytes
+               : 0;
 }
 
 void guard_report_block(const void *object, uintptr_t site)

@@ -331,7 +331,7 @@ TEST(slab, figures_do_not_wrap_while_objects_go_back)
         slab_free(hoard.cache, hoard.object[--hoard.count]);
     }
     sim_set_interrupt(give_all_back);
-    struct slab_stats stats = stats_of(hoard.cache);
+    struct slab_stats stats = slab_figures(hoard.cache);
     sim_set_interrupt(NULL);
     CHECK_EQUAL(hoard.count, 0);
     CHECK(stats.live <= OBJECTS && stats.frees <= OBJECTS);
