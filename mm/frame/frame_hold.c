@@ -169,8 +169,6 @@ void frame_set_type(pfn_t pfn, enum frame_type type)
     struct frame_cpu *cpu = frame_this_cpu();
     cpu->extra[record->type] -= frames;
     cpu->extra[type] += frames;
-    /* Stores go in order on x86, and the compiler leaves them so. */
-    atomic_thread_fence(memory_order_release);
-    record->type = (uint8_t)type;
+    record_set_type(record, (uint8_t)type);
     port_irq_restore(irq);
 }

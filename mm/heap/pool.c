@@ -179,8 +179,7 @@ static void set_records(const struct slab *slab)
         struct frame_record *record =
             note_owner(pfn_add(first, i), slab, slab->pool->number);
         record->order = RECORD_TAIL;
-        atomic_thread_fence(memory_order_release); /* as frame_set_type() */
-        record->type = FRAME_SLAB;
+        record_set_type(record, FRAME_SLAB);
     }
     frame_set_type(first, FRAME_SLAB);
 }
@@ -193,8 +192,7 @@ static void reset_records(const struct slab *slab)
     atomic_store_explicit(&record_of(first)->entries, 0, memory_order_relaxed);
     for (uint64_t i = 1; i < (UINT64_C(1) << slab->pool->order); i++) {
         struct frame_record *record = record_of(pfn_add(first, i));
-        record->type = FRAME_NONE;
-        atomic_thread_fence(memory_order_release);
+        record_set_type(record, FRAME_NONE);
         record->order = 0;
         note_owner(pfn_add(first, i), NULL, 0);
     }

@@ -69,6 +69,15 @@ static inline struct frame_record *record_of(pfn_t pfn)
     return &record_base[pfn.v];
 }
 
+/*
+ * Who finds this type without a lock finds what was written before it, too, and
+ * while he finds the one before, what is written from now on is not there yet.
+ */
+static inline void record_set_type(struct frame_record *record, uint8_t type)
+{
+    __atomic_store_n(&record->type, type, __ATOMIC_SEQ_CST);
+}
+
 /* The next of a chain of blocks; it leaves the lock of a table alone. */
 static inline pfn_t record_link(const struct frame_record *record)
 {
