@@ -114,14 +114,25 @@ static void report_beside(unsigned page, vaddr_t address,
     }
 }
 
-static void fault_beside(unsigned page, vaddr_t address,
+/* Is the page open, and does not allow @access still: execution? */
+static bool is_refused(vaddr_t page, enum guard_access access)
+{
+    return guard_pool.pages->allows(page, GUARD_READ) &&
+           !guard_pool.pages->allows(page, access);
+}
+
+static bool fault_beside(unsigned page, vaddr_t address,
                          enum guard_access access, uintptr_t ip)
 {
+    if (is_refused(align_down(address, PAGE_BYTES), access)) {
+        return false;
+    }
     report_beside(page, address, access, ip);
     guard_pool.pages->open(align_down(address, PAGE_BYTES));
     /* Release: pairs with close_guards(), which closes what it finds open. */
     atomic_store_explicit(&guard_pool.is_bared[page], true,
                           memory_order_release);
+    return true;
 }
 
 static bool is_in_use(enum seat_state state)
@@ -129,12 +140,15 @@ static bool is_in_use(enum seat_state state)
     return state == SEAT_MAKING || state == SEAT_LIVE;
 }
 
-/* Let the access be tried again; the next object's page is not for that. */
+/*
+ * Let the access be tried again. That of a live object is open; one that is
+ * MAKING is about to be, but perhaps by whom this fault has interrupted.
+ */
 static void open_freed(const struct seat *seat)
 {
     uint64_t irq = lock_acquire(&guard_pool.lock);
 
-    if (!is_in_use(seat_state(seat))) {
+    if (seat_state(seat) != SEAT_LIVE) {
         guard_pool.pages->open(seat_page(seat));
     }
     lock_release(&guard_pool.lock, irq);
@@ -152,8 +166,9 @@ static bool fault_inside(const struct seat *seat, vaddr_t address,
     enum seat_state state = seat_state(seat);
 
     /* No guard has closed it: some other fault. */
-    bool is_foreign = state == SEAT_LIVE &&
-                      !guard_pool.pages->allows(seat_page(seat), access);
+    bool is_foreign = state == SEAT_LIVE
+                          ? !guard_pool.pages->allows(seat_page(seat), access)
+                          : is_refused(seat_page(seat), access);
 
     guard_describe_locked(seat, &seen);
     lock_release(&guard_pool.lock, irq);
@@ -182,8 +197,7 @@ bool guard_fault(vaddr_t address, enum guard_access access, uintptr_t ip)
     if (seat != NULL) {
         return fault_inside(seat, address, access, ip);
     }
-    fault_beside(guard_page_index(address), address, access, ip);
-    return true;
+    return fault_beside(guard_page_index(address), address, access, ip);
 }
 
 /* --- looking -------------------------------------------------------------- */

@@ -81,11 +81,11 @@ static void name_class(char *name, uint64_t bytes)
 }
 
 /* Before the class has a slab. */
-static void number_class(struct slab_cache *cache, uint16_t number)
+static void number_class(struct slab_cache *cache, unsigned number)
 {
     struct slab_pool *pool = &cache->pool;
 
-    pool->number = number;
+    pool->number = (uint16_t)(number * sizeof(struct quick_class));
     quick_class[number] = (struct quick_class){
         .above = ~(uint32_t)((PAGE_BYTES << pool->order) - 1),
         .reciprocal = pool->quick,
@@ -130,7 +130,7 @@ enum mm_status kmalloc_init(void)
             destroy_classes();
             return MM_ENOMEM;
         }
-        number_class(kmalloc_cache[entry], (uint16_t)++made);
+        number_class(kmalloc_cache[entry], ++made);
     }
     ASSERT(made == CLASSES);
     return MM_OK;
@@ -232,7 +232,11 @@ void *kmalloc_from(struct slab_cache *cache, uint64_t bytes)
 
 void *kmalloc_any(uint64_t bytes)
 {
-    return allocate(bytes, bytes, FRAME_ANY);
+    if (MM_LIKELY(bytes - 1 < KMALLOC_SLAB_MAX)) { /* 0 wraps */
+        return magazine_alloc_last(kmalloc_cache[(bytes - 1) / KMALLOC_STEP],
+                                   bytes);
+    }
+    return large_alloc_any(bytes, bytes, FRAME_ANY);
 }
 
 static MM_INLINE void *allocate_zeroed(uint64_t bytes)
@@ -368,6 +372,12 @@ static MM_NOINLINE void free_other(void *block, uintptr_t site,
     }
 }
 
+/* The class with that number of a pool: its place in the table in bytes. */
+static inline const struct quick_class *class_at(uint32_t number)
+{
+    return (const struct quick_class *)((const char *)quick_class + number);
+}
+
 /*
  * Does an object of @class begin at @block, in a frame of one of its slabs? If
  * so, it has so many strides to the end of the frames, where the last object
@@ -388,9 +398,9 @@ static MM_INLINE void free_block(void *block)
 
     if (MM_LIKELY(record_exists(pfn))) {
         record = record_of(pfn);
-        if (MM_LIKELY(record->type == FRAME_SLAB)) {
-            const struct quick_class *class = &quick_class[atomic_load_explicit(
-                &record->entries, memory_order_relaxed)];
+        uint32_t what = record_what(record);
+        if (MM_LIKELY((uint8_t)what == FRAME_SLAB)) {
+            const struct quick_class *class = class_at(what >> 16);
             if (MM_LIKELY(starts_of_class(class, block) &&
                           (!MM_DEBUG || is_small(block)))) {
                 magazine_free(class->cache, (struct slab *)record->owner,

@@ -46,18 +46,27 @@
 
 #if MAGAZINE_RESTARTS
 /* x86_64/magazine.asm: behind the last instruction of each sequence. */
-extern const char magazine_alloc_end[];
+extern const char kmalloc_from_end[];
+extern const char magazine_alloc_for_end[];
 extern const char magazine_push_end[];
 
 vaddr_t slab_restart(vaddr_t ip)
 {
-    vaddr_t alloc = (vaddr_t)magazine_alloc;
-    vaddr_t push = (vaddr_t)magazine_push;
+    const struct {
+        vaddr_t start;
+        vaddr_t end;
+    } sequences[] = {
+        {(vaddr_t)kmalloc_from, (vaddr_t)kmalloc_from_end},
+        {(vaddr_t)magazine_alloc_for, (vaddr_t)magazine_alloc_for_end},
+        {(vaddr_t)magazine_push, (vaddr_t)magazine_push_end},
+    };
 
-    if (ip - alloc < (vaddr_t)magazine_alloc_end - alloc) {
-        return alloc;
+    for (unsigned i = 0; i < sizeof(sequences) / sizeof(sequences[0]); i++) {
+        if (ip - sequences[i].start < sequences[i].end - sequences[i].start) {
+            return sequences[i].start;
+        }
     }
-    return ip - push < (vaddr_t)magazine_push_end - push ? push : ip;
+    return ip;
 }
 #else
 vaddr_t slab_restart(vaddr_t ip)
@@ -219,13 +228,12 @@ static void *take(struct slab_cache *cache)
             store_count_alloc(cache);
             return single;
         }
-    } else {
-        if (is_empty(*first)) {
-            get_objects(cache, first);
-        }
-        if (!is_empty(*first)) {
-            return pop(*first);
-        }
+    } else if (is_empty(*first)) {
+        get_objects(cache, first);
+    }
+    /* Without the first, too: one made meanwhile, for what was freed then. */
+    if (!is_empty(*first)) {
+        return pop(*first);
     }
     store_count_failure(cache);
     return NULL;
@@ -321,6 +329,7 @@ unsigned magazine_alloc_bulk(struct slab_cache *cache, void **out_objects,
         }
         out_objects[made++] = object;
     }
+    (void)is_turn(cache); /* none of these is guarded; the budget goes on */
     shrink_note_kept();
     port_irq_restore(irq);
     for (unsigned i = 0; i < made; i++) {

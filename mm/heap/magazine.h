@@ -4,6 +4,7 @@
 #ifndef MM_HEAP_MAGAZINE_H
 #define MM_HEAP_MAGAZINE_H
 
+#include <mm/kmalloc.h>
 #include "heap/poison.h"
 #include "heap/pool.h"
 #include "heap/quarantine.h"
@@ -170,8 +171,21 @@ _Static_assert(offsetof(struct slab_cache, magazine) == 0xe8 &&
                    MAGAZINE_TAKEN == 0x10001,
                "as in x86_64/magazine.asm");
 
-void *magazine_alloc(struct slab_cache *cache, uint64_t bytes);
+void *magazine_alloc_for(struct slab_cache *cache, uint64_t bytes,
+                         uintptr_t site);
 void magazine_push(void *object, struct slab_cache *cache);
+
+static MM_INLINE void *magazine_alloc(struct slab_cache *cache, uint64_t bytes)
+{
+    return magazine_alloc_for(cache, bytes, MM_CALLER());
+}
+
+/* The same as the last thing that is done: a jump, which needs no site. */
+static MM_INLINE void *magazine_alloc_last(struct slab_cache *cache,
+                                           uint64_t bytes)
+{
+    return kmalloc_from(cache, bytes);
+}
 
 #else
 
@@ -198,6 +212,12 @@ static MM_INLINE void *magazine_alloc(struct slab_cache *cache, uint64_t bytes)
     }
     port_show(object, cache->pool.object_bytes);
     return object;
+}
+
+static MM_INLINE void *magazine_alloc_last(struct slab_cache *cache,
+                                           uint64_t bytes)
+{
+    return magazine_alloc(cache, bytes);
 }
 
 /* @object is an object of @cache, and free. */

@@ -300,11 +300,13 @@ bool tlb_has_ended(uint64_t flush)
     for (unsigned i = 0; i < port_cpu_count() && has_ended; i++) {
         const struct tlb_cpu *cpu = &tlb_cpu[i];
 
-        /* Acquire: pairs with tlb_cpu_online(), and with set_generation(). */
-        has_ended =
-            !atomic_load_explicit(&cpu->is_online, memory_order_acquire) ||
-            atomic_load_explicit(&cpu->slot[TLB_KERNEL_SLOT].generation,
-                                 memory_order_acquire) >= flush;
+        /*
+         * In the set it is before it flushes for the first time: is_online
+         * comes only after that. Acquire: pairs with set_generation().
+         */
+        has_ended = !cpu_set_has(&tlb_kernel->cpus, i) ||
+                    atomic_load_explicit(&cpu->slot[TLB_KERNEL_SLOT].generation,
+                                         memory_order_acquire) >= flush;
     }
     return has_ended;
 }

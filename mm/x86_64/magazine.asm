@@ -9,8 +9,9 @@
 ;
 ; Owns: the offsets below; magazine.h compares them with C's.
 ;
-; Limits: release builds only. An exception in a sequence, or an NMI, does not
-; begin it anew: their handlers may not use the heap.
+; Limits: release builds only. Exceptions do not begin it anew, since none comes
+; here: code and magazines lie in the image and in the direct map. Nor does an
+; NMI or a machine check, whose handlers may not use the heap.
 
 %ifdef MM_PORT_RESTARTS
 %if MM_DEBUG = 0
@@ -27,37 +28,48 @@ extern magazine_look
 extern magazine_flush
 global slab_alloc
 global kmalloc_from
-global magazine_alloc
-global magazine_alloc_end
+global kmalloc_from_end
+global magazine_alloc_for
+global magazine_alloc_for_end
 global magazine_push
 global magazine_push_end
 
 section .text
 
+; The sequence that takes an object; %1: its name, %2: where to go on without
+; one, %3: where with one in RAX, but the budget is used up.
+%macro TAKE 3
+%1:
+    mov eax, [gs:PORT_CPU]
+    mov r8, [rdi + CACHE_MAGAZINES + rax * 8]
+    movzx ecx, word [r8 + MAGAZINE_STATE]
+    mov rax, [r8 + MAGAZINE_OBJECTS + rcx * 8]
+    test rax, rax
+    jz %2
+    sub qword [r8 + MAGAZINE_STATE], MAGAZINE_TAKEN
+%1_end:
+    js %3
+    ret
+%endmacro
+
 ; void *slab_alloc(RDI cache)
 align 16
 slab_alloc:
     xor esi, esi                    ; all of the object's bytes
-; void *kmalloc_from(RDI cache, RSI bytes); magazine_alloc() is the same.
-kmalloc_from:
-magazine_alloc:
-    mov eax, [gs:PORT_CPU]
-    mov rdx, [rdi + CACHE_MAGAZINES + rax * 8]
-    movzx ecx, word [rdx + MAGAZINE_STATE]
-    mov rax, [rdx + MAGAZINE_OBJECTS + rcx * 8]
-    test rax, rax
-    jz nothing_left
-    sub qword [rdx + MAGAZINE_STATE], MAGAZINE_TAKEN
-magazine_alloc_end:
-    js budget_spent
-    ret
+; void *kmalloc_from(RDI cache, RSI bytes): for who calls it
+TAKE kmalloc_from, nothing_left, budget_spent
 nothing_left:
-    mov rdx, [rsp]                  ; the call site
+    mov rdx, [rsp]
     jmp magazine_refill
 budget_spent:
     mov rdx, [rsp]
+budget_spent_for:
     mov rcx, rax
     jmp magazine_look
+
+; void *magazine_alloc_for(RDI cache, RSI bytes, RDX site): for who called @site
+align 16
+TAKE magazine_alloc_for, magazine_refill, budget_spent_for
 
 ; void magazine_push(RDI object, RSI cache)
 align 16

@@ -289,3 +289,76 @@ TEST(guard, wrong_free_is_in_nobodys_way)
     CHECK_EQUAL(stats.found, 1);
     CHECK_HELPER(check_all());
 }
+
+/* --- accesses that must end ----------------------------------------------- */
+
+static unsigned faults_taken;
+
+/* Where the next object will stand: the seats go round. */
+static void find_next_seat(void)
+{
+    freed = alloc();
+    CHECK(guard_free((void *)freed, NULL, OTHER));
+    for (unsigned i = 0; i + 1 < SEATS; i++) {
+        CHECK(guard_free(alloc(), NULL, OTHER));
+    }
+}
+
+/* An interrupt of CPU 0 itself: it goes on only when the access succeeds. */
+static void read_in_interrupt(void)
+{
+    sim_set_cpu(0);
+    faults_taken = 0;
+    while (!is_open(freed) && faults_taken < 5) {
+        CHECK(guard_fault((vaddr_t)freed, GUARD_READ, OTHER));
+        CHECK_BUG("use after free: read at ");
+        faults_taken++;
+    }
+}
+
+/* An interrupt, too, may touch what the interrupted code is about to open. */
+TEST(guard, a_fault_in_the_midst_of_an_allocation_ends)
+{
+    bool has_come = true;
+
+    for (unsigned i = 1; i < MOMENTS && has_come; i++) {
+        CHECK_HELPER(boot());
+        CHECK_HELPER(find_next_seat());
+        CHECK(!is_open(freed));
+        act_at_moment(read_in_interrupt, i);
+        char *object = alloc();
+        has_come = end_moments();
+        CHECK(object != NULL);
+        CHECK(faults_taken < 5);
+        CHECK(guard_free(object, NULL, OTHER));
+    }
+}
+
+TEST(guard, execution_is_not_retried_for_ever)
+{
+    unsigned times = 0;
+
+    CHECK_HELPER(boot());
+    char *object = alloc();
+    CHECK(guard_free(object, NULL, OTHER));
+    while (times < 5 && guard_fault((vaddr_t)object, GUARD_EXEC, OTHER)) {
+        CHECK_BUG("execution at ");
+        times++;
+    }
+    CHECK(times < 5);
+}
+
+TEST(guard, execution_in_a_guard_is_not_retried_for_ever)
+{
+    unsigned times = 0;
+
+    CHECK_HELPER(boot());
+    char *object = alloc();
+    while (times < 5 &&
+           guard_fault(align_down((vaddr_t)object, PAGE_BYTES) + PAGE_BYTES,
+                       GUARD_EXEC, OTHER)) {
+        CHECK_BUG("execution at ");
+        times++;
+    }
+    CHECK(times < 5);
+}

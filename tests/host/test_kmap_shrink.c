@@ -5,8 +5,10 @@
 #include <mm/frame.h>
 #include <mm/kmap.h>
 #include <mm/port.h>
+#include <mm/pt.h>
 #include <mm/shrink.h>
 #include "base/bits.h"
+#include "x86_64/mmu.h"
 #include "tests/host/sim.h"
 #include "tests/host/sim_mmu.h"
 #include "tests/shared/figures.h"
@@ -209,4 +211,54 @@ TEST(kmap_shrink, no_more_empty_blocks_are_kept_than_may_be)
     kmap_stats(&kmap);
     CHECK(kmap.kept_pages < count);
     CHECK_HELPER(end());
+}
+
+/* --- a CPU that is just coming up ------------------------------------------
+ */
+
+static vaddr_t fresh_block;
+static unsigned steps_online;
+static uint64_t frames_then;
+static uint64_t cached_then;
+
+static void free_after_flush(void)
+{
+    uint8_t value;
+
+    if (++steps_online != 4) {
+        return;
+    }
+    (void)sim_read(fresh_block, &value); /* CPU 1 may load it on a guess */
+    paddr_t physical;
+    sim_translate(fresh_block, WALK_READ, &physical);
+    pfn_t pfn = phys_to_pfn(physical);
+    sim_set_cpu(0);
+    kmap_free((void *)fresh_block);
+    ask_all();
+    frames_then = frames_of(FRAME_KMAP);
+    cached_then = sim_cached(pfn, 1);
+    sim_set_cpu(1);
+}
+
+TEST(kmap_shrink, a_cpu_that_comes_up_keeps_no_translation)
+{
+    static const struct sim_driver driver = {.step = free_after_flush};
+
+    sim_boot(RAM_BYTES);
+    kmap_keep(KEPT);
+    frames_before = frames_of(FRAME_KMAP);
+    fresh_block = new_block(1);
+    steps_online = 0;
+    sim_set_cpu_count(2);
+    sim_set_cpu(1);
+    uint64_t irq = port_irq_save();
+    mmu_write_cr3(pt_kernel.tlb.root.v);
+    sim_set_driver(&driver);
+    steps_online = 1;
+    tlb_cpu_online();
+    sim_set_driver(NULL);
+    port_irq_restore(irq);
+    sim_set_cpu(0);
+    CHECK(steps_online >= 4);
+    CHECK(cached_then == 0 || frames_then == frames_before + 1);
 }

@@ -14,6 +14,7 @@
 #include <signal.h>
 #include <ucontext.h>
 
+#include <mm/guard.h>
 #include <mm/kmalloc.h>
 #include <mm/slab.h>
 #include "heap/magazine.h"
@@ -28,6 +29,7 @@
  * with IN_HAND of them live, a CPU's is neither full nor empty.
  */
 enum { OBJECT_BYTES = 1024, HELD = 64, IN_HAND = 18, LEAST_STEPS = 6 };
+#define MOST_CODE 128 /* bytes of a small function */
 
 static struct slab_cache *cache;
 static void *held[HELD]; /* by the test and its interrupts: live */
@@ -53,6 +55,11 @@ static void allocate(void)
 static void allocate_by_class(void)
 {
     hold(kmalloc(OBJECT_BYTES));
+}
+
+static void allocate_zeroed(void)
+{
+    hold(kzalloc(OBJECT_BYTES));
 }
 
 static void release(void)
@@ -215,6 +222,11 @@ TEST(restart, an_interrupt_in_kmalloc)
     check_act(allocate_by_class, true);
 }
 
+TEST(restart, an_interrupt_in_kzalloc)
+{
+    check_act(allocate_zeroed, true);
+}
+
 TEST(restart, an_interrupt_in_slab_free)
 {
     check_act(release, false);
@@ -228,7 +240,7 @@ TEST(restart, an_interrupt_in_kfree)
 /* Only what can begin anew does. */
 TEST(restart, other_code_goes_on_where_it_was)
 {
-    vaddr_t alloc = (vaddr_t)magazine_alloc;
+    vaddr_t alloc = (vaddr_t)kmalloc_from;
     vaddr_t push = (vaddr_t)magazine_push;
 
     CHECK_EQUAL(slab_restart(alloc), alloc);
@@ -240,6 +252,52 @@ TEST(restart, other_code_goes_on_where_it_was)
     CHECK_EQUAL(slab_restart((vaddr_t)kfree), (vaddr_t)kfree);
     CHECK_EQUAL(slab_restart(0), 0);
     CHECK_EQUAL(slab_restart(UINT64_MAX), UINT64_MAX);
+}
+
+/* --- who has asked -------------------------------------------------------- */
+
+static void *make_zeroed(uint64_t bytes)
+{
+    return kzalloc(bytes);
+}
+
+static void *make_longer(uint64_t bytes)
+{
+    return krealloc(kmalloc(bytes / 2), bytes);
+}
+
+static void *make_array(uint64_t bytes)
+{
+    return kmalloc_array(1, bytes);
+}
+
+/* What is guarded is blamed on who called the heap, not on the heap. */
+static void check_site(void *(*alloc)(uint64_t))
+{
+    struct guard_object seen;
+
+    sim_boot(RAM_BYTES);
+    CHECK_EQUAL(guard_enable(1), MM_OK);
+    void *block = alloc(OBJECT_BYTES);
+    CHECK(guard_find((vaddr_t)block, &seen));
+    CHECK(seen.alloc_site - (uintptr_t)alloc < MOST_CODE);
+    kfree(block);
+    CHECK_EQUAL(guard_disable(), MM_OK);
+}
+
+TEST(restart, kzalloc_names_its_caller)
+{
+    check_site(make_zeroed);
+}
+
+TEST(restart, krealloc_names_its_caller)
+{
+    check_site(make_longer);
+}
+
+TEST(restart, kmalloc_array_names_its_caller)
+{
+    check_site(make_array);
 }
 
 #endif

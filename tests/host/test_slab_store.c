@@ -7,6 +7,7 @@
  * by loads that swing, by a model that knows every object of two CPUs, and by
  * interrupts at the moment when a frame is wanted.
  */
+#include <mm/frame.h>
 #include <mm/slab.h>
 #include "base/bits.h"
 #include "base/memory.h"
@@ -437,4 +438,58 @@ TEST(slab, a_bulk_that_cannot_be_served)
     CHECK(slab_alloc_bulk(cache, OBJECTS / 8, object));
     slab_free_bulk(cache, object, OBJECTS / 8);
     CHECK_EQUAL(slab_destroy(cache), MM_OK);
+}
+
+/* --- without a magazine --------------------------------------------------- */
+
+enum { SMALLEST = 128 }; /* bytes of a magazine */
+static void *spare;      /* side storage for one */
+
+static uint64_t give_spare_and_object(uint64_t frames)
+{
+    (void)frames;
+    if (spare != NULL) {
+        pool_side_free(spare);
+        spare = NULL;
+        slab_free(hoard.cache, hoard.object[--hoard.count]);
+    }
+    return 0;
+}
+
+/* Frames and side storage are used up; of the cache no object is free. */
+static void use_up(void)
+{
+    void *side;
+
+    while (!pfn_is_none(frame_alloc(0, FRAME_KERNEL, FRAME_ANY))) {
+    }
+    spare = NULL;
+    while ((side = pool_side_alloc(SMALLEST)) != NULL) {
+        spare = side;
+    }
+}
+
+/* Its CPU has no magazine when it asks, but has one when it is answered. */
+TEST(slab, an_object_freed_while_another_is_looked_for_is_found)
+{
+    static const struct frame_reclaim hooks = {.reclaim =
+                                                   give_spare_and_object};
+
+    sim_boot_heap(4 * MiB);
+    hoard.cache = slab_create("single", 8 * KiB, 0, NULL);
+    hoard.count = 0;
+    CHECK(hoard.cache != NULL);
+    do {
+        hoard.object[hoard.count] = slab_alloc(hoard.cache);
+        CHECK(hoard.object[hoard.count++] != NULL);
+        slab_drain();
+    } while (slab_figures(hoard.cache).slabs *
+                 slab_figures(hoard.cache).slab_objects >
+             hoard.count);
+    use_up();
+    CHECK(spare != NULL);
+    frame_set_reclaim(&hooks);
+    void *object = slab_alloc(hoard.cache);
+    frame_set_reclaim(NULL);
+    CHECK(spare == NULL && object == hoard.object[hoard.count]);
 }

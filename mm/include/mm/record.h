@@ -4,6 +4,7 @@
 #define MM_RECORD_H
 
 #include <stdatomic.h>
+#include <stddef.h>
 
 #include <mm/types.h>
 
@@ -36,7 +37,7 @@ struct frame_record {
     uint8_t type;             /* enum frame_type; set by who owns the frame */
     uint8_t order;            /* log2 frames of the block, or RECORD_TAIL */
     _Atomic uint16_t entries; /* table pages: how many, and what they are; */
-                              /* slabs: the number of the size class, or 0 */
+                              /* slabs: number of the size class, or 0 */
     union {
         uint64_t owner; /* by type: pointer, or a number */
         struct {
@@ -77,6 +78,20 @@ static inline void record_set_type(struct frame_record *record, uint8_t type)
 {
     __atomic_store_n(&record->type, type, __ATOMIC_SEQ_CST);
 }
+
+/*
+ * The type, and from bit 16 on `entries`, of one moment: of a frame that is
+ * somebody else's by the next one, too.
+ */
+static inline uint32_t record_what(const struct frame_record *record)
+{
+    return __atomic_load_n((const uint32_t *)(const void *)&record->type,
+                           __ATOMIC_RELAXED);
+}
+_Static_assert(offsetof(struct frame_record, type) % 4 == 0 &&
+                   offsetof(struct frame_record, entries) ==
+                       offsetof(struct frame_record, type) + 2,
+               "record_what()");
 
 /* The next of a chain of blocks; it leaves the lock of a table alone. */
 static inline pfn_t record_link(const struct frame_record *record)
