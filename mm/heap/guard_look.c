@@ -230,29 +230,34 @@ bool guard_find(vaddr_t address, struct guard_object *out)
 
 bool guard_find_live(const struct slab_pool *pool, struct guard_object *out)
 {
-    for (unsigned i = 0; i < GUARD_OBJECTS; i++) {
-        if (guard_pool.seat[i].pool == pool && guard_look(i, out) &&
-            out->is_live) {
-            return true;
+    bool is_found = false;
+    uint64_t irq = lock_acquire(&guard_pool.lock);
+
+    for (unsigned i = 0; i < GUARD_OBJECTS && !is_found; i++) {
+        const struct seat *seat = &guard_pool.seat[i];
+        is_found = seat->pool == pool && seat_state(seat) == SEAT_LIVE;
+        if (is_found) {
+            guard_describe_locked(seat, out);
         }
     }
-    return false;
+    lock_release(&guard_pool.lock, irq);
+    return is_found;
 }
 
 void guard_stats(struct guard_stats *out)
 {
-    bool has_pool = counted(&guard_bytes) != 0;
     uint64_t irq = lock_acquire(&guard_pool.lock);
+    uint64_t bytes = counted(&guard_bytes);
     uint64_t freed = 0;
 
-    for (unsigned i = 0; has_pool && i < GUARD_OBJECTS; i++) {
+    for (unsigned i = 0; bytes > 0 && i < GUARD_OBJECTS; i++) {
         freed += seat_state(&guard_pool.seat[i]) == SEAT_FREED;
     }
     *out = (struct guard_stats){
         .interval =
             atomic_load_explicit(&guard_pool.interval, memory_order_relaxed),
-        .start = has_pool ? guard_pool_start() : 0,
-        .bytes = counted(&guard_bytes),
+        .start = bytes > 0 ? guard_pool_start() : 0,
+        .bytes = bytes,
         .live = guard_pool.live,
         .freed = freed,
         .samples = counted(&guard_pool.samples),

@@ -359,7 +359,7 @@ static void count_list(const struct kmap_block *list, uint64_t *blocks,
     }
 }
 
-/* @out_waiting: of the pages, those that wait for a flush. */
+/* What @cpu keeps, added. */
 static void count_kept(unsigned cpu, uint64_t *blocks, uint64_t *pages)
 {
     struct ready *ready = &kmap_ready[cpu];

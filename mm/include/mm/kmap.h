@@ -44,7 +44,8 @@ MM_MUST_CHECK enum mm_status kmap_init(vaddr_t start, vaddr_t end,
 
 /*
  * @bytes is rounded up to pages. @name is kept by pointer.
- * Return: NULL if out of memory or addresses; nothing is left behind.
+ * Return: NULL if out of memory or addresses, or while another CPU is giving
+ *         back all that is left of them; nothing is left behind.
  * Context: not from interrupts; may wait for other CPUs.
  */
 MM_MUST_CHECK void *kmap_alloc(uint64_t bytes, unsigned flags,
