@@ -25,6 +25,8 @@
 #if defined(__clang__) || !defined(__STRICT_ANSI__)
 #define MM_GS __seg_gs
 #endif
+/* @pointer stays what it is, in a register, and the compiler forgets why. */
+#define MM_OPAQUE(pointer) __asm__("" : "+r"(pointer))
 /* The address this function returns to: the call site of an allocation. */
 #define MM_CALLER() ((uintptr_t)__builtin_return_address(0))
 

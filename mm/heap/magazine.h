@@ -45,6 +45,19 @@ static inline uint32_t magazine_count(const struct magazine *magazine)
     return (uint16_t)magazine->state;
 }
 
+/*
+ * Where the latest object stands, and in [1] the next one will. An address
+ * without an index: processors hand what is stored to a load close behind only
+ * then (an Intel Xeon: a pair 3.9 instead of 10 ns).
+ */
+static MM_INLINE void **magazine_top(struct magazine *magazine)
+{
+    void **top = &magazine->object[magazine_count(magazine)];
+
+    MM_OPAQUE(top);
+    return top;
+}
+
 /* Allocations until it is time for a look; below 0 it is. */
 static inline int64_t magazine_budget(const struct magazine *magazine)
 {
@@ -194,7 +207,7 @@ static MM_INLINE void *magazine_alloc(struct slab_cache *cache, uint64_t bytes)
 {
     uint64_t irq = port_irq_save();
     struct magazine *magazine = cache->magazine[port_cpu()];
-    void *object = magazine->object[magazine_count(magazine)];
+    void *object = *magazine_top(magazine);
 
     if (MM_UNLIKELY(object == NULL)) {
         port_irq_restore(irq);
@@ -226,14 +239,13 @@ static MM_INLINE void magazine_push(void *object, struct slab_cache *cache)
     port_hide(object, cache->pool.stride);
     uint64_t irq = port_irq_save();
     struct magazine *magazine = cache->magazine[port_cpu()];
-    uint32_t count = magazine_count(magazine);
 
-    if (MM_UNLIKELY(count == magazine->capacity)) {
+    if (MM_UNLIKELY(magazine_count(magazine) == magazine->capacity)) {
         port_irq_restore(irq);
         magazine_flush(object, cache);
         return;
     }
-    magazine->object[count + 1] = object;
+    magazine_top(magazine)[1] = object;
     magazine->state++;
     port_irq_restore(irq);
 }

@@ -43,7 +43,8 @@ section .text
     mov eax, [gs:PORT_CPU]
     mov r8, [rdi + CACHE_MAGAZINES + rax * 8]
     movzx ecx, word [r8 + MAGAZINE_STATE]
-    mov rax, [r8 + MAGAZINE_OBJECTS + rcx * 8]
+    lea rcx, [r8 + rcx * 8]         ; no index below: magazine_top()
+    mov rax, [rcx + MAGAZINE_OBJECTS]
     test rax, rax
     jz %2
     sub qword [r8 + MAGAZINE_STATE], MAGAZINE_TAKEN
@@ -79,7 +80,8 @@ magazine_push:
     movzx ecx, word [rdx + MAGAZINE_STATE]
     cmp ecx, [rdx + MAGAZINE_CAPACITY]
     je magazine_flush
-    mov [rdx + MAGAZINE_OBJECTS + 8 + rcx * 8], rdi ; nobody sees it yet
+    lea rcx, [rdx + rcx * 8]
+    mov [rcx + MAGAZINE_OBJECTS + 8], rdi   ; nobody sees it yet
     inc qword [rdx + MAGAZINE_STATE]
 magazine_push_end:
     ret
