@@ -9,6 +9,7 @@
  *
  * Locking: none. Checks are for a heap at rest.
  */
+#include "base/bits.h"
 #include "base/check.h"
 #include "heap/magazine.h"
 
@@ -55,11 +56,21 @@ void magazine_sum(const struct slab_cache *cache, uint64_t *out_cached,
     }
 }
 
-/* Arrays are no larger than a page and do not cross its end. */
+/* So many pointers can be read: as long as one slab's page follows another. */
+static uint64_t room_to_read(const struct magazine *array)
+{
+    vaddr_t end = (vaddr_t)array + POOL_SIDE_MAX;
+    vaddr_t page = align_down((vaddr_t)array, PAGE_BYTES) + PAGE_BYTES;
+
+    while (page < end && heap_has_type((void *)page, FRAME_SLAB)) {
+        page += PAGE_BYTES;
+    }
+    return (min_u64(page, end) - (vaddr_t)array->object) / sizeof(void *);
+}
+
 static bool array_holds(const struct magazine *array, const void *object)
 {
-    uint64_t room =
-        (PAGE_BYTES - (vaddr_t)array->object % PAGE_BYTES) / sizeof(void *);
+    uint64_t room = room_to_read(array);
 
     for (uint64_t i = 1; i < room && i <= magazine_count(array); i++) {
         if (array->object[i] == object) {

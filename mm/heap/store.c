@@ -50,9 +50,10 @@
 #define MAGAZINE_MOST  (64 * KiB)
 #define ROOM_LEAST     2u
 
-/* log2 bytes of their arrays: 11 and 507 objects, beside what else is there. */
+/* log2 bytes of their arrays: 11 and 1,019 objects, beside what else is there.
+ */
 #define ARRAY_SHIFT_MIN 7
-#define ARRAY_SHIFT_MAX 12
+#define ARRAY_SHIFT_MAX 13
 
 /* Often enough to follow the load, seldom enough to have seen a swing. */
 #define LOOK_ROUNDS 8
