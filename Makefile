@@ -144,7 +144,8 @@ HOST_SOURCES_         := $(filter-out $(HOST_SCHEDULE) $(HOST_EXPLORE),\
 HOST_SOURCES_release  := $(HOST_SOURCES_)
 HOST_SOURCES_restart  := $(HOST_BASE) mm/x86_64/magazine.asm $(filter \
                          %/access.c %/check_heap.c %_kmalloc.c %_restart.c \
-                         %/test_shrink.c %_slab.c %_slab_pool.c %_slab_store.c,\
+                         %/test_shrink.c %_magazine.c %_slab.c %_slab_pool.c \
+                         %_slab_store.c,\
                          $(HOST_SOURCES))
 HOST_SOURCES_tsan     := $(HOST_BASE) $(filter %_threads.c %/test_bitfield.c \
                          %/test_blocks.c,$(HOST_SOURCES))
@@ -174,7 +175,8 @@ NATIVE_WORK     := $(patsubst %,bench/native/%.c,\
                    main measure heap trace frames sparse)
 NATIVE_PEERS    := mimalloc jemalloc tcmalloc glibc
 NATIVE          := $(addprefix $(B)/native/,null vellum $(NATIVE_PEERS))
-NATIVE_LIBRARY  := $(wildcard mm/base/*.c mm/frame/*.c mm/heap/*.c)
+NATIVE_LIBRARY  := $(wildcard mm/base/*.c mm/frame/*.c mm/heap/*.c) \
+                   mm/x86_64/magazine.asm
 NATIVE_null     := bench/native/peer_null.c
 NATIVE_vellum   := $(addprefix bench/native/,vellum.c port.c) $(NATIVE_LIBRARY)
 $(foreach p,$(NATIVE_PEERS),$(eval NATIVE_$(p) := bench/native/peer_malloc.c))
@@ -332,10 +334,15 @@ $(B)/native/%.c.o: %.c $(B)/flags | $(READY)
 	$(call say,CC,$<)
 	@mkdir -p $(@D)
 	$(quiet)$(CC) $(if $(filter mm/%,$<),$(NLIBFLAGS),$(NCFLAGS)) -c $< -o $@
+$(B)/native/%.asm.o: %.asm $(B)/flags | $(READY)
+	$(call say,NASM,$<)
+	@mkdir -p $(@D)
+	$(quiet)$(NASM) -f elf64 $(HASFLAGS) -g -F dwarf $< -o $@
 define native_rules
 $(B)/native/$(1): $(patsubst %,$(B)/native/%.o,$(NATIVE_WORK) $(NATIVE_$(1)))
 	$$(call say,LINK,$$@)
-	$$(quiet)$$(CC) -no-pie $$^ $(NATIVE_LINK_$(1)) -lpthread -o $$@
+	$$(quiet)$$(CC) -no-pie -Wl,-z,noexecstack $$^ $(NATIVE_LINK_$(1)) \
+	    -lpthread -o $$@
 endef
 $(foreach p,null vellum $(NATIVE_PEERS),$(eval $(call native_rules,$(p))))
 

@@ -20,7 +20,7 @@ ENTRY_CLAIMED equ 4
 ENTRY_CPU     equ 8
 ENTRY_BYTES   equ 16
 ; struct percpu
-PERCPU_STACK  equ 16
+PERCPU_STACK  equ 472
 
 CPUID_TOPOLOGY equ 0xb              ; id in EDX; of leaf 1 in EBX[31:24]
 

@@ -27,6 +27,7 @@ void percpu_init(void)
     for (unsigned i = 0; i < STACK_COUNT; i++) {
         first.stack_end[i] = image_stack_end((enum image_stack)i);
     }
+    slab_cpu_init(0, first.heap);
     atomic_init(&first.state, PERCPU_ONLINE);
     percpu_load(&first);
 }
@@ -72,6 +73,7 @@ struct percpu *percpu_create(unsigned index, uint32_t apic_id)
         kfree(cpu);
         return NULL;
     }
+    slab_cpu_init(index, cpu->heap);
     table[index] = cpu;
     return cpu;
 }

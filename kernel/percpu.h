@@ -5,6 +5,7 @@
 
 #include <stdatomic.h>
 
+#include <mm/slab.h>
 #include <mm/types.h>
 #include "kernel/cpu.h"
 #include "kernel/gdt.h"
@@ -35,14 +36,15 @@ struct percpu_work {
 
 /*
  * (C) constant once it runs; (P) its own, interrupts off; (A) atomic.
- * ap_entry.asm and mm_port.h know the first four by their offsets.
+ * ap_entry.asm and mm_port.h know the first five by their offsets.
  */
 struct percpu {
-    struct percpu *self;            /* (C) so that GS:0 is a pointer */
-    uint32_t index;                 /* (C) 0 is the one that started */
-    uint32_t apic_id;               /* (C) */
-    vaddr_t stack_end[STACK_COUNT]; /* (C) */
-    void *stack[STACK_COUNT];       /* (C) blocks of kmap; not of the first */
+    struct percpu *self; /* (C) so that GS:0 is a pointer */
+    uint32_t index;      /* (C) 0 is the one that started */
+    uint32_t apic_id;    /* (C) */
+    uint8_t heap[SLAB_CPU_BYTES] MM_ALIGNED(8); /* (P) slab_cpu_init() */
+    vaddr_t stack_end[STACK_COUNT];             /* (C) */
+    void *stack[STACK_COUNT]; /* (C) blocks of kmap; not of the first */
     char stack_name[STACK_COUNT][PERCPU_STACK_NAME_MAX]; /* (C) */
     struct gdt gdt;                                      /* (C) but for TR */
 
@@ -68,8 +70,9 @@ struct percpu {
 };
 _Static_assert(offsetof(struct percpu, self) == 0, "percpu_this()");
 _Static_assert(offsetof(struct percpu, index) == CPU_GS_INDEX, "mm_port.h");
-_Static_assert(CPU_GS_INDEX == 8, "MM_PORT_RESTARTS: mm/port.h");
-_Static_assert(offsetof(struct percpu, stack_end) == 16, "ap_entry.asm");
+_Static_assert(CPU_GS_INDEX == 8 && offsetof(struct percpu, heap) == 16,
+               "MM_PORT_RESTARTS: mm/port.h");
+_Static_assert(offsetof(struct percpu, stack_end) == 472, "ap_entry.asm");
 
 /* Give the first processor its own. Before anything else in C. */
 void percpu_init(void);

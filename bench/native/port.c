@@ -1,14 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /* port: the cold hooks of a host that is an ordinary process with threads. */
+#define _GNU_SOURCE
+#include <asm/prctl.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
+#include <ucontext.h>
+#include <unistd.h>
 
 #include <mm/frame.h>
 #include <mm/port.h>
+#include <mm/slab.h>
 #include "bench/native/vellum.h"
 
 _Thread_local struct native_cpu native_cpu;
@@ -40,10 +46,14 @@ static void serve(unsigned number)
     port_irq_restore(state);
 }
 
-static void on_signal(int signal)
+static void on_signal(int signal, siginfo_t *info, void *context)
 {
+    greg_t *ip = &((ucontext_t *)context)->uc_mcontext.gregs[REG_RIP];
+
     (void)signal;
+    (void)info;
     if (!atomic_load_explicit(&native_cpu.is_masked, memory_order_relaxed)) {
+        *ip = (greg_t)slab_restart((vaddr_t)*ip);
         serve(native_cpu.number);
     }
 }
@@ -71,10 +81,15 @@ void native_wait(void)
 
 void native_cpu_start(unsigned number)
 {
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    struct sigaction action = {.sa_sigaction = on_signal,
+                               .sa_flags = SA_RESTART | SA_SIGINFO};
 
-    sigaction(SIGUSR1, &action, NULL);
     native_cpu.number = number;
+    slab_cpu_init(number, native_cpu.heap);
+    if (syscall(SYS_arch_prctl, ARCH_SET_GS, &native_cpu) != 0 ||
+        sigaction(SIGUSR1, &action, NULL) != 0) {
+        native_fail("GS cannot be loaded, or signals not be caught");
+    }
     cpus[number].thread = pthread_self();
     /* Release: pairs with port_send_frame_interrupt(). */
     atomic_store_explicit(&cpus[number].is_there, true, memory_order_release);

@@ -4,8 +4,12 @@
 #define BENCH_NATIVE_PORT_H
 
 #include <stdatomic.h>
+#include <stddef.h>
 
+#include <mm/slab.h>
 #include <mm/types.h>
+
+#define MM_PORT_RESTARTS 1 /* native_cpu_start() loads GS, on_signal() asks */
 
 /* Where RAM lies: physical 0 is this address, a constant as in a kernel. */
 #define NATIVE_RAM_BASE UINT64_C(0x100000000000)
@@ -16,12 +20,17 @@
  * "off" and leaves again; who waits for an answer sends once more, in
  * port_relax(). So off and on are a load, two stores and a branch on a line of
  * the thread's own: less than PUSHF, CLI and STI, but all that it takes here.
+ * The heap's fast ways do neither, as in the kernel. GS leads here.
  */
 struct native_cpu {
-    unsigned number;
-    unsigned turns; /* of port_relax() */
     _Atomic bool is_masked;
+    uint32_t turns;                             /* of port_relax() */
+    uint32_t number;                            /* at GS:8 */
+    uint8_t heap[SLAB_CPU_BYTES] MM_ALIGNED(8); /* at GS:16 */
 };
+_Static_assert(offsetof(struct native_cpu, number) == 8 &&
+                   offsetof(struct native_cpu, heap) == 16,
+               "MM_PORT_RESTARTS");
 extern _Thread_local struct native_cpu native_cpu;
 
 /* Send again what has not been answered yet, and let others run. */

@@ -19,7 +19,7 @@
  * of its first frame has type FRAME_LARGE and the exact size as owner.
  *
  * Invariants:
- *   I1  kmalloc_cache[i] is the cache of the class of size 16 (i + 1)
+ *   I1  kmalloc_number_of[i] is the number of the class of size 16 (i + 1)
  *
  * Locking: none of its own. Context: any, but kmalloc_init().
  * Cost: as slab; large blocks as frame. krealloc copies if the class changes.
@@ -36,13 +36,11 @@
 #include "heap/slab_impl.h"
 
 #define STEPS_A_DOUBLING 8
-/* 16, 32 ... 128, then eight for each of 256, 512 ... 8192. */
-#define CLASSES      (8 + 8 * 6)
-#define NAME_BYTES   16
-#define RED_ZONE_MAX 256
+#define NAME_BYTES       16
+#define RED_ZONE_MAX     256
 
-struct slab_cache *kmalloc_cache[KMALLOC_CACHES];
-static char class_name[CLASSES][NAME_BYTES]; /* (I) "kmalloc-160" */
+uint16_t kmalloc_number_of[KMALLOC_SIZES];
+static char class_name[KMALLOC_CLASSES][NAME_BYTES]; /* (I) "kmalloc-160" */
 
 /*
  * (C) What a quick free knows of a class, by the number in the records of its
@@ -54,7 +52,15 @@ static struct quick_class {
     uint32_t reciprocal;       /* of the stride; 0: no quick free */
     uint32_t minus_reciprocal; /* 2^32 - that */
     struct slab_cache *cache;
-} MM_ALIGNED(32) quick_class[1 + CLASSES];
+} MM_ALIGNED(32) quick_class[1 + KMALLOC_CLASSES];
+
+/* Of entry i the number is i * sizeof(void *). */
+static inline struct quick_class *class_at(uint64_t number)
+{
+    return (struct quick_class *)((char *)quick_class +
+                                  number *
+                                      (sizeof(*quick_class) / sizeof(void *)));
+}
 
 uint64_t kmalloc_class_bytes(uint64_t bytes)
 {
@@ -80,60 +86,57 @@ static void name_class(char *name, uint64_t bytes)
     }
 }
 
-/* Before the class has a slab. */
-static void number_class(struct slab_cache *cache, unsigned number)
+/* Make the class with @number, of blocks of @bytes. */
+static MM_MUST_CHECK enum mm_status make_class(uint64_t number, uint64_t bytes)
 {
-    struct slab_pool *pool = &cache->pool;
+    char *name = class_name[number / sizeof(void *) - 1];
 
-    pool->number = (uint16_t)(number * sizeof(struct quick_class));
-    quick_class[number] = (struct quick_class){
-        .above = ~(uint32_t)((PAGE_BYTES << pool->order) - 1),
-        .reciprocal = pool->quick,
-        .minus_reciprocal = 0 - pool->quick,
+    name_class(name, bytes);
+    struct slab_cache *cache = slab_create_kind(
+        POOL_KMALLOC, name, bytes, UINT64_C(1) << lowest_bit(bytes), NULL);
+    if (cache == NULL) {
+        return MM_ENOMEM;
+    }
+    magazine_init_class(cache, (uint16_t)number);
+    *class_at(number) = (struct quick_class){
+        .above = ~(uint32_t)((PAGE_BYTES << cache->pool.order) - 1),
+        .reciprocal = cache->pool.quick,
+        .minus_reciprocal = 0 - cache->pool.quick,
         .cache = cache,
     };
+    return MM_OK;
 }
 
 /* Take down what kmalloc_init() made before it failed. */
 static void destroy_classes(void)
 {
-    for (unsigned i = 0; i < KMALLOC_CACHES; i++) {
-        struct slab_cache *cache = kmalloc_cache[i];
-        bool is_last =
-            i + 1 == KMALLOC_CACHES || kmalloc_cache[i + 1] != kmalloc_cache[i];
-        kmalloc_cache[i] = NULL;
-        if (cache != NULL && is_last) {
-            enum mm_status status = slab_destroy(cache);
-            ASSERT(status == MM_OK);
-        }
+    for (unsigned i = 1; i <= KMALLOC_CLASSES && quick_class[i].cache != NULL;
+         i++) {
+        enum mm_status status = slab_destroy(quick_class[i].cache);
+        ASSERT(status == MM_OK);
     }
+    memset(quick_class, 0, sizeof(quick_class));
 }
 
 enum mm_status kmalloc_init(void)
 {
-    unsigned made = 0;
-
-    memset(kmalloc_cache, 0, sizeof(kmalloc_cache));
+    memset(quick_class, 0, sizeof(quick_class));
     for (uint64_t size = KMALLOC_STEP; size <= KMALLOC_SLAB_MAX;
          size += KMALLOC_STEP) {
-        uint64_t bytes = kmalloc_class_bytes(size);
-        uint64_t entry = size / KMALLOC_STEP - 1;
-        if (entry > 0 && kmalloc_cache[entry - 1]->pool.object_bytes == bytes) {
-            kmalloc_cache[entry] = kmalloc_cache[entry - 1];
-            continue;
-        }
-        name_class(class_name[made], bytes);
-        kmalloc_cache[entry] =
-            slab_create_kind(POOL_KMALLOC, class_name[made], bytes,
-                             UINT64_C(1) << lowest_bit(bytes), NULL);
-        if (kmalloc_cache[entry] == NULL) {
+        uint64_t number = kmalloc_number(size);
+        kmalloc_number_of[size / KMALLOC_STEP - 1] = (uint16_t)number;
+        if (class_at(number)->cache == NULL &&
+            make_class(number, kmalloc_class_bytes(size)) != MM_OK) {
             destroy_classes();
             return MM_ENOMEM;
         }
-        number_class(kmalloc_cache[entry], ++made);
     }
-    ASSERT(made == CLASSES);
     return MM_OK;
+}
+
+struct slab_cache *kmalloc_cache_of(uint64_t bytes)
+{
+    return class_at(kmalloc_number(bytes))->cache;
 }
 
 static struct frame_record *large_record(const void *block)
@@ -214,27 +217,70 @@ static inline void large_free(struct frame_record *record, void *block,
     frame_free_record(record);
 }
 
+#if MAGAZINE_RESTARTS
+
+/* The slow ways of x86_64/magazine.asm. */
+void *kmalloc_refill(uint64_t number, uint64_t bytes, uintptr_t site)
+{
+    return magazine_refill(class_at(number)->cache, bytes, site);
+}
+
+void *kmalloc_look(uint64_t number, uint64_t bytes, uintptr_t site,
+                   void *object)
+{
+    return magazine_look(class_at(number)->cache, bytes, site, object);
+}
+
+void kmalloc_flush(void *object, uint64_t number)
+{
+    magazine_flush(object, class_at(number)->cache);
+}
+
+/* An object of a class, for who has called the function this is a part of. */
+static MM_INLINE void *take(uint64_t number, uint64_t bytes)
+{
+    return kmalloc_for(number, bytes, MM_CALLER());
+}
+
+static MM_INLINE void give(uint64_t number, void *block)
+{
+    kmalloc_push(block, number);
+}
+
+#else
+
+void *kmalloc_from(uint64_t number, uint64_t bytes)
+{
+    return magazine_alloc(class_at(number)->cache, bytes);
+}
+
+static MM_INLINE void *take(uint64_t number, uint64_t bytes)
+{
+    return magazine_alloc(class_at(number)->cache, bytes);
+}
+
+static MM_INLINE void give(uint64_t number, void *block)
+{
+    magazine_free(class_at(number)->cache, slab_around(block), block);
+}
+
+#endif
+
 /* @room >= @bytes decides the class; @flags are for large blocks. */
 static MM_INLINE void *allocate(uint64_t room, uint64_t bytes, unsigned flags)
 {
     if (MM_LIKELY(room - 1 < KMALLOC_SLAB_MAX)) { /* 0 wraps */
-        return magazine_alloc(kmalloc_cache[(room - 1) / KMALLOC_STEP], bytes);
+        return take(kmalloc_number_of[(room - 1) / KMALLOC_STEP], bytes);
     }
     return large_alloc_any(room, bytes, flags);
 }
 
-#if !MAGAZINE_RESTARTS
-void *kmalloc_from(struct slab_cache *cache, uint64_t bytes)
-{
-    return magazine_alloc(cache, bytes);
-}
-#endif
-
 void *kmalloc_any(uint64_t bytes)
 {
     if (MM_LIKELY(bytes - 1 < KMALLOC_SLAB_MAX)) { /* 0 wraps */
-        return magazine_alloc_last(kmalloc_cache[(bytes - 1) / KMALLOC_STEP],
-                                   bytes);
+        /* The last thing that is done: a jump, which needs no call site. */
+        return kmalloc_from(kmalloc_number_of[(bytes - 1) / KMALLOC_STEP],
+                            bytes);
     }
     return large_alloc_any(bytes, bytes, FRAME_ANY);
 }
@@ -292,20 +338,11 @@ static bool is_small(const void *block)
            slab_is_object(slab_around(block), block);
 }
 
-/* The first byte of a large block, in the frame with @record? */
-static inline bool starts_large(const struct frame_record *record,
-                                const void *block)
-{
-    return record->type == FRAME_LARGE &&
-           is_aligned((vaddr_t)block, PAGE_BYTES);
-}
-
-/* The same of any address. */
+/* The first byte of a large block? Any address is allowed. */
 static bool is_large(const void *block)
 {
-    pfn_t pfn = phys_to_pfn(virt_to_phys(block));
-
-    return record_exists(pfn) && starts_large(record_of(pfn), block);
+    return heap_has_type(block, FRAME_LARGE) &&
+           is_aligned((vaddr_t)block, PAGE_BYTES);
 }
 
 /*
@@ -347,7 +384,7 @@ static void report_block(enum report_deed deed, const void *block,
     }
 }
 
-/* Neither quick nor large. */
+/* Neither quick nor large, if it is a block at all. */
 static MM_NOINLINE void free_odd(void *block, uintptr_t site)
 {
     if (is_small(block)) {
@@ -358,24 +395,15 @@ static MM_NOINLINE void free_odd(void *block, uintptr_t site)
     }
 }
 
-/*
- * No quick free: the rest of kfree(). Large blocks need no stack.
- * @record: of the frame @block lies in, or NULL
- */
-static MM_NOINLINE void free_other(void *block, uintptr_t site,
-                                   struct frame_record *record)
+/* No quick free: the rest of kfree(). Large blocks need no stack. */
+static MM_NOINLINE void free_other(void *block, uintptr_t site)
 {
-    if (record != NULL && starts_large(record, block)) {
-        large_free(record, block, site);
+    if ((uint8_t)heap_what(block) == FRAME_LARGE &&
+        is_aligned((vaddr_t)block, PAGE_BYTES)) {
+        large_free(large_record(block), block, site);
     } else {
         free_odd(block, site);
     }
-}
-
-/* The class with that number of a pool: its place in the table in bytes. */
-static inline const struct quick_class *class_at(uint32_t number)
-{
-    return (const struct quick_class *)((const char *)quick_class + number);
 }
 
 /*
@@ -393,23 +421,16 @@ static inline bool starts_of_class(const struct quick_class *class,
 
 static MM_INLINE void free_block(void *block)
 {
-    pfn_t pfn = phys_to_pfn(virt_to_phys(block));
-    struct frame_record *record = NULL;
+    uint32_t what = heap_what(block);
+    uint64_t number = what >> 16;
 
-    if (MM_LIKELY(record_exists(pfn))) {
-        record = record_of(pfn);
-        uint32_t what = record_what(record);
-        if (MM_LIKELY((uint8_t)what == FRAME_SLAB)) {
-            const struct quick_class *class = class_at(what >> 16);
-            if (MM_LIKELY(starts_of_class(class, block) &&
-                          (!MM_DEBUG || is_small(block)))) {
-                magazine_free(class->cache, (struct slab *)record->owner,
-                              block);
-                return;
-            }
-        }
+    if (MM_UNLIKELY((uint8_t)what != FRAME_SLAB ||
+                    !starts_of_class(class_at(number), block) ||
+                    (MM_DEBUG && !is_small(block)))) {
+        free_other(block, MM_CALLER());
+        return;
     }
-    free_other(block, MM_CALLER(), record);
+    give(number, block);
 }
 
 void kfree(void *block)
@@ -517,12 +538,13 @@ void *krealloc(void *block, uint64_t bytes)
 
 bool kmalloc_check(void)
 {
-    for (uint64_t i = 0; i < KMALLOC_CACHES; i++) {
+    for (uint64_t i = 0; i < KMALLOC_SIZES; i++) {
         uint64_t size = KMALLOC_STEP * (i + 1);
-        CHECK_OR_FAIL(kmalloc_cache[i]->pool.object_bytes == // I1
-                          kmalloc_class_bytes(size),
-                      "size %u has the class %s", (unsigned)size,
-                      kmalloc_cache[i]->pool.name);
+        const struct slab_pool *pool =
+            &class_at(kmalloc_number_of[i])->cache->pool;
+        CHECK_OR_FAIL(pool->object_bytes == kmalloc_class_bytes(size) && // I1
+                          pool->number == kmalloc_number_of[i],
+                      "size %u has the class %s", (unsigned)size, pool->name);
     }
     return true;
 }

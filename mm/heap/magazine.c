@@ -17,7 +17,9 @@
  *   CPU 1  -> [....] -next-> NULL
  *   CPU 2  -> the one without room
  *
- * Each of these first arrows is in the cache, by CPU.
+ * Each of these first arrows is in the cache, by CPU; of a size class, with
+ * MM_PORT_RESTARTS, in what the CPU has for itself: kfree() need not find the
+ * cache then.
  *
  * A magazine is made when its CPU first needs it; until then, and after a
  * drain, the CPU has the one without room: it is always empty and always full,
@@ -52,7 +54,9 @@
 #if MAGAZINE_RESTARTS
 /* x86_64/magazine.asm: behind the last instruction of each sequence. */
 extern const char kmalloc_from_end[];
-extern const char magazine_alloc_for_end[];
+extern const char kmalloc_for_end[];
+extern const char kmalloc_push_end[];
+extern const char slab_alloc_end[];
 extern const char magazine_push_end[];
 
 vaddr_t slab_restart(vaddr_t ip)
@@ -62,7 +66,9 @@ vaddr_t slab_restart(vaddr_t ip)
         vaddr_t end;
     } sequences[] = {
         {(vaddr_t)kmalloc_from, (vaddr_t)kmalloc_from_end},
-        {(vaddr_t)magazine_alloc_for, (vaddr_t)magazine_alloc_for_end},
+        {(vaddr_t)kmalloc_for, (vaddr_t)kmalloc_for_end},
+        {(vaddr_t)kmalloc_push, (vaddr_t)kmalloc_push_end},
+        {(vaddr_t)slab_alloc, (vaddr_t)slab_alloc_end},
         {(vaddr_t)magazine_push, (vaddr_t)magazine_push_end},
     };
 
@@ -84,6 +90,28 @@ uint64_t magazine_cache_bytes(void)
 {
     return sizeof(struct slab_cache) +
            magazine_pointers() * sizeof(struct magazine *);
+}
+
+struct magazine **magazine_of_classes[MM_MAX_CPUS];
+
+void slab_cpu_init(unsigned cpu, void *area)
+{
+    struct magazine **slots = area;
+
+    for (unsigned i = 0; i < SLAB_CPU_BYTES / sizeof(*slots); i++) {
+        slots[i] = &store_no_room;
+    }
+    magazine_of_classes[cpu] = slots;
+}
+_Static_assert(SLAB_CPU_BYTES == (1 + KMALLOC_CLASSES) * sizeof(void *),
+               "a pointer a class");
+
+void magazine_init_class(struct slab_cache *cache, uint16_t number)
+{
+    cache->pool.number = number;
+    for (unsigned cpu = 0; cpu < port_cpu_count(); cpu++) {
+        *magazine_slot(cache, cpu) = &store_no_room;
+    }
 }
 
 void magazine_init(struct slab_cache *cache)
@@ -317,6 +345,21 @@ static bool is_turn(struct slab_cache *cache)
     return answer;
 }
 
+/* @object is free, and nobody has to be told. */
+static void put_back(struct slab_cache *cache, void *object)
+{
+    uint64_t irq = port_irq_save();
+    struct magazine *magazine = *magazine_slot(cache, port_cpu());
+
+    port_hide(object, cache->pool.stride);
+    if (is_full(magazine)) {
+        magazine_flush(object, cache);
+    } else {
+        push(magazine, object);
+    }
+    port_irq_restore(irq);
+}
+
 void *magazine_look(struct slab_cache *cache, uint64_t bytes, uintptr_t site,
                     void *object)
 {
@@ -328,7 +371,7 @@ void *magazine_look(struct slab_cache *cache, uint64_t bytes, uintptr_t site,
     if (guarded == NULL) {
         return hand_out(cache, bytes, site, object);
     }
-    magazine_push(object, cache);
+    put_back(cache, object);
     return guarded;
 }
 
@@ -418,13 +461,7 @@ void magazine_push_bulk(struct slab_cache *cache, void *const *objects,
     uint64_t irq = port_irq_save();
 
     for (unsigned i = 0; i < count; i++) {
-        struct magazine *magazine = cache->magazine[port_cpu()];
-        port_hide(objects[i], cache->pool.stride);
-        if (is_full(magazine)) {
-            magazine_flush(objects[i], cache);
-        } else {
-            push(magazine, objects[i]);
-        }
+        put_back(cache, objects[i]);
     }
     port_irq_restore(irq);
 }

@@ -103,11 +103,24 @@ static inline struct slab_cache *cache_of(struct slab_pool *pool)
     return (struct slab_cache *)pool;
 }
 
-/* Where the magazines of @cpu are. */
+/* (C) By CPU, where it has the magazines of the size classes, or NULL. */
+extern struct magazine **magazine_of_classes[MM_MAX_CPUS];
+
+/*
+ * Where the magazines of @cpu are. With MAGAZINE_RESTARTS, of a size class: in
+ * what the CPU has for itself; the cache has none then.
+ */
 static inline struct magazine **magazine_slot(struct slab_cache *cache,
                                               unsigned cpu)
 {
-    return &cache->magazine[cpu + (pool_notes_states ? port_cpu_count() : 0)];
+    if (pool_notes_states) {
+        return &cache->magazine[port_cpu_count() + cpu];
+    }
+    if (MAGAZINE_RESTARTS && cache->pool.number != 0 &&
+        magazine_of_classes[cpu] != NULL) {
+        return &magazine_of_classes[cpu][cache->pool.number / sizeof(void *)];
+    }
+    return &cache->magazine[cpu];
 }
 
 /* Pointers to magazines in a cache: one or two a CPU. */
@@ -121,6 +134,8 @@ uint64_t magazine_cache_bytes(void);
 
 /* Magazines and store of a cache whose pool stands: none yet. */
 void magazine_init(struct slab_cache *cache);
+/* The same cache is that of the size class with @number: kmalloc_number(). */
+void magazine_init_class(struct slab_cache *cache, uint16_t number);
 
 /*
  * The slow ways, called last: an object if there is none at hand; @object, or
@@ -184,21 +199,15 @@ _Static_assert(offsetof(struct slab_cache, magazine) == 0xe8 &&
                    MAGAZINE_TAKEN == 0x10001,
                "as in x86_64/magazine.asm");
 
-void *magazine_alloc_for(struct slab_cache *cache, uint64_t bytes,
-                         uintptr_t site);
+void *kmalloc_for(uint64_t number, uint64_t bytes, uintptr_t site);
+void kmalloc_push(void *object, uint64_t number);
 void magazine_push(void *object, struct slab_cache *cache);
 
-static MM_INLINE void *magazine_alloc(struct slab_cache *cache, uint64_t bytes)
-{
-    return magazine_alloc_for(cache, bytes, MM_CALLER());
-}
-
-/* The same as the last thing that is done: a jump, which needs no site. */
-static MM_INLINE void *magazine_alloc_last(struct slab_cache *cache,
-                                           uint64_t bytes)
-{
-    return kmalloc_from(cache, bytes);
-}
+/* What they call last: as magazine_refill(), _look(), _flush(). */
+void *kmalloc_refill(uint64_t number, uint64_t bytes, uintptr_t site);
+void *kmalloc_look(uint64_t number, uint64_t bytes, uintptr_t site,
+                   void *object);
+void kmalloc_flush(void *object, uint64_t number);
 
 #else
 
@@ -225,12 +234,6 @@ static MM_INLINE void *magazine_alloc(struct slab_cache *cache, uint64_t bytes)
     }
     port_show(object, cache->pool.object_bytes);
     return object;
-}
-
-static MM_INLINE void *magazine_alloc_last(struct slab_cache *cache,
-                                           uint64_t bytes)
-{
-    return magazine_alloc(cache, bytes);
 }
 
 /* @object is an object of @cache, and free. */

@@ -31,8 +31,10 @@ struct walk_list {
 
 static struct walk_list list_of(const struct slab_cache *cache, unsigned list)
 {
-    if (list < magazine_pointers()) {
-        return (struct walk_list){readable(cache->magazine[list]), MOST_A_CPU};
+    if (list < port_cpu_count()) {
+        return (struct walk_list){
+            readable(*magazine_slot((struct slab_cache *)cache, list)),
+            MOST_A_CPU};
     }
     return (struct walk_list){readable(cache->store.full), cache->store.depth};
 }
@@ -47,7 +49,7 @@ void magazine_sum(const struct slab_cache *cache, uint64_t *out_cached,
 {
     *out_cached = cache->store.count;
     *out_allocs = cache->store.allocs;
-    for (unsigned i = 0; i < magazine_pointers(); i++) {
+    for (unsigned i = 0; i < port_cpu_count(); i++) {
         for (struct walk_list list = list_of(cache, i); list.at != NULL;
              step(&list)) {
             *out_cached += magazine_count(list.at);
@@ -82,7 +84,7 @@ static bool array_holds(const struct magazine *array, const void *object)
 
 bool magazine_holds(const struct slab_cache *cache, const void *object)
 {
-    for (unsigned i = 0; i <= magazine_pointers(); i++) {
+    for (unsigned i = 0; i <= port_cpu_count(); i++) {
         for (struct walk_list list = list_of(cache, i); list.at != NULL;
              step(&list)) {
             if (array_holds(list.at, object)) {
@@ -116,7 +118,7 @@ static bool check_array(const struct slab_cache *cache,
 
 bool magazine_check(const struct slab_cache *cache)
 {
-    for (unsigned i = 0; i <= magazine_pointers(); i++) {
+    for (unsigned i = 0; i <= port_cpu_count(); i++) {
         for (struct walk_list list = list_of(cache, i); list.at != NULL;
              step(&list)) {
             if (!check_array(cache, list.at)) {

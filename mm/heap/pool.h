@@ -59,7 +59,7 @@ struct slab_pool {
     uint32_t quick;      /* (C) */
     uint32_t span;       /* (C) bytes from object 0 to the end of the last */
     enum pool_kind kind; /* (C) */
-    /* (I) of a size class: it stands in the records of its slabs' frames */
+    /* (I) kmalloc_number(), or 0: it stands in the records of its frames */
     uint16_t number;
     uint32_t object_bytes; /* (C) */
     uint32_t stride;       /* (C) from an object to the next */
@@ -174,6 +174,17 @@ static inline bool heap_has_type(const void *address, enum frame_type type)
     pfn_t pfn = phys_to_pfn(virt_to_phys(address));
 
     return record_exists(pfn) && record_of(pfn)->type == type;
+}
+
+/*
+ * record_what() of the frame @address lies in, 0 if there is none: the same
+ * for who asks at every free.
+ */
+static inline uint32_t heap_what(const void *address)
+{
+    pfn_t pfn = phys_to_pfn(virt_to_phys(address));
+
+    return MM_LIKELY(record_exists(pfn)) ? record_what(record_of(pfn)) : 0;
 }
 
 /* The slab @address lies in, if it is heap_has_type(@address, FRAME_SLAB). */

@@ -260,7 +260,7 @@ void *slab_alloc(struct slab_cache *cache)
 static inline bool is_own(const struct slab_cache *cache, uint32_t reciprocal,
                           const void *object)
 {
-    return heap_has_type(object, FRAME_SLAB) &&
+    return (uint8_t)heap_what(object) == FRAME_SLAB &&
            slab_around(object)->pool == &cache->pool &&
            slab_starts_object(slab_around(object), reciprocal, object);
 }

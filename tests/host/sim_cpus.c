@@ -17,6 +17,7 @@
 #include <mm/frame.h>
 #include <mm/port.h>
 #include <mm/shrink.h>
+#include <mm/slab.h>
 #include <mm/tlb.h>
 #include "base/lock.h"
 
@@ -48,23 +49,40 @@ static _Thread_local bool irq_is_off[MM_MAX_CPUS];
 static _Thread_local unsigned idle_turns;
 
 #if SIM_RESTARTS
-/* What finds its CPU at GS:8 finds this thread's. */
-static void load_gs(void)
-{
-    char *base = (char *)&this_cpu - 8;
+/* What a CPU finds from GS on: mm/port.h. */
+static struct {
+    uint64_t unused;
+    uint32_t number;
+    uint64_t heap[SLAB_CPU_BYTES / sizeof(uint64_t)];
+} at_gs[MM_MAX_CPUS];
 
-    syscall(SYS_arch_prctl, ARCH_SET_GS, base);
+static void become(unsigned cpu)
+{
+    this_cpu = cpu;
+    syscall(SYS_arch_prctl, ARCH_SET_GS, &at_gs[cpu]);
+}
+
+static void make_cpus(void)
+{
+    for (unsigned i = 0; i < MM_MAX_CPUS; i++) {
+        at_gs[i].number = i;
+        slab_cpu_init(i, at_gs[i].heap);
+    }
 }
 #else
-static void load_gs(void)
+static void become(unsigned cpu)
+{
+    this_cpu = cpu;
+}
+
+static void make_cpus(void)
 {
 }
 #endif
 
 void sim_calm_cpus(void)
 {
-    load_gs();
-    this_cpu = 0;
+    become(0);
     idle_turns = 0;
     memset(irq_is_off, 0, sizeof(irq_is_off));
     for (unsigned kind = 0; kind < KINDS; kind++) {
@@ -85,6 +103,7 @@ void sim_cpus_reset(void)
     driver = NULL;
     interrupt = NULL;
     cpu_count = 1;
+    make_cpus();
     sim_calm_cpus();
     for (unsigned i = 0; i < MM_MAX_CPUS; i++) {
         atomic_store(&sent[i], 0);
@@ -103,7 +122,7 @@ unsigned sim_cpu(void)
 
 void sim_set_cpu(unsigned cpu)
 {
-    this_cpu = cpu;
+    become(cpu);
 }
 
 void sim_set_cpu_count(unsigned count)
@@ -267,10 +286,10 @@ static void play_others(void)
     unsigned me = this_cpu;
 
     for (unsigned cpu = 0; cpu < cpu_count; cpu++) {
-        this_cpu = cpu;
+        become(cpu);
         sim_poll();
     }
-    this_cpu = me;
+    become(me);
 }
 
 void sim_relax(void)

@@ -64,7 +64,7 @@ static uint64_t live_of(uint64_t bytes)
 {
     struct slab_stats stats;
 
-    slab_stats(kmalloc_cache[(bytes - 1) / KMALLOC_STEP], &stats);
+    slab_stats(kmalloc_cache_of(bytes), &stats);
     return stats.live;
 }
 
@@ -375,7 +375,7 @@ TEST(guard, wrong_caches_get_nothing)
     CHECK(guard_holds(object));
     CHECK_HELPER(free_to(other, object));
     CHECK(test_contains(test_last_bug(), "(64 bytes, cache right)"));
-    CHECK_HELPER(free_to(kmalloc_cache[3], object));
+    CHECK_HELPER(free_to(kmalloc_cache_of(64), object));
     kfree(object);
     CHECK_BUG("free to the wrong cache at ");
     CHECK_EQUAL(ksize(object), 0);

@@ -32,6 +32,7 @@ enum { OBJECT_BYTES = 1024, HELD = 64, IN_HAND = 18, LEAST_STEPS = 6 };
 #define MOST_CODE 128 /* bytes of a small function */
 
 static struct slab_cache *cache;
+static bool is_class;    /* cache is kmalloc()'s */
 static void *held[HELD]; /* by the test and its interrupts: live */
 static unsigned count;
 static unsigned made; /* allocations */
@@ -49,12 +50,7 @@ static void hold(void *object)
 
 static void allocate(void)
 {
-    hold(slab_alloc(cache));
-}
-
-static void allocate_by_class(void)
-{
-    hold(kmalloc(OBJECT_BYTES));
+    hold(is_class ? kmalloc(OBJECT_BYTES) : slab_alloc(cache));
 }
 
 static void allocate_zeroed(void)
@@ -64,12 +60,13 @@ static void allocate_zeroed(void)
 
 static void release(void)
 {
-    slab_free(cache, held[--count]);
-}
+    void *object = held[--count];
 
-static void release_by_class(void)
-{
-    kfree(held[--count]);
+    if (is_class) {
+        kfree(object);
+    } else {
+        slab_free(cache, object);
+    }
 }
 
 static void exchange(void)
@@ -80,7 +77,7 @@ static void exchange(void)
     release();
 }
 
-/* Magazines become empty, and others full: they change places. */
+/* Magazines become empty, and others full: objects move, and they go. */
 static void allocate_many(void)
 {
     while (count < HELD - 2) {
@@ -121,7 +118,7 @@ static void (*handler)(void);
 /* Not only where it can begin anew: that may be said of too few steps. */
 static bool is_in_fast_way(vaddr_t ip)
 {
-    return ip >= (vaddr_t)slab_alloc && ip <= (vaddr_t)magazine_push_end;
+    return ip >= (vaddr_t)kmalloc_from && ip <= (vaddr_t)magazine_push_end;
 }
 
 static void take_step(int signal, siginfo_t *info, void *context)
@@ -159,10 +156,11 @@ static void step_through(void (*act)(void), unsigned step)
 /* --- tests ---------------------------------------------------------------- */
 
 /* Some objects in hand, some at hand. */
-static bool prepare(bool is_class)
+static bool prepare(bool is_of_class)
 {
     sim_boot_cpus(RAM_BYTES, 2, SIM_ALL_PARTS);
-    cache = is_class ? kmalloc_cache[(OBJECT_BYTES - 1) / KMALLOC_STEP]
+    is_class = is_of_class;
+    cache = is_class ? kmalloc_cache_of(OBJECT_BYTES)
                      : slab_create("steps", OBJECT_BYTES, 0, NULL);
     count = 0;
     made = 0;
@@ -197,14 +195,14 @@ static bool is_exact(void)
            stats.allocs == made;
 }
 
-static void check_act(void (*act)(void), bool is_class)
+static void check_act(void (*act)(void), bool is_of_class)
 {
     for (unsigned i = 0; i < sizeof(handlers) / sizeof(handlers[0]); i++) {
         unsigned step = 0;
 
         handler = handlers[i];
         do {
-            CHECK(prepare(is_class) && is_exact());
+            CHECK(prepare(is_of_class) && is_exact());
             step_through(act, ++step);
             CHECK(is_exact());
         } while (steps >= step); /* it had so many */
@@ -219,7 +217,7 @@ TEST(restart, an_interrupt_in_slab_alloc)
 
 TEST(restart, an_interrupt_in_kmalloc)
 {
-    check_act(allocate_by_class, true);
+    check_act(allocate, true);
 }
 
 TEST(restart, an_interrupt_in_kzalloc)
@@ -234,7 +232,7 @@ TEST(restart, an_interrupt_in_slab_free)
 
 TEST(restart, an_interrupt_in_kfree)
 {
-    check_act(release_by_class, true);
+    check_act(release, true);
 }
 
 /* Only what can begin anew does. */

@@ -15,14 +15,27 @@ struct slab_cache;
 
 MM_MUST_CHECK enum mm_status kmalloc_init(void);
 
-/* (C) The size class of each size: entry (size - 1) / KMALLOC_STEP. */
-#define KMALLOC_STEP   16
-#define KMALLOC_CACHES (KMALLOC_SLAB_MAX / KMALLOC_STEP)
-extern struct slab_cache *kmalloc_cache[KMALLOC_CACHES];
+/*
+ * The number of the size class of @bytes (1 .. KMALLOC_SLAB_MAX): 8 for 16
+ * bytes, 16 for 32, and so on to 128; then eight for each doubling. It is an
+ * offset into tables of pointers.
+ */
+#define KMALLOC_STEP    16
+#define KMALLOC_SIZES   (KMALLOC_SLAB_MAX / KMALLOC_STEP)
+#define KMALLOC_CLASSES (8 + 8 * 6)
+static inline uint64_t kmalloc_number(uint64_t bytes)
+{
+    unsigned doubling = highest_bit((bytes - 1) | 128);
+
+    return 8 * (8 * (doubling - 7) + 1 + ((bytes - 1) >> (doubling - 3)));
+}
+
+/* (C) The same, by (@bytes - 1) / KMALLOC_STEP. */
+extern uint16_t kmalloc_number_of[KMALLOC_SIZES];
 
 /* kmalloc() of a size that is not known before, and of one whose class is. */
 MM_MUST_CHECK void *kmalloc_any(uint64_t bytes);
-MM_MUST_CHECK void *kmalloc_from(struct slab_cache *cache, uint64_t bytes);
+MM_MUST_CHECK void *kmalloc_from(uint64_t number, uint64_t bytes);
 MM_MUST_CHECK void *kmalloc_large(unsigned order, uint64_t bytes);
 
 /* Of the smallest block of frames that holds @bytes, more than a frame. */
@@ -39,7 +52,7 @@ static inline unsigned kmalloc_order(uint64_t bytes)
 MM_MUST_CHECK static inline void *kmalloc(uint64_t bytes)
 {
     if (MM_IS_CONSTANT(bytes) && bytes - 1 < KMALLOC_SLAB_MAX) { /* 0 wraps */
-        return kmalloc_from(kmalloc_cache[(bytes - 1) / KMALLOC_STEP], bytes);
+        return kmalloc_from(kmalloc_number(bytes), bytes);
     }
     if (MM_IS_CONSTANT(bytes) && bytes - 1 < KMALLOC_MAX) {
         return kmalloc_large(kmalloc_order(bytes), bytes);
@@ -82,6 +95,9 @@ uint64_t ksize(const void *block);
 
 /* The size class that serves @bytes (1 .. KMALLOC_SLAB_MAX): its size. */
 uint64_t kmalloc_class_bytes(uint64_t bytes);
+
+/* The cache of that class: its figures. */
+struct slab_cache *kmalloc_cache_of(uint64_t bytes);
 
 bool kmalloc_check(void);
 

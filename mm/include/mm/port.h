@@ -29,9 +29,10 @@
  *       They may be touched again.
  *
  * And MM_PORT_RESTARTS (for NASM, too), if the uint32_t at GS:8 is port_cpu(),
- * and each interrupt whose handler may use the heap, or switch to somebody
- * else, sets where it goes on to slab_restart() of that first. Then the heap's
- * fast ways need not turn interrupts off: x86_64/magazine.asm.
+ * slab_cpu_init() has been told what lies at GS:16, and each interrupt whose
+ * handler may use the heap, or switch to somebody else, sets where it goes on
+ * to slab_restart() of that first. Then the heap's fast ways need not turn
+ * interrupts off: x86_64/magazine.asm.
  */
 #ifndef MM_PORT_HEADER
 #error "define MM_PORT_HEADER: the header with the host's hot hooks"

@@ -89,6 +89,14 @@ void slab_free(struct slab_cache *cache, void *object);
 vaddr_t slab_restart(vaddr_t ip);
 
 /*
+ * For the same hosts: what lies at GS:16 of processor @cpu, SLAB_CPU_BYTES at
+ * @area, is the heap's from now on.
+ * Context: before @cpu uses the heap; the first one's also before slab_init().
+ */
+#define SLAB_CPU_BYTES 456
+void slab_cpu_init(unsigned cpu, void *area);
+
+/*
  * @count objects at once, with interrupts off all the time.
  * Return: false: memory is short, and there are none.
  */
