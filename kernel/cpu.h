@@ -324,6 +324,28 @@ static inline uint32_t cpu_gs_index(void)
 #endif
 }
 
+/* What stands at @at, or 0 if reading there faults: fixup_apply(). */
+static inline uint32_t cpu_peek32(const uint32_t *at)
+{
+    uint32_t value;
+
+    __asm__ volatile("1:\n\t"
+                     "movl %1, %0\n"
+                     "2:\n\t"
+                     ".pushsection .text.peek, \"ax\"\n"
+                     "3:\n\t"
+                     "xorl %0, %0\n\t"
+                     "jmp 2b\n\t"
+                     ".popsection\n\t"
+                     ".pushsection fixup_table, \"a\"\n\t"
+                     ".balign 8\n\t"
+                     ".quad 1b, 3b, 0\n\t"
+                     ".popsection"
+                     : "=r"(value)
+                     : "m"(*at));
+    return value;
+}
+
 static inline void cpu_irq_off(void)
 {
     __asm__ volatile("cli" : : : "memory");

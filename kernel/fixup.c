@@ -8,6 +8,7 @@
 struct fixup {
     uint64_t access;
     uint64_t resume;
+    uint64_t tells; /* does it want to know what has happened? */
 };
 
 /* The section fixup_table, bounded by linker.ld. A handful: no sorting. */
@@ -41,6 +42,9 @@ static bool is_fetch_of_target(const struct trap_frame *frame)
 static void resume(struct trap_frame *frame, const struct fixup *fixup)
 {
     frame->rip = fixup->resume;
+    if (fixup->tells == 0) {
+        return;
+    }
     frame->rax = frame->vector;
     frame->rdx = frame->error;
     frame->rcx = frame->cr2;

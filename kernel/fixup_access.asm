@@ -1,10 +1,11 @@
 ; SPDX-License-Identifier: MIT
 ; fixup_access: the accesses that may fault, and where each one resumes.
 ;
-; fixup_table holds pairs (address of an instruction that may fault, address
-; to go on at). The trap handler returns there with RAX = vector, RDX = error
-; code, RCX = CR2. Contracts: kernel/fixup.h. System V ABI; in all of these
-; the last argument is struct probe *out.
+; fixup_table holds triples (address of an instruction that may fault, address
+; to go on at, 1). The trap handler returns there with RAX = vector, RDX = error
+; code, RCX = CR2; or with all as it was, if a 0 stands in place of the 1.
+; Contracts: kernel/fixup.h. System V ABI; in all of these the last argument is
+; struct probe *out.
 
 global probe_read8
 global probe_read64
@@ -20,7 +21,7 @@ PROBE_ADDRESS equ 24
 
 %macro fixup 2                      ; instruction, resume at
     section fixup_table progbits alloc noexec nowrite align=8
-    dq %1, %2
+    dq %1, %2, 1
     section .text
 %endmacro
 

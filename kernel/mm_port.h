@@ -9,6 +9,7 @@
 
 /* percpu.h keeps the number there, and trap.c begins sequences anew. */
 #define MM_PORT_RESTARTS 1
+#define MM_PORT_PEEKS    1
 
 static inline unsigned port_cpu(void)
 {
@@ -28,6 +29,11 @@ static inline void port_irq_restore(uint64_t state)
 static inline void port_relax(void)
 {
     cpu_pause();
+}
+
+static inline uint32_t port_peek(const uint32_t *at)
+{
+    return cpu_peek32(at);
 }
 
 static inline void *phys_to_virt(paddr_t address)

@@ -10,6 +10,7 @@
 #include <mm/types.h>
 
 #define MM_PORT_RESTARTS 1 /* native_cpu_start() loads GS, on_signal() asks */
+#define MM_PORT_PEEKS    1 /* the whole array reads as zero */
 
 /* Where RAM lies: physical 0 is this address, a constant as in a kernel. */
 #define NATIVE_RAM_BASE UINT64_C(0x100000000000)
@@ -71,6 +72,11 @@ static inline void *phys_to_virt(paddr_t address)
 static inline paddr_t virt_to_phys(const void *pointer)
 {
     return paddr_of((uint64_t)(uintptr_t)pointer - NATIVE_RAM_BASE);
+}
+
+static inline uint32_t port_peek(const uint32_t *at)
+{
+    return *(const volatile uint32_t *)at;
 }
 
 static inline void port_relax(void)

@@ -184,7 +184,14 @@ static inline uint32_t heap_what(const void *address)
 {
     pfn_t pfn = phys_to_pfn(virt_to_phys(address));
 
+#ifdef MM_PORT_PEEKS
+    return MM_LIKELY(pfn.v < record_frames)
+               ? port_peek(
+                     (const uint32_t *)(const void *)&record_of(pfn)->type)
+               : 0;
+#else
     return MM_LIKELY(record_exists(pfn)) ? record_what(record_of(pfn)) : 0;
+#endif
 }
 
 /* The slab @address lies in, if it is heap_has_type(@address, FRAME_SLAB). */

@@ -3,7 +3,11 @@
 #include "tests/shared/test.h"
 
 #include <mm/fault.h>
+#include <mm/frame.h>
+#include <mm/kmalloc.h>
+#include <mm/port.h>
 #include <mm/pt.h>
+#include <mm/record.h>
 #include "kernel/cpu.h"
 #include "kernel/fixup.h"
 #include "kernel/image.h"
@@ -13,7 +17,8 @@
 /*
  * At risk: a fix-up that resumes at the wrong place, loses a register or
  * reports another fault than its own; and protections that were never turned
- * on. Provoked by one access for each reason to refuse.
+ * on. Provoked by one access for each reason to refuse, and by blocks that
+ * kfree() has no record of.
  */
 
 static int answer(void)
@@ -122,4 +127,32 @@ TEST(probe, the_start_up_mapping_is_gone)
 
     CHECK(!probe_read8((const void *)UINT64_C(0x100000), &probe));
     CHECK(!probe_read8((const void *)UINT64_C(0xb8000), &probe));
+}
+
+/* The first of a block of frames that have no records; else behind them all. */
+static pfn_t frame_without_record(void)
+{
+    pfn_t pfn = pfn_of(0);
+
+    while (pfn.v < record_frames && record_exists(pfn)) {
+        pfn = pfn_add(pfn, RECORD_BLOCK_FRAMES);
+    }
+    return pfn;
+}
+
+/* A machine that has used all of its RAM already has no such frame. */
+TEST(probe, a_frame_without_a_record_is_none_of_the_heap)
+{
+    pfn_t without = frame_without_record();
+    uint32_t value = 7;
+
+    CHECK_EQUAL(cpu_peek32(&value), 7);
+    CHECK_EQUAL(cpu_peek32((const uint32_t *)LAYOUT_DIRECT - 1), 0);
+    if (without.v < record_frames) {
+        CHECK_EQUAL(port_peek((const uint32_t *)record_of(without)), 0);
+        kfree(phys_to_virt(pfn_to_phys(without)));
+        CHECK_BUG("free of a foreign pointer");
+    }
+    kfree(phys_to_virt(pfn_to_phys(pfn_of(record_frames))));
+    CHECK_BUG("free of a foreign pointer");
 }

@@ -33,6 +33,11 @@
  * handler may use the heap, or switch to somebody else, sets where it goes on
  * to slab_restart() of that first. Then the heap's fast ways need not turn
  * interrupts off: x86_64/magazine.asm.
+ *
+ * And MM_PORT_PEEKS, with a function more, if it survives a fault there:
+ *   uint32_t port_peek(const uint32_t *)
+ *       What stands at an address in the record array (mm/record.h); 0 if that
+ *       part of it is not backed.
  */
 #ifndef MM_PORT_HEADER
 #error "define MM_PORT_HEADER: the header with the host's hot hooks"
