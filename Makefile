@@ -144,8 +144,8 @@ HOST_SOURCES_         := $(filter-out $(HOST_SCHEDULE) $(HOST_EXPLORE),\
 HOST_SOURCES_release  := $(HOST_SOURCES_)
 HOST_SOURCES_restart  := $(HOST_BASE) mm/x86_64/magazine.asm $(filter \
                          %/access.c %/check_heap.c %_kmalloc.c %_restart.c \
-                         %/test_shrink.c %_magazine.c %_slab.c %_slab_pool.c \
-                         %_slab_store.c,\
+                         %_guard_blocks.c %/test_shrink.c %_magazine.c \
+                         %_slab.c %_slab_pool.c %_slab_store.c,\
                          $(HOST_SOURCES))
 HOST_SOURCES_tsan     := $(HOST_BASE) $(filter %_threads.c %/test_bitfield.c \
                          %/test_blocks.c,$(HOST_SOURCES))

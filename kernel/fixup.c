@@ -8,7 +8,7 @@
 struct fixup {
     uint64_t access;
     uint64_t resume;
-    uint64_t tells; /* does it want to know what has happened? */
+    uint64_t tells; /* 1: registers say what happened; 0: they stay */
 };
 
 /* The section fixup_table, bounded by linker.ld. A handful: no sorting. */

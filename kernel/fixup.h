@@ -30,8 +30,8 @@ MM_MUST_CHECK bool probe_write64(void *address, uint64_t value,
 MM_MUST_CHECK bool probe_exec(const void *address, struct probe *out);
 
 /*
- * For trap.c: if the fault in @frame is one a probe waits for, let @frame
- * return to the probe's way out.
+ * For trap.c: if the fault in @frame is one that a probe, or cpu_peek32(),
+ * waits for, let @frame return to its way out.
  */
 bool fixup_apply(struct trap_frame *frame);
 

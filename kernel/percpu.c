@@ -9,7 +9,7 @@
  *
  * Locking  The table is written while one CPU runs. What a further CPU has is
  *          never freed: should one that was left out still come, it halts on
- *          its own stack.
+ *          its own stack. And the heap has a pointer there (slab_cpu_init()).
  */
 #include "kernel/percpu.h"
 

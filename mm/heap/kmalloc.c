@@ -97,7 +97,7 @@ static MM_MUST_CHECK enum mm_status make_class(uint64_t number, uint64_t bytes)
     if (cache == NULL) {
         return MM_ENOMEM;
     }
-    magazine_init_class(cache, (uint16_t)number);
+    cache->pool.number = (uint16_t)number;
     *class_at(number) = (struct quick_class){
         .above = ~(uint32_t)((PAGE_BYTES << cache->pool.order) - 1),
         .reciprocal = cache->pool.quick,
@@ -115,7 +115,6 @@ static void destroy_classes(void)
         enum mm_status status = slab_destroy(quick_class[i].cache);
         ASSERT(status == MM_OK);
     }
-    memset(quick_class, 0, sizeof(quick_class));
 }
 
 enum mm_status kmalloc_init(void)
@@ -207,9 +206,10 @@ void *kmalloc_large(unsigned order, uint64_t bytes)
     return large_alloc(order, bytes, FRAME_ANY);
 }
 
-static inline void large_free(struct frame_record *record, void *block,
-                              uintptr_t site)
+static inline void large_free(void *block, uintptr_t site)
 {
+    struct frame_record *record = large_record(block);
+
     if (MM_DEBUG) {
         large_verify(block, site);
     }
@@ -400,7 +400,7 @@ static MM_NOINLINE void free_other(void *block, uintptr_t site)
 {
     if ((uint8_t)heap_what(block) == FRAME_LARGE &&
         is_aligned((vaddr_t)block, PAGE_BYTES)) {
-        large_free(large_record(block), block, site);
+        large_free(block, site);
     } else {
         free_odd(block, site);
     }

@@ -18,7 +18,7 @@
  *   CPU 2  -> the one without room
  *
  * Each of these first arrows is in the cache, by CPU; of a size class, with
- * MM_PORT_RESTARTS, in what the CPU has for itself: kfree() need not find the
+ * MAGAZINE_RESTARTS, in what the CPU has for itself: kfree() need not find the
  * cache then.
  *
  * A magazine is made when its CPU first needs it; until then, and after a
@@ -35,7 +35,8 @@
  * is out of reach: who is called for memory then may use the cache, or drain
  * it.
  *
- * Cost: alloc and free a few instructions. Held at most: two magazines a CPU.
+ * Cost: alloc and free a few instructions, and for each half of a magazine a
+ * copy of so many pointers, 4 KiB at most. Held at most: two magazines a CPU.
  *
  * Limits: a CPU drains its own magazines only, and of these not one that is
  * just being refilled.
@@ -105,14 +106,6 @@ void slab_cpu_init(unsigned cpu, void *area)
 }
 _Static_assert(SLAB_CPU_BYTES == (1 + KMALLOC_CLASSES) * sizeof(void *),
                "a pointer a class");
-
-void magazine_init_class(struct slab_cache *cache, uint16_t number)
-{
-    cache->pool.number = number;
-    for (unsigned cpu = 0; cpu < port_cpu_count(); cpu++) {
-        *magazine_slot(cache, cpu) = &store_no_room;
-    }
-}
 
 void magazine_init(struct slab_cache *cache)
 {

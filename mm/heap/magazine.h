@@ -134,8 +134,6 @@ uint64_t magazine_cache_bytes(void);
 
 /* Magazines and store of a cache whose pool stands: none yet. */
 void magazine_init(struct slab_cache *cache);
-/* The same cache is that of the size class with @number: kmalloc_number(). */
-void magazine_init_class(struct slab_cache *cache, uint16_t number);
 
 /*
  * The slow ways, called last: an object if there is none at hand; @object, or

@@ -16,11 +16,18 @@
 /* A CPU has two. */
 #define MOST_A_CPU 2
 
+/* What is aligned as all side storage is has its head in one page. */
+#define ARRAY_ALIGNMENT (UINT64_C(1) << POOL_SIDE_SHIFT)
+_Static_assert(sizeof(struct magazine) < ARRAY_ALIGNMENT, "room_to_read()");
+
 /* @magazine if it can be read; else, and for the one without room, NULL. */
 static const struct magazine *readable(const struct magazine *magazine)
 {
-    return magazine != NULL && heap_has_type(magazine, FRAME_SLAB) ? magazine
-                                                                   : NULL;
+    bool is_there = magazine != NULL &&
+                    is_aligned((vaddr_t)magazine, ARRAY_ALIGNMENT) &&
+                    heap_has_type(magazine, FRAME_SLAB);
+
+    return is_there ? magazine : NULL;
 }
 
 /* The lists of magazines: one for each CPU, and the full ones of the store. */

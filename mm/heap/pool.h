@@ -177,8 +177,9 @@ static inline bool heap_has_type(const void *address, enum frame_type type)
 }
 
 /*
- * record_what() of the frame @address lies in, 0 if there is none: the same
- * for who asks at every free.
+ * record_what() of the frame @address lies in, 0 if its record is not there.
+ * Any address is allowed. For who asks at every free: where the host survives
+ * the fault, it is read without a look whether it is backed.
  */
 static inline uint32_t heap_what(const void *address)
 {

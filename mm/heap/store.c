@@ -3,9 +3,10 @@
 /*
  * Owns: the magazines of all caches as long as no CPU has them.
  *
- * Idea: the depot of [Bonwick01 3 "Magazines"]. A CPU hands over a full
- * magazine and gets an empty one, or the other way round: an exchange of two
- * pointers, whatever their number of objects.
+ * Idea: the depot of [Bonwick01 3 "Magazines"]. A CPU hands over a magazine
+ * that is full, or has no room for what comes, and gets an empty one, or the
+ * other way round: an exchange of two pointers, whatever their number of
+ * objects.
  *
  * How much a store holds follows the load. It begins with HOLDS_LEAST bytes.
  * If refills found nothing and later a full magazine finds no room, both would
@@ -94,6 +95,17 @@ void store_init(struct slab_cache *cache)
     lock_init(&cache->store.lock, LOCK_RANK_STORE);
 }
 
+/* 2^*@shift bytes, or fewer, where memory is in pieces; NULL if it is short. */
+static struct magazine *array_alloc(unsigned *shift)
+{
+    struct magazine *array = pool_side_alloc(UINT64_C(1) << *shift);
+
+    while (array == NULL && *shift > ARRAY_SHIFT_MIN) {
+        array = pool_side_alloc(UINT64_C(1) << --*shift);
+    }
+    return array;
+}
+
 struct magazine *store_make(struct slab_cache *cache)
 {
     uint32_t room =
@@ -103,7 +115,7 @@ struct magazine *store_make(struct slab_cache *cache)
     while (shift < ARRAY_SHIFT_MAX && room_of(shift) < room) {
         shift++;
     }
-    struct magazine *magazine = pool_side_alloc(UINT64_C(1) << shift);
+    struct magazine *magazine = array_alloc(&shift);
     if (magazine == NULL) {
         return NULL;
     }

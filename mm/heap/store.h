@@ -53,8 +53,9 @@ MM_MUST_CHECK struct magazine *store_refill(struct slab_cache *cache,
                                             struct magazine *empty);
 
 /*
- * An empty magazine for @full (or NULL), whose objects go to the slabs if the
- * store has no room. Return: NULL if there is none and memory is short.
+ * An empty magazine for @full (or NULL; not empty), whose objects go to the
+ * slabs if the store has no room. Return: NULL if there is none and memory is
+ * short.
  */
 MM_MUST_CHECK struct magazine *store_flush(struct slab_cache *cache,
                                            struct magazine *full);

@@ -25,7 +25,8 @@
  *
  * Locking: supply.c opens cursors. Their locks cannot be in the way: code that
  * holds them touches tables and records only, which lie in the direct map and
- * in the record array and never fault. Nor do locks of a higher rank protect
+ * in the record array and never fault; a peek at a record that is not there
+ * does (MM_PORT_PEEKS), but is not asked for here. Nor do locks of a higher rank protect
  * promised memory: docs/locking.md.
  *
  * Cost: one lookup where the last entry says it all: a promise that is kept, a

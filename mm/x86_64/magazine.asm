@@ -13,8 +13,8 @@
 ; Owns: the offsets below; magazine.h compares them with C's.
 ;
 ; Limits: release builds only. Exceptions do not begin it anew, since none comes
-; here: code and magazines lie in the image and in the direct map. Nor does an
-; NMI or a machine check, whose handlers may not use the heap.
+; here: code, magazines and what is at GS lie in the image and in the direct
+; map. Nor does an NMI or a machine check, whose handlers may not use the heap.
 
 %ifdef MM_PORT_RESTARTS
 %if MM_DEBUG = 0

@@ -2,9 +2,10 @@
 /* Tests of magazine: what moves between a CPU's two. */
 /*
  * At risk: more objects moved than the second has room for, or moved in such
- * an order that cold ones come first; and a CPU that moves them again and again
- * because it allocates and frees just at the edge. Provoked by playing the CPU,
- * with a look at both after each step.
+ * an order that cold ones come first; a CPU that moves them again and again
+ * because it allocates and frees just at the edge; and who looks from outside,
+ * and reads what is no array. Provoked by playing the CPU, with a look at both
+ * after each step.
  */
 #include "heap/magazine.h"
 
@@ -39,6 +40,7 @@ static unsigned count;
 
 static void take(void)
 {
+    CHECK(count < HELD);
     held[count] = slab_alloc(cache);
     CHECK(held[count] != NULL);
     count++;
@@ -169,6 +171,59 @@ TEST(magazine, what_it_holds_behind_the_end_of_a_page_is_found)
         CHECK(magazine_holds(cache, array->object[i]));
     }
     CHECK(!magazine_holds(cache, cache));
+    CHECK_EQUAL(slab_destroy(cache), MM_OK);
+    CHECK_HELPER(check_heap());
+}
+
+/* Memory of an array may be anything by the time somebody follows a pointer. */
+TEST(magazine, what_is_no_array_is_not_read_past_two_pages)
+{
+    enum { ORDER = 5 };
+
+    CHECK(open_cache());
+    pfn_t pfn = frame_alloc(ORDER, FRAME_KERNEL, FRAME_ZEROED);
+    CHECK(!pfn_is_none(pfn));
+    char *block = phys_to_virt(pfn_to_phys(pfn));
+    /* A pointer to the end of a slab's page, behind which lies none. */
+    record_set_type(record_of(pfn), FRAME_SLAB);
+    struct magazine *wild = (void *)(block + PAGE_BYTES - 16);
+    wild->state = UINT16_MAX;
+    *(void **)(void *)(block + 16 * PAGE_BYTES) = cache;
+    *magazine_slot(cache, 0) = wild;
+    CHECK(!magazine_holds(cache, cache));
+    *magazine_slot(cache, 0) = &store_no_room;
+    record_set_type(record_of(pfn), FRAME_KERNEL);
+    frame_free(pfn, ORDER);
+    CHECK_EQUAL(slab_destroy(cache), MM_OK);
+    CHECK_HELPER(check_heap());
+}
+
+/* Of each two buddies one is free: no slab of the largest arrays has room. */
+TEST(magazine, where_memory_is_in_pieces_arrays_are_smaller)
+{
+    enum { ORDER = 3 };
+    static pfn_t block[RAM_BYTES / PAGE_BYTES];
+    unsigned blocks = 0;
+
+    CHECK(open_cache());
+    do {
+        block[blocks] = frame_alloc(ORDER, FRAME_KERNEL, FRAME_ANY);
+    } while (!pfn_is_none(block[blocks++]));
+    blocks--;
+    for (unsigned i = 0; i < blocks; i++) {
+        if ((block[i].v >> ORDER) % 2 == 0) {
+            frame_free(block[i], ORDER);
+        }
+    }
+    set_room(2 * PAGE_BYTES / sizeof(void *));
+    struct magazine *array = store_make(cache);
+    CHECK(array != NULL && array->capacity < PAGE_BYTES / sizeof(void *));
+    store_scrap(cache, array);
+    for (unsigned i = 0; i < blocks; i++) {
+        if ((block[i].v >> ORDER) % 2 != 0) {
+            frame_free(block[i], ORDER);
+        }
+    }
     CHECK_EQUAL(slab_destroy(cache), MM_OK);
     CHECK_HELPER(check_heap());
 }

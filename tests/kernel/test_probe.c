@@ -8,6 +8,7 @@
 #include <mm/port.h>
 #include <mm/pt.h>
 #include <mm/record.h>
+#include "kernel/console/console.h"
 #include "kernel/cpu.h"
 #include "kernel/fixup.h"
 #include "kernel/image.h"
@@ -149,6 +150,7 @@ TEST(probe, a_frame_without_a_record_is_none_of_the_heap)
     CHECK_EQUAL(cpu_peek32(&value), 7);
     CHECK_EQUAL(cpu_peek32((const uint32_t *)LAYOUT_DIRECT - 1), 0);
     if (without.v < record_frames) {
+        printk("# frame 0x%lx has no record\n", (unsigned long)without.v);
         CHECK_EQUAL(port_peek((const uint32_t *)record_of(without)), 0);
         kfree(phys_to_virt(pfn_to_phys(without)));
         CHECK_BUG("free of a foreign pointer");

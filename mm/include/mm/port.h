@@ -37,7 +37,8 @@
  * And MM_PORT_PEEKS, with a function more, if it survives a fault there:
  *   uint32_t port_peek(const uint32_t *)
  *       What stands at an address in the record array (mm/record.h); 0 if that
- *       part of it is not backed.
+ *       part of it is not backed. The fault may come wherever kfree() may be
+ *       called, interrupts off and any lock held: the way out takes none.
  */
 #ifndef MM_PORT_HEADER
 #error "define MM_PORT_HEADER: the header with the host's hot hooks"

@@ -69,7 +69,8 @@ MM_MUST_CHECK enum mm_status slab_destroy(struct slab_cache *cache);
  * Return: an object, NULL if out of memory.
  * Context: any, also interrupts. Never faults. Enters page tables, for one
  *          entry, if the object is to be guarded (mm/guard.h).
- * Cost: a decrement and a load; every magazine's worth an exchange.
+ * Cost: a decrement and a load; every half a magazine's worth a copy of so many
+ * pointers, every magazine's worth an exchange.
  */
 MM_MUST_CHECK void *slab_alloc(struct slab_cache *cache);
 
@@ -90,8 +91,9 @@ vaddr_t slab_restart(vaddr_t ip);
 
 /*
  * For the same hosts: what lies at GS:16 of processor @cpu, SLAB_CPU_BYTES at
- * @area, is the heap's from now on.
- * Context: before @cpu uses the heap; the first one's also before slab_init().
+ * @area, is the heap's from now on, for ever.
+ * Context: once a processor, before it uses the heap: magazines that it had
+ * would be lost. slab_init() may come before or after.
  */
 #define SLAB_CPU_BYTES 456
 void slab_cpu_init(unsigned cpu, void *area);
