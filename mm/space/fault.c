@@ -26,8 +26,8 @@
  * Locking: supply.c opens cursors. Their locks cannot be in the way: code that
  * holds them touches tables and records only, which lie in the direct map and
  * in the record array and never fault; a peek at a record that is not there
- * does (MM_PORT_PEEKS), but is not asked for here. Nor do locks of a higher rank protect
- * promised memory: docs/locking.md.
+ * does (MM_PORT_PEEKS), but is not asked for here. Nor do locks of a higher
+ * rank protect promised memory: docs/locking.md.
  *
  * Cost: one lookup where the last entry says it all: a promise that is kept, a
  * page that is copied; else one walk, too. For a promise one frame and one
