@@ -233,7 +233,7 @@ void *kmalloc_look(uint64_t number, uint64_t bytes, uintptr_t site,
 
 void kmalloc_flush(void *object, uint64_t number)
 {
-    magazine_flush(object, class_at(number)->cache);
+    magazine_flush(class_at(number)->cache, object);
 }
 
 /* An object of a class, for who has called the function this is a part of. */

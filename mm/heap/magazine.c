@@ -346,7 +346,7 @@ static void put_back(struct slab_cache *cache, void *object)
 
     port_hide(object, cache->pool.stride);
     if (is_full(magazine)) {
-        magazine_flush(object, cache);
+        magazine_flush(cache, object);
     } else {
         push(magazine, object);
     }
@@ -428,10 +428,10 @@ void magazine_free_noted(struct slab_cache *cache, struct slab *slab,
     if (MM_DEBUG && quarantine_enter(object)) {
         return;
     }
-    magazine_push(object, cache);
+    magazine_push(cache, object);
 }
 
-void magazine_flush(void *object, struct slab_cache *cache)
+void magazine_flush(struct slab_cache *cache, void *object)
 {
     uint64_t irq = port_irq_save();
     struct magazine **first = prepare(cache);

@@ -143,7 +143,7 @@ void magazine_init(struct slab_cache *cache);
 void *magazine_refill(struct slab_cache *cache, uint64_t bytes, uintptr_t site);
 void *magazine_look(struct slab_cache *cache, uint64_t bytes, uintptr_t site,
                     void *object);
-void magazine_flush(void *object, struct slab_cache *cache);
+void magazine_flush(struct slab_cache *cache, void *object);
 
 /*
  * Up to @count objects, of which none is guarded. Return: how many; fewer only
@@ -197,9 +197,10 @@ _Static_assert(offsetof(struct slab_cache, magazine) == 0xe8 &&
                    MAGAZINE_TAKEN == 0x10001,
                "as in x86_64/magazine.asm");
 
+/* Arguments as their callers have them, so that none has to change places. */
 void *kmalloc_for(uint64_t number, uint64_t bytes, uintptr_t site);
 void kmalloc_push(void *object, uint64_t number);
-void magazine_push(void *object, struct slab_cache *cache);
+void magazine_push(struct slab_cache *cache, void *object);
 
 /* What they call last: as magazine_refill(), _look(), _flush(). */
 void *kmalloc_refill(uint64_t number, uint64_t bytes, uintptr_t site);
@@ -235,7 +236,7 @@ static MM_INLINE void *magazine_alloc(struct slab_cache *cache, uint64_t bytes)
 }
 
 /* @object is an object of @cache, and free. */
-static MM_INLINE void magazine_push(void *object, struct slab_cache *cache)
+static MM_INLINE void magazine_push(struct slab_cache *cache, void *object)
 {
     port_hide(object, cache->pool.stride);
     uint64_t irq = port_irq_save();
@@ -243,7 +244,7 @@ static MM_INLINE void magazine_push(void *object, struct slab_cache *cache)
 
     if (MM_UNLIKELY(magazine_count(magazine) == magazine->capacity)) {
         port_irq_restore(irq);
-        magazine_flush(object, cache);
+        magazine_flush(cache, object);
         return;
     }
     magazine_top(magazine)[1] = object;
@@ -264,7 +265,7 @@ static MM_INLINE void magazine_free(struct slab_cache *cache, struct slab *slab,
     if (MM_DEBUG && quarantine_enter(object)) {
         return;
     }
-    magazine_push(object, cache);
+    magazine_push(cache, object);
 }
 
 #endif

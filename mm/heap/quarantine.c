@@ -125,7 +125,7 @@ static void leave_locked(struct queue *queue)
     queue->first++;
     queue->count--;
     queue->bytes -= bytes_of(object); // I2
-    magazine_push(object, cache_of(slab_around(object)->pool));
+    magazine_push(cache_of(slab_around(object)->pool), object);
 }
 
 bool quarantine_enter(void *object)

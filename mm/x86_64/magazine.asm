@@ -74,17 +74,17 @@ section .text
     ret
 %endmacro
 
-; Sequence %1 puts the object in RDI to the others of the class or cache (%2) in
-; RSI; %3: where to go on without room.
-%macro PUT 3
+; Sequence %1 puts the object in %3 to the others of the class or cache (%2) in
+; %4; %5: where to go on without room.
+%macro PUT 5
 %1:
-    %2 r8, rsi
+    %2 r8, %4
     mov r9, [r8 + MAGAZINE_STATE]
     movzx ecx, r9w
     cmp ecx, [r8 + MAGAZINE_CAPACITY]
-    je %3
+    je %5
     lea rcx, [r8 + rcx * 8]
-    mov [rcx + MAGAZINE_OBJECTS + 8], rdi   ; nobody sees it yet
+    mov [rcx + MAGAZINE_OBJECTS + 8], %3    ; nobody sees it yet
     inc r9
     mov [r8 + MAGAZINE_STATE], r9
 %1_end:
@@ -111,7 +111,7 @@ kmalloc_for_spent:
 
 ; void kmalloc_push(RDI object, RSI number)
 align 16
-PUT kmalloc_push, OF_CLASS, kmalloc_flush
+PUT kmalloc_push, OF_CLASS, rdi, rsi, kmalloc_flush
 
 ; void *slab_alloc(RDI cache)
 align 16
@@ -126,9 +126,9 @@ slab_alloc_spent:
     mov rcx, rax
     jmp magazine_look
 
-; void magazine_push(RDI object, RSI cache)
+; void magazine_push(RDI cache, RSI object)
 align 16
-PUT magazine_push, OF_CACHE, magazine_flush
+PUT magazine_push, OF_CACHE, rsi, rdi, magazine_flush
 
 %endif
 %endif
