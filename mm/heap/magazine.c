@@ -338,10 +338,9 @@ static bool is_turn(struct slab_cache *cache)
     return answer;
 }
 
-/* @object is free, and nobody has to be told. */
+/* @object is free, and nobody has to be told. Context: interrupts off. */
 static void put_back(struct slab_cache *cache, void *object)
 {
-    uint64_t irq = port_irq_save();
     struct magazine *magazine = *magazine_slot(cache, port_cpu());
 
     port_hide(object, cache->pool.stride);
@@ -350,7 +349,6 @@ static void put_back(struct slab_cache *cache, void *object)
     } else {
         push(magazine, object);
     }
-    port_irq_restore(irq);
 }
 
 void *magazine_look(struct slab_cache *cache, uint64_t bytes, uintptr_t site,
@@ -364,7 +362,9 @@ void *magazine_look(struct slab_cache *cache, uint64_t bytes, uintptr_t site,
     if (guarded == NULL) {
         return hand_out(cache, bytes, site, object);
     }
+    uint64_t irq = port_irq_save();
     put_back(cache, object);
+    port_irq_restore(irq);
     return guarded;
 }
 
